@@ -1,0 +1,96 @@
+#include "core/allocator.h"
+
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "core/error.h"
+
+namespace hadal {
+namespace {
+
+// Size classes: powers of two up to 4 KiB, then eighths of a power of two (at most 12.5 % slack).
+std::size_t round_to_class(std::size_t bytes) {
+  if (bytes <= 64) return 64;
+  if (bytes <= 4096) return std::bit_ceil(bytes);
+  const std::size_t step = std::bit_ceil(bytes) / 16;
+  return (bytes + step - 1) / step * step;
+}
+
+class CpuPool {
+ public:
+  void* take(std::size_t bytes) {
+    const std::size_t size = round_to_class(bytes);
+    const std::scoped_lock lock(mutex_);
+    auto& blocks = free_[size];
+    void* block = nullptr;
+    if (!blocks.empty()) {
+      block = blocks.back();
+      blocks.pop_back();
+    } else {
+      block = std::aligned_alloc(64, size);
+      if (block == nullptr) {
+        throw Error(ExitCode::kIo, fmt::format("out of memory: {} bytes asked for, {} in use; use a smaller batch, sequence or model",
+                                               bytes, stats_.live_bytes));
+      }
+      stats_.reserved_bytes += size;
+    }
+    stats_.live_bytes += size;
+    if (stats_.live_bytes > stats_.peak_bytes) stats_.peak_bytes = stats_.live_bytes;
+    return block;
+  }
+
+  void give(void* block, std::size_t bytes) {
+    const std::size_t size = round_to_class(bytes);
+    const std::scoped_lock lock(mutex_);
+    free_[size].push_back(block);
+    stats_.live_bytes -= size;
+  }
+
+  MemoryStats stats() {
+    const std::scoped_lock lock(mutex_);
+    return stats_;
+  }
+
+  void reset_peak() {
+    const std::scoped_lock lock(mutex_);
+    stats_.peak_bytes = stats_.live_bytes;
+  }
+
+  void trim() {
+    const std::scoped_lock lock(mutex_);
+    for (auto& [size, blocks] : free_) {
+      for (void* block : blocks) std::free(block);
+      stats_.reserved_bytes -= size * blocks.size();
+      blocks.clear();
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<std::size_t, std::vector<void*>> free_;
+  MemoryStats stats_;
+};
+
+// Leaked on purpose: tensors with static lifetime may outlive any order of destruction.
+CpuPool& pool(Device device) {
+  HADAL_CHECK(device.is_cpu(), "no allocator for device {}", name_of(device));
+  static CpuPool* const cpu = new CpuPool;
+  return *cpu;
+}
+
+}  // namespace
+
+void* allocate(Device device, std::size_t bytes) { return pool(device).take(bytes); }
+
+void deallocate(Device device, void* block, std::size_t bytes) noexcept { pool(device).give(block, bytes); }
+
+MemoryStats memory_stats(Device device) { return pool(device).stats(); }
+
+void reset_peak(Device device) { pool(device).reset_peak(); }
+
+void trim(Device device) { pool(device).trim(); }
+
+}  // namespace hadal
