@@ -1,24 +1,33 @@
-// The one table of verbs. A command is a file <verb>_command.cc with one function, and one row in commands.cc.
+// The one table of verbs. A command is a file <verb>_command.cc with one function (declared in command_functions.h) and
+// one row in commands.cc; `hadal help` is made from the table.
 #pragma once
 
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
+
+#include "cli/command_functions.h"
 
 namespace hadal::cli {
 
-/// Arguments after the verb. Returns the process exit code; throws hadal::Error for everything that goes wrong.
-using CommandFunction = int (*)(const std::vector<std::string>& arguments);
-
 struct Command {
-  std::string_view verb;     ///< "train"; two words ("data build") are one function that looks at its first argument
-  std::string_view summary;  ///< one line of `hadal help`
+  std::string_view verb;      ///< "train"; of "data build" the verb is "data", its function looks at the next word
+  std::string_view summary;   ///< one line of `hadal help`
+  std::string_view examples;  ///< whole command lines, one a line; shown by `hadal VERB --help`
   CommandFunction run;
 };
 
 std::span<const Command> commands();
-/// Finds the verb, runs it, turns exceptions into messages on stderr and exit codes.
+/// The row of `verb`, or nullptr.
+const Command* find_command(std::string_view verb);
+/// "hadal 0.1.0".
+std::string version_text();
+
+/// Finds the verb, runs it, turns exceptions into messages on stderr and exit codes (spec/cli.md). Starts no MPI.
 int run_program(int argc, const char* const* argv);
+
+/// A command that joins other ranks calls this once MPI runs: an exception that reaches run_program then ends the whole
+/// job at once through `hook(exit_code)`, which does not return. nullptr takes it away.
+void set_abort_hook(void (*hook)(int exit_code));
 
 }  // namespace hadal::cli

@@ -1,0 +1,13 @@
+// One function per verb: gets the words after the verb, returns the exit code, throws hadal::Error for what goes wrong.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace hadal::cli {
+
+using CommandFunction = int (*)(const std::vector<std::string>& arguments);
+
+int doctor_command(const std::vector<std::string>& arguments);
+
+}  // namespace hadal::cli
