@@ -1,0 +1,91 @@
+// The parts of native sparse attention that are not ordinary attention (spec/model.md 8, 9, appendix B):
+// gated pooling of blocks, block selection from the compressed branch, attention over selected blocks.
+#pragma once
+
+#include "kernels/flash_attention.h"
+#include "kernels/heads.h"
+#include "kernels/op.h"
+
+namespace hadal::kernels {
+
+/// Number of compression blocks over `tokens`: floor((T - l) / d) + 1, 0 when T < l.
+inline std::int64_t num_compressed(std::int64_t tokens, std::int64_t block_length, std::int64_t block_stride) {
+  return tokens < block_length ? 0 : (tokens - block_length) / block_stride + 1;
+}
+
+/// Per channel: alpha[i,j] = softmax_j(logits[i*d+j] + position[j]);  y[i] = sum_j alpha[i,j] x[i*d+j].
+/// x, logits [B*S, G, w]; position [l, w], shared by the G groups; y [B*Nc, G, w].
+struct NsaCompressForward {
+  static constexpr const char* kName = "nsa_compress_forward";
+  std::int64_t batch = 1;
+  std::int64_t block_length = 0, block_stride = 0;
+  ConstHeads x, logits;
+  ConstView position;
+  Heads y;
+};
+
+/// d_x and d_logits are overwritten; d_position is accumulated.
+struct NsaCompressBackward {
+  static constexpr const char* kName = "nsa_compress_backward";
+  std::int64_t batch = 1;
+  std::int64_t block_length = 0, block_stride = 0;
+  ConstHeads x, logits;
+  ConstView position;
+  ConstHeads d_y;
+  Heads d_x, d_logits;
+  View d_position;
+};
+
+/// Top-n selection blocks of each query and selection group (spec/model.md 8.2, 0-based form): importance
+/// P[t,g,j] = sum over the heads of g and compressed blocks i of p_cmp[t,h,i] * overlap(i, j) / d, with
+/// p_cmp = exp(scale * q.k - lse) recomputed from the compressed branch; blocks 0, b_t and b_t - 1 forced; ties to the lower j.
+/// No gradient flows through it. Positions are query_start + t; block b_t = position / select_block.
+struct NsaSelect {
+  static constexpr const char* kName = "nsa_select";
+  std::int64_t batch = 1;
+  ConstHeads q;                 ///< [B*S, H, w + ws]
+  ConstHeads k;                 ///< compressed keys [B*Nc, Hk, w]
+  ConstHeads k_shared;          ///< [B*Nc, 1, ws] or undefined
+  ConstView lse;                ///< [B*S, H] of the compressed branch
+  double scale = 1.0;
+  std::int64_t query_start = 0;
+  std::int64_t block_length = 0, block_stride = 0, select_block = 0;
+  std::int64_t num_groups = 1;  ///< Gs divides H
+  View blocks;                  ///< I32 [B*S, Gs, n], ascending, padded with -1
+};
+
+/// Attention of query (t, h) over the tokens tau <= position(t) of its group's selected blocks; same q, k, k_shared, v, o, lse as
+/// flash attention, over the raw tokens.
+struct NsaSelectedForward {
+  static constexpr const char* kName = "nsa_selected_forward";
+  std::int64_t batch = 1;
+  ConstHeads q, k, k_shared, v;
+  ConstView blocks;             ///< I32 [B*S, Gs, n]
+  std::int64_t select_block = 0;
+  std::int64_t query_start = 0;
+  double scale = 1.0;
+  Heads o;
+  View lse;
+};
+
+/// d_q, d_k, d_k_shared, d_v are overwritten.
+struct NsaSelectedBackward {
+  static constexpr const char* kName = "nsa_selected_backward";
+  std::int64_t batch = 1;
+  ConstHeads q, k, k_shared, v;
+  ConstView blocks;
+  std::int64_t select_block = 0;
+  double scale = 1.0;
+  ConstHeads o;
+  ConstView lse;
+  ConstHeads d_o;
+  Heads d_q, d_k, d_k_shared, d_v;
+};
+
+void run(Stream& stream, const NsaCompressForward& args);
+void run(Stream& stream, const NsaCompressBackward& args);
+void run(Stream& stream, const NsaSelect& args);
+void run(Stream& stream, const NsaSelectedForward& args);
+void run(Stream& stream, const NsaSelectedBackward& args);
+
+}  // namespace hadal::kernels

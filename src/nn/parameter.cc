@@ -1,0 +1,79 @@
+#include "nn/parameter.h"
+
+#include "core/parallel_for.h"
+#include "core/rng.h"
+#include "kernels/dispatch.h"
+
+namespace hadal::nn {
+namespace {
+
+constexpr std::int64_t kInitGrain = 1 << 14;
+
+/// Index in the logical tensor of element `i` of its packed slice.
+std::int64_t logical_index(const LogicalPart& part, std::int64_t i) {
+  std::int64_t index = 0;
+  std::int64_t stride = 1;
+  for (int dim = part.shape.rank() - 1; dim >= 0; --dim) {
+    const auto d = static_cast<std::size_t>(dim);
+    index += (part.begin[d] + i % part.extent[d]) * stride;
+    i /= part.extent[d];
+    stride *= part.shape[dim];
+  }
+  return index;
+}
+
+std::int64_t part_numel(const LogicalPart& part) {
+  std::int64_t numel = 1;
+  for (const std::int64_t extent : part.extent) numel *= extent;
+  return numel;
+}
+
+template <class T>
+void fill(const LogicalPart& part, const Init& init, std::uint64_t seed, T* values) {
+  const Random random(seed, RandomPurpose::kInit, stream_of(part.name));
+  parallel_ranges(part_numel(part), kInitGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      double value = init.kind == Init::Kind::kOnes ? 1.0 : 0.0;
+      if (init.kind == Init::Kind::kNormal) value = init.std * random.normal(static_cast<std::uint64_t>(logical_index(part, i)));
+      values[part.offset + i] = static_cast<T>(value);
+    }
+  });
+}
+
+}  // namespace
+
+LogicalPart whole_part(std::string name, Shape shape, std::int64_t offset) {
+  const auto extents = shape.extents();
+  return {std::move(name), shape, std::vector<std::int64_t>(extents.size(), 0), {extents.begin(), extents.end()}, offset};
+}
+
+Parameter::Parameter(std::string name, Shape shape, DType dtype, ParameterOptions options)
+    : Parameter(name, shape, dtype, options, {whole_part(name, shape, 0)}) {}
+
+Parameter::Parameter(std::string name, Shape shape, DType dtype, ParameterOptions options, std::vector<LogicalPart> parts)
+    : name_(std::move(name)), options_(options), parts_(std::move(parts)), value_(Tensor::zeros(shape, dtype)) {
+  std::int64_t next = 0;
+  for (const LogicalPart& part : parts_) {
+    HADAL_CHECK(part.offset == next, "{}: part {} starts at {}, the one before ends at {}", name_, part.name, part.offset, next);
+    next += part_numel(part);
+  }
+  HADAL_CHECK(next == shape.numel(), "{}: parts hold {} elements of {}", name_, next, shape.numel());
+}
+
+View Parameter::grad() {
+  HADAL_CHECK(options_.trainable, "{} is a buffer", name_);
+  if (!grad_.defined()) grad_ = Tensor::zeros(value_.shape(), value_.dtype());
+  return grad_;
+}
+
+void Parameter::zero_grad() {
+  if (grad_.defined()) grad_.fill_zero();
+}
+
+void Parameter::initialize(std::uint64_t seed) {
+  kernels::visit_float(dtype(), [&]<class T>() {
+    for (const LogicalPart& part : parts_) fill(part, options_.init, seed, value_.as<T>());
+  });
+}
+
+}  // namespace hadal::nn

@@ -1,0 +1,77 @@
+// A parameter: the one record that sharding, gradient reduction, norm counting, checkpoint slicing and export read.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace hadal::nn {
+
+/// Where initial values come from. Normal values depend on (seed, logical name, element of the logical tensor) alone.
+struct Init {
+  enum class Kind { kNormal, kOnes, kZeros } kind = Kind::kNormal;
+  double std = 0.02;
+
+  static Init normal(double std) { return {Kind::kNormal, std}; }
+  static Init ones() { return {Kind::kOnes, 0.0}; }
+  static Init zeros() { return {Kind::kZeros, 0.0}; }
+};
+
+/// A logical tensor (one HF-named matrix) or a slice of it, as it lies in a parameter: the slice [begin, begin + extent) of each
+/// dim of `shape`, packed row-major from element `offset` of the parameter on.
+struct LogicalPart {
+  std::string name;
+  Shape shape;
+  std::vector<std::int64_t> begin;
+  std::vector<std::int64_t> extent;
+  std::int64_t offset = 0;
+};
+
+struct ParameterOptions {
+  Init init;
+  bool decays = true;      ///< weight decay applies
+  bool is_expert = false;  ///< routed expert: reduced over the expert data-parallel axis
+  bool trainable = true;   ///< false: a buffer (the balancing bias), no gradient, no moments
+};
+
+class Parameter {
+ public:
+  Parameter() = default;
+  /// One whole logical tensor.
+  Parameter(std::string name, Shape shape, DType dtype, ParameterOptions options);
+  /// Several logical tensors, packed one after the other; their sizes must add up to `shape`.
+  Parameter(std::string name, Shape shape, DType dtype, ParameterOptions options, std::vector<LogicalPart> parts);
+
+  const std::string& name() const { return name_; }
+  const ParameterOptions& options() const { return options_; }
+  const std::vector<LogicalPart>& parts() const { return parts_; }
+  const Shape& shape() const { return value_.shape(); }
+  std::int64_t numel() const { return value_.numel(); }
+  DType dtype() const { return value_.dtype(); }
+
+  View value() { return value_; }
+  ConstView value() const { return value_; }
+  /// Gradient accumulator of the same dtype and shape; allocated as zeros at first use.
+  View grad();
+  bool has_grad() const { return grad_.defined(); }
+  void zero_grad();
+
+  /// Fills the value by the init rule.
+  void initialize(std::uint64_t seed);
+
+ private:
+  std::string name_;
+  ParameterOptions options_;
+  std::vector<LogicalPart> parts_;
+  Tensor value_;
+  Tensor grad_;
+};
+
+/// A part that is a whole logical tensor at `offset`.
+LogicalPart whole_part(std::string name, Shape shape, std::int64_t offset);
+
+using ParameterList = std::vector<Parameter*>;
+
+}  // namespace hadal::nn
