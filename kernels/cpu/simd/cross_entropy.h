@@ -1,0 +1,25 @@
+// One row of logits: its cross-entropy, its greatest entry, and its gradient in place.
+#pragma once
+
+#include <cstdint>
+
+namespace hadal::kernels::simd {
+
+/// What is wanted of a row: weight is the factor of the gradient.
+template <class T>
+struct CrossEntropyRow {
+  T nll = 0;
+  std::int64_t prediction = 0;
+};
+
+/// Sums run over fixed lanes and then the lanes in order.
+template <class T>
+struct CrossEntropyOps {
+  /// logits [n], 0 <= target < n. With gradient, logits become weight * (softmax - onehot(target)).
+  CrossEntropyRow<T> (*row)(std::int64_t n, T* logits, std::int64_t target, bool gradient, T weight);
+};
+
+template <class T>
+const CrossEntropyOps<T>& cross_entropy_ops();
+
+}  // namespace hadal::kernels::simd

@@ -1,0 +1,44 @@
+// The products of E linear layers, one per expert, over rows that are sorted by expert: one parallel region for all.
+//
+// Shape legend: R rows, E experts, in and out features. Rows offsets[e] .. offsets[e + 1] - 1 belong to expert e; groups may
+// be empty. All float views of one dtype, f32 or f64. Bits of a row depend on that row and its expert alone up to the rule
+// of kernels/gemm.h (groups of at most four rows), never on the thread count.
+#pragma once
+
+#include "core/stream.h"
+#include "core/tensor.h"
+
+namespace hadal::kernels {
+
+/// y_r = x_r w_e^T.
+struct GroupedGemmForward {
+  static constexpr const char* kName = "grouped_gemm_forward";
+  ConstView x;        ///< [R, in]
+  ConstView offsets;  ///< I64 [E + 1], rising from 0 to R
+  ConstView w;        ///< [E, out, in]
+  View y;             ///< [R, out]
+};
+
+/// d_x_r = d_y_r w_e.
+struct GroupedGemmBackwardInput {
+  static constexpr const char* kName = "grouped_gemm_backward_input";
+  ConstView d_y;      ///< [R, out]
+  ConstView offsets;  ///< I64 [E + 1]
+  ConstView w;        ///< [E, out, in]
+  View d_x;           ///< [R, in]
+};
+
+/// d_w_e += sum over the rows of e of d_y_r^T x_r.
+struct GroupedGemmBackwardWeight {
+  static constexpr const char* kName = "grouped_gemm_backward_weight";
+  ConstView d_y;      ///< [R, out]
+  ConstView x;        ///< [R, in]
+  ConstView offsets;  ///< I64 [E + 1]
+  View d_w;           ///< [E, out, in], accumulated
+};
+
+void run(Stream& stream, const GroupedGemmForward& args);
+void run(Stream& stream, const GroupedGemmBackwardInput& args);
+void run(Stream& stream, const GroupedGemmBackwardWeight& args);
+
+}  // namespace hadal::kernels
