@@ -1,0 +1,30 @@
+#include "kernels/rows.h"
+
+namespace hadal::kernels {
+
+void run(Stream& stream, const GatherRows& args) {
+  HADAL_CHECK(args.y.shape[0] == args.index.numel() && args.y.shape[1] == args.x.shape[1] && args.x.dtype == args.y.dtype,
+              "x {}, index {}, y {}", args.x.shape.str(), args.index.shape.str(), args.y.shape.str());
+  launch(stream, args);
+}
+
+void run(Stream& stream, const CombineRows& args) {
+  HADAL_CHECK(args.y.shape[0] == args.index.shape[0] && args.y.shape[1] == args.x.shape[1], "x {}, index {}, y {}", args.x.shape.str(),
+              args.index.shape.str(), args.y.shape.str());
+  HADAL_CHECK(args.base.empty() || args.base.shape == args.y.shape, "base {}, y {}", args.base.shape.str(), args.y.shape.str());
+  launch(stream, args);
+}
+
+void run(Stream& stream, const ScatterAddRows& args) {
+  HADAL_CHECK(args.d_y.shape[0] == args.index.numel() && args.d_y.shape[1] == args.d_x.shape[1], "d_y {}, index {}, d_x {}",
+              args.d_y.shape.str(), args.index.shape.str(), args.d_x.shape.str());
+  launch(stream, args);
+}
+
+void run(Stream& stream, const Add& args) {
+  HADAL_CHECK(args.a.numel() == args.y.numel() && args.b.numel() == args.y.numel(), "a {}, b {}, y {}", args.a.shape.str(),
+              args.b.shape.str(), args.y.shape.str());
+  launch(stream, args);
+}
+
+}  // namespace hadal::kernels
