@@ -1,0 +1,24 @@
+// Ranks under mpirun or srun. mpi.h stays in the source file. Called by comm/world.cc alone.
+#pragma once
+
+#include <memory>
+
+#include "comm/communicator.h"
+
+namespace hadal::comm::mpi {
+
+/// MPI_Init_thread(FUNNELED).
+void start();
+/// Between start and end.
+bool running();
+int world_size();
+/// All ranks. With all of them on one host, sums go through a shared-memory window (shared_window.h); else by messages: each
+/// rank receives its segment of every rank, adds in rank order, and the segments are gathered; buckets of 4 MiB.
+std::unique_ptr<Communicator> make_world();
+/// MPI_Finalize; every communicator is gone by then.
+void end();
+[[noreturn]] void abort(int exit_code);
+/// "Open MPI v4.1.4 ..." of the library that is linked; needs no start().
+std::string library_version();
+
+}  // namespace hadal::comm::mpi
