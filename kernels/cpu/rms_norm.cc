@@ -1,5 +1,7 @@
 #include "kernels/rms_norm.h"
 
+#include <algorithm>
+
 #include "core/parallel_for.h"
 #include "kernels/cpu/simd/rms_norm.h"
 #include "kernels/cpu/simd/tables.h"

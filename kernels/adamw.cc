@@ -1,0 +1,19 @@
+#include "kernels/adamw.h"
+
+namespace hadal::kernels {
+
+void run(Stream& stream, const AdamW& args) {
+  const std::int64_t n = args.value.numel();
+  HADAL_CHECK(args.grad.numel() == n && args.m.numel() == n && args.v.numel() == n, "value {}, grad {}, m {}, v {}", n, args.grad.numel(),
+              args.m.numel(), args.v.numel());
+  HADAL_CHECK(args.ema.empty() || args.ema.numel() == n, "ema {}", args.ema.numel());
+  HADAL_CHECK(args.step >= 1, "step {}", args.step);
+  launch(stream, args);
+}
+
+void run(Stream& stream, const SumSquares& args) {
+  HADAL_CHECK_EQ(args.result.numel(), 1);
+  launch(stream, args);
+}
+
+}  // namespace hadal::kernels

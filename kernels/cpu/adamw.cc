@@ -1,0 +1,58 @@
+#include "kernels/adamw.h"
+
+#include <cmath>
+#include <vector>
+
+#include "core/parallel_for.h"
+#include "kernels/cpu/simd/adamw.h"
+#include "kernels/cpu/simd/tables.h"
+#include "kernels/cpu/simd/vector_ops.h"
+#include "kernels/dispatch.h"
+
+HADAL_SIMD_PICK(AdamWLoop, adamw_loop)
+
+namespace hadal::kernels {
+namespace {
+
+constexpr std::int64_t kGrain = 1 << 14;
+
+void adamw(Stream&, const AdamW& args) {
+  visit_float(args.value.dtype, [&]<class T>() {
+    const double correction1 = 1.0 - std::pow(args.beta1, static_cast<double>(args.step));
+    const double correction2 = 1.0 - std::pow(args.beta2, static_cast<double>(args.step));
+    const simd::AdamWFactors<T> factors{
+        static_cast<T>(args.grad_scale),  static_cast<T>(args.beta1),
+        static_cast<T>(args.beta2),       static_cast<T>(args.lr / correction1),
+        static_cast<T>(1.0 / std::sqrt(correction2)), static_cast<T>(args.eps),
+        static_cast<T>(1.0 - args.lr * args.weight_decay), static_cast<T>(args.ema_decay)};
+    const T* grad = args.grad.as<T>();
+    T* value = args.value.as<T>();
+    T* m = args.m.as<T>();
+    T* v = args.v.as<T>();
+    T* ema = args.ema.empty() ? nullptr : args.ema.as<T>();
+    const auto& loop = simd::adamw_loop<T>();
+    parallel_ranges(args.value.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+      loop.update(end - begin, factors, grad + begin, value + begin, m + begin, v + begin, ema == nullptr ? nullptr : ema + begin);
+    });
+  });
+}
+
+void sum_squares(Stream&, const SumSquares& args) {
+  visit_float(args.x.dtype, [&]<class T>() {
+    const T* x = args.x.as<T>();
+    const std::int64_t n = args.x.numel();
+    std::vector<double> partial(static_cast<std::size_t>((n + kGrain - 1) / kGrain));
+    parallel_ranges(n, kGrain, [&](std::int64_t begin, std::int64_t end) {
+      partial[static_cast<std::size_t>(begin / kGrain)] = simd::vector_ops<T>().sum_squares(end - begin, x + begin);
+    });
+    double sum = 0;
+    for (const double p : partial) sum += p;
+    *args.result.as<double>() += sum;
+  });
+}
+
+const RegisterCpu<AdamW> registered{adamw};
+const RegisterCpu<SumSquares> registered_sum{sum_squares};
+
+}  // namespace
+}  // namespace hadal::kernels

@@ -1,0 +1,83 @@
+// Routing of tokens to experts (spec/model.md 5 and 6).
+//
+// Shape legend: T = B*S tokens, E experts in Gn equal groups, K experts per token, R = T*K rows sorted by expert.
+#pragma once
+
+#include "kernels/op.h"
+#include "core/tensor.h"
+
+namespace hadal::kernels {
+
+struct RouterOptions {
+  enum class Score { kSigmoid, kSoftmax } score = Score::kSigmoid;
+  /// How groups are ranked: V3 sums the two largest biased scores, V2 takes the largest.
+  enum class GroupScore { kTopTwoSum, kMax } group_score = GroupScore::kTopTwoSum;
+  std::int64_t top_k = 1;
+  std::int64_t num_groups = 1;
+  std::int64_t topk_groups = 1;
+  bool normalize = true;   ///< weights divided by their sum + 1e-20
+  double scaling = 1.0;    ///< routed_scaling_factor
+};
+
+/// s = sigmoid(logits) or softmax(logits); choice by s + bias within the best groups (others -inf), ties to the lower index;
+/// weights from s. Slots of a token are in order of descending choice value.
+struct RouterForward {
+  static constexpr const char* kName = "router_forward";
+  RouterOptions options;
+  ConstView logits;  ///< [T, E]
+  ConstView bias;    ///< F32 [E] or empty
+  View scores;       ///< [T, E]: s
+  View experts;      ///< I32 [T, K]
+  View weights;      ///< [T, K]
+};
+
+/// With dg the gradient of the weights: sigmoid, normalised: ds_i = (scaling/S)(dg_i - sum dg_j w_j), dlogit = ds s (1 - s); the
+/// others accordingly. d_scores is a gradient on s from elsewhere (balance loss), or empty.
+struct RouterBackward {
+  static constexpr const char* kName = "router_backward";
+  RouterOptions options;
+  ConstView scores;
+  ConstView experts;
+  ConstView d_weights;  ///< [T, K]
+  ConstView d_scores;   ///< [T, E] or empty
+  View d_logits;        ///< [T, E], overwritten
+};
+
+/// Stable counting sort of the (token, slot) pairs by expert: where each row comes from and each pair went.
+struct DispatchPlan {
+  static constexpr const char* kName = "dispatch_plan";
+  std::int64_t num_experts = 0;
+  ConstView experts;  ///< I32 [T, K]
+  View offsets;       ///< I64 [E + 1]: rows of expert e are [offsets[e], offsets[e+1])
+  View row_token;     ///< I32 [R]
+  View row_pair;      ///< I32 [R]: t*K + slot
+  View pair_row;      ///< I32 [T, K]
+};
+
+/// Expert load and auxiliary balance losses of B sequences. Positions >= valid_seq of each sequence do not count.
+///   P_i = mean_t s_ti / sum_j s_tj;  f_i = E/(K T) * #{t: i chosen};  per sequence, L = sum_i c_i P_i with
+///   c_i = sequence_alpha f~_i + expert_alpha f_i + device_alpha f'_g(i) + communication_alpha f''_g(i)
+/// f~ counts the top-K of the raw scores (V3), the others actual choices (V2). c is constant in backward:
+///   d_s_ti = scale / (T S_t) (c_i - sum_j c_j s_tj / S_t)
+/// The loss is summed over sequences and multiplied by scale (1 / sequences of the global batch).
+struct BalanceLoss {
+  static constexpr const char* kName = "balance_loss";
+  RouterOptions options;
+  std::int64_t batch = 1;
+  std::int64_t valid_seq = 0;
+  double sequence_alpha = 0, expert_alpha = 0, device_alpha = 0, communication_alpha = 0;
+  std::int64_t num_devices = 1;
+  double scale = 1.0;
+  ConstView scores;   ///< [T, E]
+  ConstView experts;  ///< I32 [T, K]
+  View counts;        ///< I64 [E], accumulated: (token, slot) pairs per expert
+  View loss;          ///< F64 [1], accumulated
+  View d_scores;      ///< [T, E], overwritten; empty when every alpha is 0
+};
+
+void run(Stream& stream, const RouterForward& args);
+void run(Stream& stream, const RouterBackward& args);
+void run(Stream& stream, const DispatchPlan& args);
+void run(Stream& stream, const BalanceLoss& args);
+
+}  // namespace hadal::kernels
