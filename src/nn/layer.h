@@ -22,6 +22,10 @@ struct Context {
   Stream& stream;
   std::int64_t batch = 1;  ///< B
   std::int64_t seq = 1;    ///< S
+  /// Positions at the end of each sequence that stand for no token (MTP depth k: k); not in loads nor balance losses.
+  std::int64_t num_padding = 0;
+  /// Factor of a per-sequence auxiliary loss in the training loss: 1 / sequences of the global batch.
+  double sequence_scale = 1.0;
 };
 
 /// Base of each layer's record of one micro-batch.

@@ -1,0 +1,65 @@
+#include "nn/feed_forward.h"
+
+#include "kernels/linear.h"
+#include "kernels/swiglu.h"
+
+namespace hadal::nn {
+namespace {
+
+struct FeedForwardSaved : Saved {
+  ConstView x;
+  Tensor gate_up;  // [T, 2I]; its gradient after backward_input
+  Tensor h;        // [T, I]
+  ConstView d_y;
+};
+
+}  // namespace
+
+FeedForward::FeedForward(const std::string& name, std::int64_t hidden_size, std::int64_t width, double init_std, DType dtype)
+    : hidden_size_(hidden_size),
+      width_(width),
+      gate_up_(name + ".gate_up", {2 * width, hidden_size}, dtype, {.init = Init::normal(init_std)},
+               {whole_part(name + ".gate_proj.weight", {width, hidden_size}, 0),
+                whole_part(name + ".up_proj.weight", {width, hidden_size}, width * hidden_size)}),
+      down_(name + ".down_proj.weight", {hidden_size, width}, dtype, {.init = Init::normal(init_std)}) {}
+
+Tensor FeedForward::forward(Context& ctx, ConstView x, SavedPtr* saved) {
+  const std::int64_t tokens = x.shape[0];
+  Tensor gate_up = Tensor::empty({tokens, 2 * width_}, x.dtype, x.device);
+  Tensor h = Tensor::empty({tokens, width_}, x.dtype, x.device);
+  Tensor y = Tensor::empty({tokens, hidden_size_}, x.dtype, x.device);
+  kernels::linear_forward(ctx.stream, x, gate_up_.value(), gate_up);
+  run(ctx.stream, kernels::SwigluForward{.gate_up = gate_up, .row_weight = {}, .h = h});
+  kernels::linear_forward(ctx.stream, h, down_.value(), y);
+  if (auto* keep = make_saved<FeedForwardSaved>(saved)) {
+    keep->x = x;
+    keep->gate_up = std::move(gate_up);
+    keep->h = std::move(h);
+  }
+  return y;
+}
+
+Tensor FeedForward::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
+  auto& s = saved_as<FeedForwardSaved>(saved);
+  s.d_y = d_y;
+  Tensor d_h = Tensor::empty(s.h.shape(), d_y.dtype, d_y.device);
+  kernels::linear_backward_input(ctx.stream, d_y, down_.value(), d_h);
+  run(ctx.stream,
+      kernels::SwigluBackward{.gate_up = s.gate_up, .row_weight = {}, .d_h = d_h, .d_gate_up = s.gate_up, .d_row_weight = {}});
+  Tensor d_x = Tensor::empty(s.x.shape, d_y.dtype, d_y.device);
+  kernels::linear_backward_input(ctx.stream, s.gate_up, gate_up_.value(), d_x);
+  return d_x;
+}
+
+void FeedForward::backward_weight(Context& ctx, Saved& saved) {
+  auto& s = saved_as<FeedForwardSaved>(saved);
+  kernels::linear_backward_weight(ctx.stream, s.d_y, s.h, down_.grad());
+  kernels::linear_backward_weight(ctx.stream, s.gate_up, s.x, gate_up_.grad());
+}
+
+void FeedForward::collect(ParameterList& parameters) {
+  parameters.push_back(&gate_up_);
+  parameters.push_back(&down_);
+}
+
+}  // namespace hadal::nn
