@@ -103,8 +103,8 @@ void set_abort_hook(void (*hook)(int exit_code)) { g_abort_hook = hook; }
 
 int run_program(int argc, const char* const* argv) {
   const int code = run_caught(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
-  const bool failed = code != 0 && code != static_cast<int>(ExitCode::kStoppedEarly) &&
-                      code != static_cast<int>(ExitCode::kAnswerIsNo);
+  const bool failed =
+      code != 0 && code != static_cast<int>(ExitCode::kStoppedEarly) && code != static_cast<int>(ExitCode::kAnswerIsNo);
   if (failed && g_abort_hook != nullptr) g_abort_hook(code);
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     log_error("stdout cannot be written (disk full?)");

@@ -30,8 +30,8 @@ struct ConfigArguments {
 };
 
 struct OutputFlags {
-  bool quiet = false;      ///< no progress, no notes
-  std::string json_path;   ///< empty: no figures wanted; "-": stdout
+  bool quiet = false;     ///< no progress, no notes
+  std::string json_path;  ///< empty: no figures wanted; "-": stdout
 };
 
 void add_config_arguments(CLI::App& app, ConfigArguments& arguments);

@@ -62,7 +62,7 @@ struct RopeSection {
   template <class V>
   void visit(V& v) {
     v.key("theta", theta, between(1.0, 1e12), "base of the rotation frequencies");
-    v.section("yarn", yarn);
+    v.section("yarn", yarn, "context extension");
   }
 };
 
@@ -79,9 +79,11 @@ struct NsaSection {
   template <class V>
   void visit(V& v) {
     v.key("block_length", block_length, between(1, 65536), "l: tokens in a compression block");
-    v.key("block_stride", block_stride, between(1, 65536), "d: distance of compression blocks; divides block_length and select_block");
+    v.key("block_stride", block_stride, between(1, 65536),
+          "d: distance of compression blocks; divides block_length and select_block");
     v.key("select_block", select_block, between(1, 65536), "l': tokens in a selection block, at least block_length");
-    v.key("num_selected", num_selected, between(1, 4096), "n: blocks that a query selects, the first and the two local ones included");
+    v.key("num_selected", num_selected, between(1, 4096),
+          "n: blocks that a query selects, the first and the two local ones included");
     v.key("window", window, between(1, 1 << 24), "w: tokens of the sliding window, the query's own included");
     v.key("tie_up", tie_up, "MLA: the three branches share one up-projection");
     v.key("num_select_groups", num_select_groups, between(1, 1024), "MLA: groups of heads that select together");
@@ -104,7 +106,8 @@ struct AttentionSection {
 
   template <class V>
   void visit(V& v) {
-    v.key("kind", kind, {{"mla", AttentionKind::kMla}, {"gqa", AttentionKind::kGqa}}, "multi-head latent or grouped-query attention");
+    v.key("kind", kind, {{"mla", AttentionKind::kMla}, {"gqa", AttentionKind::kGqa}},
+          "multi-head latent or grouped-query attention");
     v.key("sparse", sparse, {{"none", SparseKind::kNone}, {"nsa", SparseKind::kNsa}},
           "native sparse attention in every layer but dense_layers");
     v.numbers("dense_layers", dense_layers, at_least(0), "layers that stay dense when sparse is nsa");
@@ -116,7 +119,7 @@ struct AttentionSection {
     v.key("v_head_dim", v_head_dim, between(1, 4096), "value width per head");
     v.key("num_kv_heads", num_kv_heads, between(1, 4096), "GQA: key/value groups; divides num_heads");
     v.key("head_dim", head_dim, between(2, 4096), "GQA: query and key width per head, even");
-    v.section("nsa", nsa);
+    v.section("nsa", nsa, "native sparse attention");
   }
 };
 
@@ -140,9 +143,12 @@ struct MoeSection {
     v.key("top_k", top_k, between(1, 64), "routed experts per token");
     v.key("intermediate_size", intermediate_size, between(1, 1 << 20), "width of one expert");
     v.key("first_dense_layers", first_dense_layers, between(0, 4096), "leading layers with a dense FFN");
-    v.key("score", score, {{"sigmoid", RouterScore::kSigmoid}, {"softmax", RouterScore::kSoftmax}}, "affinity: V3 sigmoid, V2 softmax");
+    v.key("score", score, {{"sigmoid", RouterScore::kSigmoid}, {"softmax", RouterScore::kSoftmax}},
+          "affinity: V3 sigmoid, V2 softmax");
     v.key("topk_method", topk_method,
-          {{"noaux_tc", TopkMethod::kNoauxTc}, {"greedy", TopkMethod::kGreedy}, {"group_limited_greedy", TopkMethod::kGroupLimitedGreedy}},
+          {{"noaux_tc", TopkMethod::kNoauxTc},
+           {"greedy", TopkMethod::kGreedy},
+           {"group_limited_greedy", TopkMethod::kGroupLimitedGreedy}},
           "V3: bias and sum of the two best per group; V2: plain, or best per group");
     v.key("num_groups", num_groups, between(1, 4096), "expert groups; divides num_experts");
     v.key("topk_groups", topk_groups, between(1, 4096), "groups a token may use");
@@ -183,10 +189,10 @@ struct ModelSection {
     v.key("max_positions", max_positions, at_least(1), "longest context, tokens");
     v.key("rms_norm_eps", rms_norm_eps, between(0.0, 1.0), "added to the mean square; engines expect 1e-6");
     v.key("init_std", init_std, between(0.0, 10.0), "standard deviation of initial matrices (V3: 0.006)");
-    v.section("attention", attention);
-    v.section("rope", rope);
-    v.section("moe", moe);
-    v.section("mtp", mtp);
+    v.section("attention", attention, "attention of every layer");
+    v.section("rope", rope, "rotary positions, interleaved");
+    v.section("moe", moe, "mixture of experts");
+    v.section("mtp", mtp, "multi-token prediction");
   }
 };
 
@@ -213,7 +219,8 @@ struct DataSection {
   void visit(V& v) {
     v.list("sources", sources, "training token files");
     v.list("validation_sources", validation_sources, "validation token files");
-    v.key("validation_fraction", validation_fraction, between(0.0, 0.5), "share of the training documents held out for validation");
+    v.key("validation_fraction", validation_fraction, between(0.0, 0.5),
+          "share of the training documents held out for validation");
     v.key("sequence_length", sequence_length, between(1, 1 << 24), "tokens per sample S");
     v.key("fim_rate", fim_rate, between(0.0, 1.0), "share of documents turned into fill-in-middle (PSM)");
     v.key("tokenizer", tokenizer, "tokenizer directory; needed for fill-in-middle, samples, export and bits per byte");
@@ -245,9 +252,10 @@ struct TrainSection {
     v.key("steps", steps, at_least(1), "optimizer steps in all");
     v.key("global_batch", global_batch, at_least(1), "sequences per optimizer step over all ranks");
     v.key("micro_batch", micro_batch, at_least(1), "sequences per forward pass and rank");
-    v.section("batch_ramp", batch_ramp);
+    v.section("batch_ramp", batch_ramp, "growth of the global batch");
     v.key("log_interval", log_interval, at_least(1), "steps between progress lines (metrics.jsonl has every step)");
-    v.key("eval_interval", eval_interval, at_least(0), "steps between validations; 0: only at the end, if there is validation data");
+    v.key("eval_interval", eval_interval, at_least(0),
+          "steps between validations; 0: only at the end, if there is validation data");
     v.key("eval_tokens", eval_tokens, at_least(1), "tokens per validation, at most");
   }
 };
@@ -263,13 +271,17 @@ struct LrScheduleSection {
   template <class V>
   void visit(V& v) {
     v.key("kind", kind,
-          {{"constant", LrScheduleKind::kConstant}, {"cosine", LrScheduleKind::kCosine}, {"step", LrScheduleKind::kStep}, {"wsd", LrScheduleKind::kWsd}},
+          {{"constant", LrScheduleKind::kConstant},
+           {"cosine", LrScheduleKind::kCosine},
+           {"step", LrScheduleKind::kStep},
+           {"wsd", LrScheduleKind::kWsd}},
           "after the warm-up: constant, cosine to min_ratio, factor at each milestone, or warm-up-stable-decay");
     v.key("warmup_steps", warmup_steps, at_least(0), "linear from 0");
     v.key("min_ratio", min_ratio, between(0.0, 1.0), "cosine, wsd: final rate as a share of optim.lr");
     v.key("decay_steps", decay_steps, at_least(0),
           "wsd: steps of the final linear decay; cosine: steps from warm-up to min_ratio, 0: all that remain");
-    v.numbers("milestones", milestones, between(0.0, 1.0), "step: shares of train.steps at which the rate is multiplied by factor");
+    v.numbers("milestones", milestones, between(0.0, 1.0),
+              "step: shares of train.steps at which the rate is multiplied by factor");
     v.key("factor", factor, between(0.0, 1.0), "step: multiplier at each milestone");
   }
 };
@@ -287,11 +299,12 @@ struct OptimSection {
   template <class V>
   void visit(V& v) {
     v.key("lr", lr, between(0.0, 1e3), "peak learning rate");
-    v.section("schedule", schedule);
+    v.section("schedule", schedule, "learning rate over the steps");
     v.key("beta1", beta1, between(0.0, 1.0), "AdamW first moment");
     v.key("beta2", beta2, between(0.0, 1.0), "AdamW second moment");
     v.key("eps", eps, between(0.0, 1.0), "AdamW denominator");
-    v.key("weight_decay", weight_decay, between(0.0, 10.0), "decoupled decay; norm gains, biases and the balancing bias are exempt");
+    v.key("weight_decay", weight_decay, between(0.0, 10.0),
+          "decoupled decay; norm gains, biases and the balancing bias are exempt");
     v.key("clip_norm", clip_norm, between(0.0, 1e9), "global gradient norm is clipped to this; 0: never");
     v.key("ema_decay", ema_decay, between(0.0, 1.0), "moving average of the parameters, kept beside them; 0: none");
   }
@@ -340,7 +353,8 @@ struct PrecisionSection {
 
   template <class V>
   void visit(V& v) {
-    v.key("compute", compute, {{"f32", ComputeType::kF32}, {"f64", ComputeType::kF64}}, "dtype of weights, activations and gradients");
+    v.key("compute", compute, {{"f32", ComputeType::kF32}, {"f64", ComputeType::kF64}},
+          "dtype of weights, activations and gradients");
   }
 };
 
@@ -368,14 +382,14 @@ struct Config {
 
   template <class V>
   void visit(V& v) {
-    v.section("run", run);
-    v.section("model", model);
-    v.section("data", data);
-    v.section("train", train);
-    v.section("optim", optim);
-    v.section("balance", balance);
-    v.section("precision", precision);
-    v.section("checkpoint", checkpoint);
+    v.section("run", run, "where the run lives and what it starts from");
+    v.section("model", model, "shape of the model");
+    v.section("data", data, "what it is trained on");
+    v.section("train", train, "steps, batches, intervals");
+    v.section("optim", optim, "AdamW");
+    v.section("balance", balance, "load balance of the experts and weights of the auxiliary losses");
+    v.section("precision", precision, "number formats");
+    v.section("checkpoint", checkpoint, "when to save, what to keep");
   }
 };
 
