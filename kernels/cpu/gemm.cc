@@ -3,28 +3,94 @@
 #include <algorithm>
 
 #include "core/parallel_for.h"
-#include "kernels/cpu/gemm_tile.h"
+#include "core/tensor.h"
+#include "kernels/cpu/gemm_blocks.h"
 #include "kernels/dispatch.h"
 #include "kernels/op.h"
 
 namespace hadal::kernels {
 namespace {
 
-constexpr std::int64_t kRows = 16;
+using cpu::Transpose;
+using std::int64_t;
+
+// Below this many multiply-adds a second thread costs more than it brings.
+constexpr int64_t kSerialWork = 200'000;
+// Largest packed B held at once.
+constexpr int64_t kPackedBytes = int64_t{16} << 20;
+// Strips of one task: their A (112 x 512 f32 = 229 KB) shares the second-level cache with a block of B.
+constexpr int64_t kTaskStrips = 8;
+
+template <class T>
+struct Product {
+  Transpose ta, tb;
+  int64_t m, n, k;
+  T alpha;
+  const T* a;
+  int64_t lda;
+  const T* b;
+  int64_t ldb;
+  T beta;
+  T* c;
+  int64_t ldc;
+};
+
+template <class T>
+void thin(const Product<T>& p) {
+  // Every weight is read once: cut by columns, in multiples of 64 so that cuts do not change any sum's order.
+  const int64_t step = std::max<int64_t>(64, kSerialWork / 4 / (p.k * p.m) / 64 * 64);
+  parallel_ranges(p.n, step, [&](int64_t begin, int64_t end) {
+    cpu::multiply_thin<T>(p.ta, p.tb, p.m, end - begin, p.k, p.alpha, p.a, p.lda,
+                          p.tb == Transpose::kYes ? p.b + begin * p.ldb : p.b + begin, p.ldb, p.beta, p.c + begin, p.ldc);
+  });
+}
+
+/// Columns [0, n) of one packed B: threads pack it together, then share out tasks of strips (and of panels when rows are few).
+template <class T>
+void packed(const Product<T>& p, T* buffer) {
+  const int64_t threads = num_threads(), panels = cpu::panel_count<T>(p.n);
+  const int64_t panels_at_once = std::max<int64_t>(1, panels / (2 * threads));
+  parallel_ranges(panels, panels_at_once, [&](int64_t first, int64_t last) {
+    cpu::pack_panels(p.tb, p.n, p.k, p.b, p.ldb, buffer, first, last);
+  });
+  const cpu::Strips strips(p.m, simd::gemm_micro<T>().rows);
+  const int64_t wanted = threads == 1 ? 1 : 4 * threads;
+  const int64_t task_strips = std::clamp<int64_t>((strips.count + wanted - 1) / wanted, 1, kTaskStrips);
+  const int64_t row_tasks = (strips.count + task_strips - 1) / task_strips;
+  const int64_t column_tasks = std::clamp<int64_t>(threads == 1 ? 1 : 2 * threads / row_tasks, 1, panels);
+  const cpu::PackedProduct<T> product{p.ta, p.m, p.n, p.k, p.alpha, p.a, p.lda, buffer, p.beta, p.c, p.ldc};
+  parallel_for(row_tasks * column_tasks, [&](int64_t task) {
+    const int64_t row = task / column_tasks, column = task % column_tasks;
+    cpu::multiply_block(product, strips, row * task_strips, std::min((row + 1) * task_strips, strips.count),
+                        panels * column / column_tasks, panels * (column + 1) / column_tasks);
+  });
+}
+
+template <class T>
+void multiply(const Product<T>& p) {
+  if (p.k == 0 || p.m * p.n * p.k <= kSerialWork) {
+    return cpu::gemm_tile(p.ta, p.tb, p.m, p.n, p.k, p.alpha, p.a, p.lda, p.b, p.ldb, p.beta, p.c, p.ldc);
+  }
+  if (cpu::is_thin(p.m, p.ta, p.tb)) return thin(p);
+  const int64_t panel = simd::gemm_micro<T>().panel;
+  const int64_t columns =
+      std::max<int64_t>(kPackedBytes / (p.k * panel * static_cast<int64_t>(sizeof(T))), 1) * panel;
+  Tensor buffer = Tensor::empty({cpu::packed_size<T>(std::min(columns, p.n), p.k)}, kDTypeOf<T>);
+  for (int64_t j = 0; j < p.n; j += columns) {
+    Product<T> part = p;
+    part.n = std::min(columns, p.n - j);
+    part.b += p.tb == Transpose::kYes ? j * p.ldb : j;
+    part.c += j;
+    packed(part, buffer.as<T>());
+  }
+}
 
 void gemm(Stream&, const Gemm& args) {
   visit_float(args.c.dtype, [&]<class T>() {
-    const bool ta = args.transpose_a, tb = args.transpose_b;
-    const std::int64_t m = args.c.shape[0], n = args.c.shape[1], k = args.a.shape[ta ? 0 : 1];
-    const std::int64_t lda = args.lda != 0 ? args.lda : args.a.shape[1], ldb = args.ldb != 0 ? args.ldb : args.b.shape[1];
-    const std::int64_t ldc = args.ldc != 0 ? args.ldc : n;
-    const T* a = args.a.as<T>();
-    const T* b = args.b.as<T>();
-    T* c = args.c.as<T>();
-    parallel_ranges(m, kRows, [&](std::int64_t begin, std::int64_t end) {
-      cpu::gemm_tile<T>(cpu::Transpose{ta}, cpu::Transpose{tb}, end - begin, n, k, static_cast<T>(args.alpha),
-                        ta ? a + begin : a + begin * lda, lda, b, ldb, static_cast<T>(args.beta), c + begin * ldc, ldc);
-    });
+    multiply<T>({Transpose{args.transpose_a}, Transpose{args.transpose_b}, args.c.shape[0], args.c.shape[1],
+                 args.a.shape[args.transpose_a ? 0 : 1], static_cast<T>(args.alpha), args.a.as<T>(),
+                 args.lda != 0 ? args.lda : args.a.shape[1], args.b.as<T>(), args.ldb != 0 ? args.ldb : args.b.shape[1],
+                 static_cast<T>(args.beta), args.c.as<T>(), args.ldc != 0 ? args.ldc : args.c.shape[1]});
   });
 }
 

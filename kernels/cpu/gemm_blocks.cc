@@ -1,0 +1,132 @@
+#include "kernels/cpu/gemm_blocks.h"
+
+#include "kernels/cpu/scratch.h"
+#include "kernels/cpu/simd/tables.h"
+
+HADAL_SIMD_PICK(GemmMicro, gemm_micro)
+
+namespace hadal::kernels::cpu {
+namespace {
+
+using std::int64_t;
+
+// Bytes of packed B that strips of one task pass over again and again: half of a second-level cache.
+constexpr int64_t kColumnBlockBytes = 384 << 10;
+// Rows of a stored A that lie a multiple of this apart fall on the same sets of the first-level cache.
+constexpr int64_t kConflictBytes = 2048;
+
+/// A of strips [first, last) at k block [depth] as [strip][depth][height].
+template <class T>
+void pack_strips(const simd::GemmMicro<T>& micro, const Strips& strips, int64_t first, int64_t last, int64_t depth, const T* a,
+                 int64_t lda, T* packed) {
+  // A few rows of the stored matrix at a time, each read along its length.
+  constexpr int64_t kRowsAtOnce = 16;
+  for (int64_t p = 0; p < depth; p += kRowsAtOnce) {
+    const int64_t rows = std::min(kRowsAtOnce, depth - p);
+    T* to = packed;
+    for (int64_t s = first; s < last; ++s) {
+      const int64_t begin = strips.begin(s), height = strips.begin(s + 1) - begin;
+      micro.pack_a[height](rows, a + p * lda + begin, lda, to + p * height);
+      to += height * depth;
+    }
+  }
+}
+
+/// Strips whose rows are copied side by side.
+template <class T>
+void copy_strips(const Strips& strips, int64_t first, int64_t last, int64_t depth, const T* a, int64_t lda, T* copy) {
+  for (int64_t i = strips.begin(first); i < strips.begin(last); ++i) {
+    copy = std::copy_n(a + i * lda, depth, copy);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void pack_panels(Transpose transpose_b, int64_t n, int64_t k, const T* b, int64_t ldb, T* packed, int64_t first, int64_t last) {
+  const auto& micro = simd::gemm_micro<T>();
+  const int64_t width = packed_width<T>(n);
+  for (int64_t p = 0; p < k; p += kDepth<T>) {
+    const int64_t depth = std::min(kDepth<T>, k - p);
+    for (int64_t panel = first; panel < last; ++panel) {
+      const int64_t column = panel * micro.panel, columns = std::min<int64_t>(micro.panel, n - column);
+      T* to = packed + p * width + column * depth;
+      if (transpose_b == Transpose::kYes) {
+        micro.pack_b_transposed(columns, depth, b + column * ldb + p, ldb, to);
+      } else {
+        micro.pack_b(columns, depth, b + p * ldb + column, ldb, to);
+      }
+    }
+  }
+}
+
+template <class T>
+void multiply_block(const PackedProduct<T>& p, const Strips& strips, int64_t first_strip, int64_t last_strip, int64_t first_panel,
+                    int64_t last_panel) {
+  const auto& micro = simd::gemm_micro<T>();
+  thread_local Scratch scratch;
+  const int64_t width = packed_width<T>(p.n), rows = strips.begin(last_strip) - strips.begin(first_strip);
+  const int64_t end_column = std::min(p.n, last_panel * micro.panel);
+  const bool columns_form = p.transpose_a == Transpose::kYes;
+  for (int64_t k0 = 0; k0 < p.k; k0 += kDepth<T>) {
+    const int64_t depth = std::min(kDepth<T>, p.k - k0);
+    const T beta = k0 == 0 ? p.beta : T{1};
+    const int64_t block = std::max<int64_t>(1, kColumnBlockBytes / (depth * micro.panel * static_cast<int64_t>(sizeof(T)))) * micro.panel;
+    const int64_t columns = end_column - first_panel * micro.panel;
+    const T* a = columns_form ? p.a + k0 * p.lda : p.a + k0;
+    T* packed_a = nullptr;
+    if (columns_form) {
+      packed_a = scratch.get<T>(static_cast<std::size_t>(rows * depth));
+      pack_strips(micro, strips, first_strip, last_strip, depth, a, p.lda, packed_a);
+    } else if (columns > 2 * micro.panel && p.lda * static_cast<int64_t>(sizeof(T)) % kConflictBytes == 0 && p.lda != depth) {
+      packed_a = scratch.get<T>(static_cast<std::size_t>(rows * depth));
+      copy_strips(strips, first_strip, last_strip, depth, a, p.lda, packed_a);
+    }
+    for (int64_t column = first_panel * micro.panel; column < end_column; column += block) {
+      simd::GemmStrip<T> strip;
+      strip.n = std::min(block, end_column - column);
+      strip.k = depth;
+      strip.b = p.packed_b + k0 * width + column * depth;
+      strip.ldc = p.ldc;
+      strip.alpha = p.alpha;
+      strip.beta = beta;
+      const T* packed_strip = packed_a;
+      for (int64_t s = first_strip; s < last_strip; ++s) {
+        const int64_t begin = strips.begin(s), height = strips.begin(s + 1) - begin;
+        strip.c = p.c + begin * p.ldc + column;
+        strip.a = packed_a != nullptr ? packed_strip : a + begin * p.lda;
+        if (columns_form) {
+          strip.a_step = height;
+          micro.by_columns[height](strip);
+        } else {
+          strip.a_step = packed_a != nullptr ? depth : p.lda;
+          micro.by_rows[height](strip);
+        }
+        packed_strip += height * depth;
+      }
+    }
+  }
+}
+
+template <class T>
+void multiply_thin(Transpose transpose_a, Transpose transpose_b, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda,
+                   const T* b, int64_t ldb, T beta, T* c, int64_t ldc) {
+  const auto& micro = simd::gemm_micro<T>();
+  if (transpose_b == Transpose::kYes) {
+    micro.thin_transposed(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  } else {
+    const bool transposed = transpose_a == Transpose::kYes;
+    micro.thin(m, n, k, alpha, a, transposed ? 1 : lda, transposed ? lda : 1, b, ldb, beta, c, ldc);
+  }
+}
+
+#define HADAL_INSTANTIATE(T)                                                                                                   \
+  template void pack_panels<T>(Transpose, int64_t, int64_t, const T*, int64_t, T*, int64_t, int64_t);                          \
+  template void multiply_block<T>(const PackedProduct<T>&, const Strips&, int64_t, int64_t, int64_t, int64_t);                 \
+  template void multiply_thin<T>(Transpose, Transpose, int64_t, int64_t, int64_t, T, const T*, int64_t, const T*, int64_t, T, \
+                                 T*, int64_t);
+HADAL_INSTANTIATE(float)
+HADAL_INSTANTIATE(double)
+#undef HADAL_INSTANTIATE
+
+}  // namespace hadal::kernels::cpu

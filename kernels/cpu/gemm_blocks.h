@@ -1,0 +1,86 @@
+// How one matrix product is cut into blocks for the caches and into tasks for threads. Shared by gemm_tile, gemm and
+// grouped_gemm; private to kernels/cpu.
+//
+//   k     blocks of kDepth: one chain of multiply-adds each, added to C in order
+//   n     panels of the micro-kernel's width; B is packed once: [k block][panel][depth][panel width]
+//   m     strips of nearly equal height, so that no row count leaves a thin rest
+//
+// A strip (14 x 512 f32 = 28 KB) stays in the first-level cache while the panels of a column block pass from the second.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cpu/gemm_tile.h"
+#include "kernels/cpu/simd/gemm_micro.h"
+
+namespace hadal::kernels::cpu {
+
+/// Terms of one chain: part of the definition of the result's bits.
+template <class T>
+inline constexpr std::int64_t kDepth = 2048 / static_cast<std::int64_t>(sizeof(T));
+
+/// Products of at most this many rows read B as stored.
+inline constexpr std::int64_t kThinRows = 4;
+
+/// m rows as strips of at most `rows` whose heights differ by at most one.
+struct Strips {
+  std::int64_t count = 0, height = 0, taller = 0;  ///< the first `taller` strips have height + 1
+
+  Strips(std::int64_t m, std::int64_t rows) {
+    if (m == 0) return;
+    count = (m + rows - 1) / rows;
+    height = m / count;
+    taller = m % count;
+  }
+  std::int64_t begin(std::int64_t strip) const { return strip * height + std::min(strip, taller); }
+};
+
+/// Columns of a packed B: n rounded up to the width of its last panel.
+template <class T>
+std::int64_t packed_width(std::int64_t n) {
+  const std::int64_t panel = simd::gemm_micro<T>().panel, rest = n % panel;
+  return n - rest + (rest == 0 ? 0 : (rest > panel / 2 ? panel : panel / 2));
+}
+
+/// Panels [first, last) of every k block of op(B)[k, n] into the packed buffer of the whole B.
+template <class T>
+void pack_panels(Transpose transpose_b, std::int64_t n, std::int64_t k, const T* b, std::int64_t ldb, T* packed,
+                 std::int64_t first, std::int64_t last);
+
+template <class T>
+std::int64_t panel_count(std::int64_t n) {
+  const std::int64_t panel = simd::gemm_micro<T>().panel;
+  return (n + panel - 1) / panel;
+}
+
+/// One product with a packed B.
+template <class T>
+struct PackedProduct {
+  Transpose transpose_a;
+  std::int64_t m, n, k;
+  T alpha;
+  const T* a;
+  std::int64_t lda;
+  const T* packed_b;
+  T beta;
+  T* c;
+  std::int64_t ldc;
+};
+
+/// Computes strips [first_strip, last_strip) of `strips` by panels [first_panel, last_panel): any cut gives the same bits.
+template <class T>
+void multiply_block(const PackedProduct<T>& p, const Strips& strips, std::int64_t first_strip, std::int64_t last_strip,
+                    std::int64_t first_panel, std::int64_t last_panel);
+
+/// Whether op(A)[m, k] op(B) takes the path without packing.
+inline bool is_thin(std::int64_t m, Transpose transpose_a, Transpose transpose_b) {
+  return m <= kThinRows && !(transpose_a == Transpose::kYes && transpose_b == Transpose::kYes);
+}
+
+/// The product of at most kThinRows rows, columns [0, n); cutting n into multiples of 4 leaves the bits alone.
+template <class T>
+void multiply_thin(Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha,
+                   const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc);
+
+}  // namespace hadal::kernels::cpu
