@@ -1,0 +1,58 @@
+// What every op bench shares: filling operands, and counters as shares of the machine's measured peak.
+#pragma once
+
+#include <benchmark/benchmark.h>
+
+#include <cstdint>
+
+#include "core/parallel_for.h"
+#include "core/tensor.h"
+#include "kernels/peak.h"
+
+namespace hadal::bench {
+
+/// Uniform values in [-1, 1), the same for each run.
+template <class T>
+void fill(Tensor& tensor, std::uint32_t seed = 1) {
+  std::uint32_t state = seed * 2654435761u + 12345u;
+  for (T& value : tensor.span<T>()) {
+    state = state * 1664525u + 1013904223u;
+    value = static_cast<T>(static_cast<double>(state >> 8) / 8388608.0 - 1.0);
+  }
+}
+
+template <class T>
+Tensor filled(Shape shape, std::uint32_t seed = 1) {
+  Tensor tensor = Tensor::empty(shape, kDTypeOf<T>);
+  fill<T>(tensor, seed);
+  return tensor;
+}
+
+/// Counters of an op bound by arithmetic: GFLOP/s, and share of the peak of the threads in use. Seconds of one call.
+inline void report_flops(benchmark::State& state, DType dtype, double flops, double seconds) {
+  state.counters["GFLOP/s"] = flops / seconds / 1e9;
+  state.counters["of_peak"] = flops / seconds / kernels::peak_flops(dtype, num_threads());
+}
+
+/// Counters of an op bound by memory: GB/s, and share of the copy bandwidth.
+inline void report_bytes(benchmark::State& state, double bytes, double seconds) {
+  state.counters["GB/s"] = bytes / seconds / 1e9;
+  state.counters["of_copy"] = bytes / seconds / kernels::copy_bandwidth(num_threads());
+}
+
+/// Times body() as the best of the state's iterations (others may share the machine); returns those seconds.
+template <class Body>
+double best_of(benchmark::State& state, const Body& body) {
+  double best = 1e30;
+  for (auto unused : state) {
+    (void)unused;
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    state.SetIterationTime(seconds);
+    best = seconds < best ? seconds : best;
+  }
+  return best;
+}
+
+}  // namespace hadal::bench
