@@ -21,7 +21,7 @@ void run_chunks(std::int64_t num_chunks, void (*call)(void*, std::int64_t), void
 }  // namespace detail
 
 /// Calls body(chunk) for chunk = 0 .. num_chunks - 1, each once, on any thread; returns when all are done.
-/// The first exception (lowest chunk) is rethrown. Nested calls run serially.
+/// The first exception (lowest chunk) is rethrown. Nested calls, and calls while another thread's loop runs, are serial.
 template <class Body>
 void parallel_for(std::int64_t num_chunks, Body&& body) {
   detail::run_chunks(
