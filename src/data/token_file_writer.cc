@@ -1,7 +1,6 @@
 #include "data/token_file_writer.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <system_error>
 
@@ -10,8 +9,6 @@
 
 namespace hadal::data {
 namespace {
-
-constexpr std::size_t kDocBuffer = 1 << 16;
 
 std::filesystem::path with_suffix(const std::filesystem::path& path, const char* suffix) { return path.string() + suffix; }
 
@@ -28,9 +25,9 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenF
     : path_(path),
       skeleton_path_(with_suffix(path, ".part.head")),
       info_(info),
-      written_(kept),
+      num_tokens_(kept.tokens),
       part_(open_part(path, kept)),
-      docs_(File::open_read_write(with_suffix(path, ".part.docs"))) {
+      docs_(with_suffix(path, ".part.docs"), kept) {
   HADAL_CHECK(info_.token_bytes == 2 || info_.token_bytes == 4, "{} bytes a token", info_.token_bytes);
   HADAL_CHECK(info_.vocab_size > 0 && info_.vocab_size <= (info_.token_bytes == 2 ? 65536u : 0x7fffffffu), "vocabulary of {}",
               info_.vocab_size);
@@ -38,12 +35,9 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenF
   tokens_offset_ = offset_of(make_skeleton(1, 1, 1, with_loss_mask ? 1 : 0), "tokens");
 
   const std::uint64_t token_bytes = kept.tokens * info_.token_bytes;
-  if (part_.size() < token_bytes || docs_.size() / 8 < kept.documents) {
-    throw DamagedDataError("{}.part: shorter than its journal says; remove {}.* to start anew", path.string(), path.string());
+  if (part_.size() < (kept.tokens > 0 ? tokens_offset_ + token_bytes : 0)) {
+    throw DamagedDataError("{}.part: shorter than its journal says; remove the unfinished files to start anew", path.string());
   }
-  docs_.truncate(kept.documents * 8);
-  if (kept.documents > 0) docs_.read_at((kept.documents - 1) * 8, std::as_writable_bytes(std::span(&last_end_, 1)));
-  if (last_end_ > kept.tokens) throw DamagedDataError("{}.part.docs: does not belong to its journal", path.string());
   tokens_.emplace(part_, tokens_offset_, token_bytes);
   part_.truncate(tokens_offset_ + token_bytes);
   if (with_loss_mask) {
@@ -53,13 +47,9 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenF
   }
 }
 
-TokenFileWriter::~TokenFileWriter() = default;
-
 void TokenFileWriter::discard(const std::filesystem::path& path) {
   for (const char* suffix : {".part", ".part.docs", ".part.mask", ".part.head"}) std::filesystem::remove(with_suffix(path, suffix));
 }
-
-bool TokenFileWriter::unfinished(const std::filesystem::path& path) { return std::filesystem::exists(with_suffix(path, ".part")); }
 
 void TokenFileWriter::append(std::span<const std::int32_t> tokens) {
   narrow_.resize(tokens.size() * info_.token_bytes);
@@ -75,7 +65,7 @@ void TokenFileWriter::append(std::span<const std::int32_t> tokens) {
   }
   tokens_->append(narrow_);
   if (mask_) mask_->append(std::vector<std::byte>(tokens.size(), std::byte{1}));
-  written_.tokens += tokens.size();
+  num_tokens_ += tokens.size();
 }
 
 void TokenFileWriter::append(std::span<const std::int32_t> tokens, std::span<const std::uint8_t> loss_mask) {
@@ -87,20 +77,9 @@ void TokenFileWriter::append(std::span<const std::int32_t> tokens, std::span<con
   mask_->append(std::as_bytes(loss_mask));
 }
 
-void TokenFileWriter::end_document() {
-  HADAL_CHECK(written_.tokens > last_end_, "document {} is empty", written_.documents);
-  last_end_ = written_.tokens;
-  ++written_.documents;
-  doc_buffer_.push_back(last_end_);
-  if (doc_buffer_.size() == kDocBuffer) {
-    docs_.append(std::as_bytes(std::span(doc_buffer_)));
-    doc_buffer_.clear();
-  }
-}
+void TokenFileWriter::end_document() { docs_.add(num_tokens_); }
 
 void TokenFileWriter::sync() {
-  docs_.append(std::as_bytes(std::span(doc_buffer_)));
-  doc_buffer_.clear();
   docs_.sync();
   tokens_->flush();
   part_.sync();
@@ -118,8 +97,8 @@ std::vector<SkeletonAttribute> TokenFileWriter::attributes() const {
           {"vocab_size", info_.vocab_size},
           {"eos_token_id", info_.eos_token_id},
           {"dtype", std::string(info_.token_bytes == 2 ? "u16" : "u32")},
-          {"n_tokens", written_.tokens},
-          {"n_docs", written_.documents},
+          {"n_tokens", num_tokens_},
+          {"n_docs", docs_.count()},
           {"created_utc", info_.created_utc},
           {"source", info_.source},
           {"head_hash", std::string(32, '0')},
@@ -138,23 +117,22 @@ Hdf5Structure TokenFileWriter::make_skeleton(std::uint64_t tokens, std::uint64_t
   return read_hdf5_structure(File::open_read(skeleton_path_), kUserBlockBytes);
 }
 
-void TokenFileWriter::copy(const File& from, std::uint64_t from_offset, std::uint64_t to_offset, std::uint64_t bytes, Hasher* hasher) {
+void TokenFileWriter::copy(const File& from, std::uint64_t from_offset, std::uint64_t to_offset, std::uint64_t bytes) {
   std::vector<std::byte> buffer;
   for (std::uint64_t done = 0; done < bytes; done += buffer.size()) {
     buffer.resize(std::min(kTokenBlockBytes, bytes - done));
     from.read_at(from_offset + done, buffer);
     part_.write_at(to_offset + done, buffer);
-    if (hasher != nullptr) hasher->update(buffer);
   }
 }
 
 void TokenFileWriter::finish() {
-  HADAL_CHECK(written_.documents > 0 && last_end_ == written_.tokens, "{} documents, {} of {} tokens ended", written_.documents, last_end_,
-              written_.tokens);
+  HADAL_CHECK(docs_.count() > 0 && docs_.last_end() == num_tokens_, "{} documents, {} of {} tokens ended", docs_.count(), docs_.last_end(),
+              num_tokens_);
   sync();
   const std::vector<std::uint64_t> hashes = tokens_->hashes();
   const std::vector<std::uint64_t> mask_hashes = mask_ ? mask_->hashes() : std::vector<std::uint64_t>{};
-  const Hdf5Structure structure = make_skeleton(written_.tokens, written_.documents, hashes.size() / 2, mask_hashes.size() / 2);
+  const Hdf5Structure structure = make_skeleton(num_tokens_, docs_.count(), hashes.size() / 2, mask_hashes.size() / 2);
   HADAL_CHECK_EQ(offset_of(structure, "tokens"), tokens_offset_);
 
   // Metadata with complete = 0 and the other datasets; then the two fields that say it is whole, as the last writes.
@@ -164,16 +142,22 @@ void TokenFileWriter::finish() {
   for (const auto& [name, dataset] : structure.datasets) covered += dataset.bytes();
   HADAL_CHECK_EQ(covered, file_bytes);
   part_.truncate(file_bytes);
-  copy(skeleton, kUserBlockBytes, kUserBlockBytes, tokens_offset_ - kUserBlockBytes, nullptr);
+  copy(skeleton, kUserBlockBytes, kUserBlockBytes, tokens_offset_ - kUserBlockBytes);
   Hasher hasher;
   hash_attributes(hasher, structure.attributes);
-  copy(docs_, 0, offset_of(structure, "doc_ends"), written_.documents * 8, &hasher);
+  std::uint64_t doc_ends_at = offset_of(structure, "doc_ends");
+  docs_.each([&](std::span<const std::uint64_t> ends) {
+    const auto bytes = std::as_bytes(ends);
+    part_.write_at(doc_ends_at, bytes);
+    hasher.update(bytes);
+    doc_ends_at += bytes.size();
+  });
   for (const auto& [name, values] : {std::pair{"block_hash", &hashes}, std::pair{"loss_mask_hash", &mask_hashes}}) {
     if (values->empty()) continue;
     part_.write_at(offset_of(structure, name), std::as_bytes(std::span(*values)));
     hasher.update(std::as_bytes(std::span(*values)));
   }
-  if (mask_) copy(*mask_file_, 0, offset_of(structure, "loss_mask"), written_.tokens, nullptr);
+  if (mask_) copy(*mask_file_, 0, offset_of(structure, "loss_mask"), num_tokens_);
   const std::string head_hash = hasher.digest().hex();
   part_.write_at(structure.attributes.at("head_hash").offset, std::as_bytes(std::span(head_hash)));
   part_.sync();

@@ -8,64 +8,49 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "core/file.h"
 #include "data/block_stream.h"
+#include "data/document_spool.h"
 #include "data/token_format.h"
+#include "data/token_sink.h"
 
 namespace hadal::data {
 
-/// What an unfinished file holds.
-struct WrittenSoFar {
-  std::uint64_t tokens = 0;
-  std::uint64_t documents = 0;
-};
-
-class TokenFileWriter {
+class TokenFileWriter : public TokenSink {
  public:
   /// Starts anew (an older unfinished file is dropped), or goes on after the first `kept` tokens and documents.
   /// IoError when the folder cannot be written; DamagedDataError when the unfinished file is shorter than `kept`.
   TokenFileWriter(const std::filesystem::path& path, const TokenFileInfo& info, bool with_loss_mask = false, WrittenSoFar kept = {});
-  ~TokenFileWriter();
-
-  /// Tokens of the current document; ids must be below vocab_size.
-  void append(std::span<const std::int32_t> tokens);
+  void append(std::span<const std::int32_t> tokens) override;
   /// The same with a loss mask (0 or 1 a token), for writers made with one.
   void append(std::span<const std::int32_t> tokens, std::span<const std::uint8_t> loss_mask);
-  /// Ends the current document, which must have a token.
-  void end_document();
-  WrittenSoFar written() const { return written_; }
-  /// Everything appended so far is on disk when this returns.
-  void sync();
-  /// At least one document, all ended. PATH is there when this returns, whole.
-  void finish();
+  void end_document() override;
+  WrittenSoFar written() const override { return {num_tokens_, docs_.count()}; }
+  void sync() override;
+  void finish() override;
 
   /// Removes what an unfinished file left.
   static void discard(const std::filesystem::path& path);
-  /// Whether there is an unfinished file.
-  static bool unfinished(const std::filesystem::path& path);
 
  private:
   std::vector<SkeletonAttribute> attributes() const;
   Hdf5Structure make_skeleton(std::uint64_t tokens, std::uint64_t documents, std::uint64_t blocks, std::uint64_t mask_blocks);
-  void copy(const File& from, std::uint64_t from_offset, std::uint64_t to_offset, std::uint64_t bytes, Hasher* hasher);
+  void copy(const File& from, std::uint64_t from_offset, std::uint64_t to_offset, std::uint64_t bytes);
 
   std::filesystem::path path_;
   std::filesystem::path skeleton_path_;
   TokenFileInfo info_;
-  WrittenSoFar written_;
-  std::uint64_t last_end_ = 0;
+  std::uint64_t num_tokens_;
   File part_;
-  File docs_;
+  DocumentSpool docs_;
   std::optional<File> mask_file_;
   std::uint64_t tokens_offset_ = 0;
   std::optional<BlockStream> tokens_;
   std::optional<BlockStream> mask_;
-  std::vector<std::uint64_t> doc_buffer_;
   std::vector<std::byte> narrow_;
 };
 

@@ -1,0 +1,20 @@
+#include "data/open_source.h"
+
+#include <memory>
+
+#include "core/error.h"
+#include "data/megatron.h"
+#include "data/token_file.h"
+
+namespace hadal::data {
+
+TokenSourcePtr open_token_source(const std::filesystem::path& path) {
+  if (MegatronSource::exists(path)) return std::make_shared<MegatronSource>(path);
+  if (!std::filesystem::exists(path)) {
+    throw UserError("{}: no such token file, and no {}.idx with {}.bin either (write one with `hadal data build`)", path.string(),
+                    path.string(), path.string());
+  }
+  return std::make_shared<TokenFile>(path);
+}
+
+}  // namespace hadal::data
