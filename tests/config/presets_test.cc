@@ -1,0 +1,27 @@
+// Every YAML file in configs/ loads, is consistent and sets no key that nothing reads.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "config/load.h"
+#include "config/write.h"
+
+namespace hadal {
+namespace {
+
+TEST(Presets, EveryFileLoadsWithoutInertKeys) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(HADAL_SOURCE_DIR "/configs")) {
+    if (entry.path().extension() != ".yaml") continue;
+    SCOPED_TRACE(entry.path().string());
+    ++files;
+    const LoadedConfig loaded = load_config(entry.path());
+    for (const std::string& sentence : loaded.inert) ADD_FAILURE() << sentence;
+    EXPECT_EQ(to_yaml(load_config_text(to_yaml(loaded.config), "x.yaml").config), to_yaml(loaded.config));
+  }
+  EXPECT_GE(files, 8);
+}
+
+}  // namespace
+}  // namespace hadal
