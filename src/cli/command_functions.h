@@ -9,5 +9,6 @@ namespace hadal::cli {
 using CommandFunction = int (*)(const std::vector<std::string>& arguments);
 
 int doctor_command(const std::vector<std::string>& arguments);
+int tokenizer_command(const std::vector<std::string>& arguments);
 
 }  // namespace hadal::cli

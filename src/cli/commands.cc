@@ -23,6 +23,12 @@ constexpr Command kCommands[] = {
      "  hadal doctor --json -\n"
      "  mpirun -n 2 hadal doctor",
      doctor_command},
+    {"tokenizer", "learn a byte-level BPE vocabulary; text to ids and back",
+     "  hadal tokenizer train --input corpus.txt --vocab-size 2048 --out tokenizer\n"
+     "  hadal tokenizer inspect tokenizer --input corpus.txt\n"
+     "  echo 'In the beginning' | hadal tokenizer encode --tokenizer tokenizer\n"
+     "  hadal tokenizer encode --tokenizer tokenizer --input a.txt | hadal tokenizer decode --tokenizer tokenizer",
+     tokenizer_command},
 };
 
 void (*g_abort_hook)(int) = nullptr;
