@@ -11,8 +11,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/cpu/gemm_tile.h"
 #include "kernels/cpu/simd/gemm_micro.h"
+#include "kernels/cpu/transpose.h"
 
 namespace hadal::kernels::cpu {
 

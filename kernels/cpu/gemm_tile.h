@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-namespace hadal::kernels::cpu {
+#include "kernels/cpu/transpose.h"
 
-enum class Transpose : bool { kNo = false, kYes = true };
+namespace hadal::kernels::cpu {
 
 /// C[m, n] = alpha op(A)[m, k] op(B)[k, n] + beta C. A is stored [m, k] ([k, m] transposed) with lda elements from row to row,
 /// B [k, n] ([n, k] transposed), C [m, n]. beta = 0 does not read C. Sizes may be 0.

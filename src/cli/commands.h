@@ -23,11 +23,4 @@ const Command* find_command(std::string_view verb);
 /// "hadal 0.1.0".
 std::string version_text();
 
-/// Finds the verb, runs it, turns exceptions into messages on stderr and exit codes (spec/cli.md). Starts no MPI.
-int run_program(int argc, const char* const* argv);
-
-/// A command that joins other ranks calls this once MPI runs: an exception that reaches run_program then ends the whole
-/// job at once through `hook(exit_code)`, which does not return. nullptr takes it away.
-void set_abort_hook(void (*hook)(int exit_code));
-
 }  // namespace hadal::cli

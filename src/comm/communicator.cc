@@ -13,8 +13,8 @@ namespace {
 constexpr std::size_t kPackedBytes = std::size_t{1} << 20;
 
 void check_summable(const View& values) {
-  HADAL_CHECK(values.dtype == DType::kF64 || values.dtype == DType::kF32 || values.dtype == DType::kI64,
-              "sum over ranks of {}", name_of(values.dtype));
+  HADAL_CHECK(values.dtype == DType::kF64 || values.dtype == DType::kF32 || values.dtype == DType::kI64, "sum over ranks of {}",
+              name_of(values.dtype));
   HADAL_CHECK(values.device == kCpu, "sum over ranks of device memory");
 }
 

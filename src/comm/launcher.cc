@@ -32,7 +32,8 @@ Launcher detect_launcher(const GetVariable& get_variable) {
   take("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_NTASKS_PER_NODE", 2);
   take("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", 1);
   if (!launcher.present()) {
-    if (const std::optional<int> rank = number(get_variable, "PMIX_RANK")) launcher = {"PMIX_RANK", rank, std::nullopt, std::nullopt};
+    if (const std::optional<int> rank = number(get_variable, "PMIX_RANK"))
+      launcher = {"PMIX_RANK", rank, std::nullopt, std::nullopt};
   }
   return launcher;
 }
@@ -45,7 +46,8 @@ std::string singleton_trap(const Launcher& launcher, int mpi_size) {
   if (!launcher.size || *launcher.size <= mpi_size) return "";
   return fmt::format(
       "the launcher announced {} ranks ({}), but MPI connected {}: every rank would train alone into the same run directory\n"
-      "  the launcher and the MPI library of this program do not speak the same protocol. Try `srun --mpi=pmix`, or the mpirun that\n"
+      "  the launcher and the MPI library of this program do not speak the same protocol. Try `srun --mpi=pmix`, or the mpirun "
+      "that\n"
       "  belongs to the MPI library hadal was built with (`hadal doctor` names it). HADAL_ALLOW_SINGLETON=1 continues anyway",
       *launcher.size, launcher.variable, mpi_size);
 }

@@ -8,9 +8,9 @@
 namespace hadal::comm {
 
 struct Launcher {
-  std::string variable;       ///< the variable that spoke, "OMPI_COMM_WORLD_SIZE"; empty: a plain process
-  std::optional<int> rank;    ///< as announced
-  std::optional<int> size;    ///< as announced
+  std::string variable;           ///< the variable that spoke, "OMPI_COMM_WORLD_SIZE"; empty: a plain process
+  std::optional<int> rank;        ///< as announced
+  std::optional<int> size;        ///< as announced
   std::optional<int> local_size;  ///< ranks of this job on this host
 
   bool present() const { return !variable.empty(); }

@@ -44,10 +44,14 @@ void sum_typed(T* out, std::span<const void* const> parts, std::int64_t numel) {
 void ordered_sum(DType dtype, void* out, std::span<const void* const> parts, std::int64_t numel) {
   HADAL_CHECK(!parts.empty());
   switch (dtype) {
-    case DType::kF64: return sum_typed(static_cast<double*>(out), parts, numel);
-    case DType::kF32: return sum_typed(static_cast<float*>(out), parts, numel);
-    case DType::kI64: return sum_typed(static_cast<std::int64_t*>(out), parts, numel);
-    default: HADAL_CHECK(false, "sum over ranks of {}", name_of(dtype));
+    case DType::kF64:
+      return sum_typed(static_cast<double*>(out), parts, numel);
+    case DType::kF32:
+      return sum_typed(static_cast<float*>(out), parts, numel);
+    case DType::kI64:
+      return sum_typed(static_cast<std::int64_t*>(out), parts, numel);
+    default:
+      HADAL_CHECK(false, "sum over ranks of {}", name_of(dtype));
   }
 }
 

@@ -24,13 +24,8 @@ thread_local bool t_inside = false;
 constexpr int kSpins = 1000;
 constexpr std::chrono::milliseconds kAwake{3};
 
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
+/// Tells the core that this thread only waits; the instruction comes from CMakeLists.txt ("pause" on x86, "yield" on Arm).
+void relax() { asm volatile(HADAL_RELAX); }
 
 /// Waits until done(): spins, then yields, for at most `limit` (for ever when zero). False when the limit passed.
 template <class Done>

@@ -75,7 +75,8 @@ File create_event_file(const std::filesystem::path& directory, double wall_time)
   std::filesystem::create_directories(directory);
   std::array<char, 256> host{};
   gethostname(host.data(), host.size() - 1);
-  return File::create(directory / fmt::format("{}{:010}.{}.{}.0", kPrefix, file_second(directory, wall_time), host.data(), getpid()));
+  return File::create(directory /
+                      fmt::format("{}{:010}.{}.{}.0", kPrefix, file_second(directory, wall_time), host.data(), getpid()));
 }
 
 }  // namespace
@@ -112,7 +113,8 @@ std::string text_event(double wall_time, std::int64_t step, std::string_view tag
   return event_head(wall_time, step) + field('\x2a', field('\x0a', value));
 }
 
-TensorboardWriter::TensorboardWriter(const std::filesystem::path& directory, double wall_time, std::optional<std::int64_t> resumed_step)
+TensorboardWriter::TensorboardWriter(const std::filesystem::path& directory, double wall_time,
+                                     std::optional<std::int64_t> resumed_step)
     : file_(create_event_file(directory, wall_time)), last_flush_(wall_time) {
   pending_ = tensorboard_record(version_event(wall_time));
   if (resumed_step) pending_ += tensorboard_record(session_start_event(wall_time, *resumed_step));

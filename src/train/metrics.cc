@@ -54,7 +54,8 @@ std::string tensorboard_tag(std::string_view key) {
   return std::string(key.substr(0, dot)) + "/" + std::string(key.substr(dot + 1));
 }
 
-MetricsWriter::MetricsWriter(const std::filesystem::path& run_dir, std::optional<std::int64_t> resumed_step, std::string_view config_text)
+MetricsWriter::MetricsWriter(const std::filesystem::path& run_dir, std::optional<std::int64_t> resumed_step,
+                             std::string_view config_text)
     : file_(open_metrics(run_dir / "metrics.jsonl")), tensorboard_(run_dir / "tensorboard", wall_time(), resumed_step) {
   if (resumed_step) {
     report::MetricsRow row;

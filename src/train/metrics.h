@@ -36,8 +36,8 @@ class MetricsWriter {
   std::int64_t num_non_finite_ = 0;
 };
 
-/// TensorBoard's tag of a key: "loss" is train/loss, "val_loss" val/loss, "tokens_per_s" perf/tokens_per_s, "max_vio" moe/max_vio;
-/// a dotted key keeps its first part as the group. Empty for keys that are no curve (ts, step).
+/// TensorBoard's tag of a key: "loss" is train/loss, "val_loss" val/loss, "tokens_per_s" perf/tokens_per_s, "max_vio"
+/// moe/max_vio; a dotted key keeps its first part as the group. Empty for keys that are no curve (ts, step).
 std::string tensorboard_tag(std::string_view key);
 
 /// Seconds since 1970.

@@ -22,9 +22,7 @@ constexpr double kLineSeconds = 30.0;
 /// Weight of the past per step in the mean step time.
 constexpr double kSmoothing = 0.98;
 
-double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::string_view variable(const char* name) {
   const char* text = std::getenv(name);
@@ -134,8 +132,8 @@ void Progress::draw(const std::string& line) {
   shown_ = line.substr(0, options_.width > 1 ? static_cast<std::size_t>(options_.width - 1) : line.size());
   const std::size_t first_field = options_.colour ? std::min(shown_.find(" | "), shown_.size()) : 0;
   const std::string_view text = shown_;
-  fmt::print(out_, "\r\x1b[K{}{}{}{}", options_.colour ? "\x1b[1m" : "", text.substr(0, first_field), options_.colour ? "\x1b[0m" : "",
-             text.substr(first_field));
+  fmt::print(out_, "\r\x1b[K{}{}{}{}", options_.colour ? "\x1b[1m" : "", text.substr(0, first_field),
+             options_.colour ? "\x1b[0m" : "", text.substr(first_field));
   std::fflush(out_);
 }
 

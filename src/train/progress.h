@@ -17,7 +17,7 @@ enum class ProgressStyle { kNone, kPlain, kLive };
 
 struct ProgressOptions {
   ProgressStyle style = ProgressStyle::kPlain;
-  int width = 0;               ///< columns of the terminal; longer lines are cut; 0: unlimited
+  int width = 0;  ///< columns of the terminal; longer lines are cut; 0: unlimited
   bool colour = false;
   std::int64_t total_steps = 0;
 };
@@ -55,7 +55,7 @@ class Progress {
   std::string shown_;
   double start_ = 0.0;
   double last_drawn_ = -1e9;
-  double step_time_ = 0.0;  ///< bias-free exponential mean of seconds per step: sum of weighted times ...
+  double step_time_ = 0.0;    ///< bias-free exponential mean of seconds per step: sum of weighted times ...
   double step_weight_ = 0.0;  ///< ... over sum of weights
   double last_time_ = 0.0;
   std::int64_t last_step_ = -1;

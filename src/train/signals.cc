@@ -65,10 +65,14 @@ void saved(Request request) {
 
 const char* stop_signal_name() {
   switch (g_stop_signal.load()) {
-    case SIGUSR1: return "SIGUSR1";
-    case SIGINT: return "SIGINT";
-    case SIGTERM: return "SIGTERM";
-    default: return "";
+    case SIGUSR1:
+      return "SIGUSR1";
+    case SIGINT:
+      return "SIGINT";
+    case SIGTERM:
+      return "SIGTERM";
+    default:
+      return "";
   }
 }
 

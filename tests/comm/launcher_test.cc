@@ -18,7 +18,8 @@ Launcher detect(const std::map<std::string, std::string>& variables) {
 TEST(Launcher, plain_process) { EXPECT_FALSE(detect({}).present()); }
 
 TEST(Launcher, open_mpi) {
-  const Launcher launcher = detect({{"OMPI_COMM_WORLD_SIZE", "4"}, {"OMPI_COMM_WORLD_RANK", "3"}, {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
+  const Launcher launcher =
+      detect({{"OMPI_COMM_WORLD_SIZE", "4"}, {"OMPI_COMM_WORLD_RANK", "3"}, {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
   EXPECT_EQ(launcher.variable, "OMPI_COMM_WORLD_SIZE");
   EXPECT_EQ(launcher.size, 4);
   EXPECT_EQ(launcher.rank, 3);

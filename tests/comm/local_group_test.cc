@@ -16,7 +16,8 @@ class LocalGroup : public testing::TestWithParam<int> {};
 
 TEST_P(LocalGroup, every_collective) {
   std::vector<std::string> wrong(static_cast<std::size_t>(GetParam()));
-  run_local_group(GetParam(), [&](Communicator& world) { wrong[static_cast<std::size_t>(world.rank())] = test::check_collectives(world); });
+  run_local_group(GetParam(),
+                  [&](Communicator& world) { wrong[static_cast<std::size_t>(world.rank())] = test::check_collectives(world); });
   for (const std::string& text : wrong) EXPECT_EQ(text, "");
 }
 INSTANTIATE_TEST_SUITE_P(sizes, LocalGroup, testing::Values(1, 2, 3, 4, 8));

@@ -36,7 +36,13 @@ TEST(Tensorboard, session_start_and_text) {
   EXPECT_EQ(hex(session_start_event(1700000000.0, 300)), "0900000040fc54d94110ac023a020801");
   // summary 2a: value 0a: tag "c", metadata {plugin_data {plugin_name "text"}}, tensor {string, shape [1], "hi"}
   EXPECT_EQ(hex(text_event(1700000000.0, 0, "c", "hi")),
-            "0900000040fc54d941" "2a1d" "0a1b" "0a0163" "4a080a060a0474657874" "420c0807120412020801" "42026869");
+            "0900000040fc54d941"
+            "2a1d"
+            "0a1b"
+            "0a0163"
+            "4a080a060a0474657874"
+            "420c0807120412020801"
+            "42026869");
 }
 
 TEST(Tensorboard, a_resumed_run_writes_a_later_file_that_starts_its_session) {
@@ -48,7 +54,8 @@ TEST(Tensorboard, a_resumed_run_writes_a_later_file_that_starts_its_session) {
   }
   TensorboardWriter writer(dir.path(), 1700000000.0, 7);
   EXPECT_GT(writer.path().filename().string(), first);
-  EXPECT_EQ(read_file(writer.path()), tensorboard_record(version_event(1700000000.0)) + tensorboard_record(session_start_event(1700000000.0, 7)));
+  EXPECT_EQ(read_file(writer.path()),
+            tensorboard_record(version_event(1700000000.0)) + tensorboard_record(session_start_event(1700000000.0, 7)));
 }
 
 }  // namespace

@@ -5,14 +5,14 @@
 #include <cstring>
 #include <vector>
 
-
 namespace hadal::test {
 namespace {
 
 /// A number that any rank can compute for any rank: magnitudes far apart, so that another order of adding gives other bits.
 template <class T>
 T value_of(int rank, std::int64_t index) {
-  const std::uint64_t mixed = (static_cast<std::uint64_t>(rank) * 0x9e3779b97f4a7c15u + static_cast<std::uint64_t>(index)) * 0xbf58476d1ce4e5b9u;
+  const std::uint64_t mixed =
+      (static_cast<std::uint64_t>(rank) * 0x9e3779b97f4a7c15u + static_cast<std::uint64_t>(index)) * 0xbf58476d1ce4e5b9u;
   const double fraction = static_cast<double>(mixed >> 11) * 0x1p-53 - 0.5;
   return static_cast<T>(fraction * (1 << (mixed % 19)));
 }
@@ -77,13 +77,17 @@ std::string check_collectives(comm::Communicator& world) {
   if (count != world.size()) wrong += fmt::format("sum of ones is {}; ", count);
 
   for (int root = 0; root < world.size(); ++root) {
-    std::string text = world.rank() == root ? std::string(static_cast<std::size_t>(3000 * root + 1), static_cast<char>('a' + root)) : "mine";
+    std::string text =
+        world.rank() == root ? std::string(static_cast<std::size_t>(3000 * root + 1), static_cast<char>('a' + root)) : "mine";
     world.broadcast(text, root);
-    if (text != std::string(static_cast<std::size_t>(3000 * root + 1), static_cast<char>('a' + root))) wrong += fmt::format("broadcast from {}; ", root);
+    if (text != std::string(static_cast<std::size_t>(3000 * root + 1), static_cast<char>('a' + root)))
+      wrong += fmt::format("broadcast from {}; ", root);
   }
-  const std::vector<std::string> all = world.all_gather(std::string(static_cast<std::size_t>(world.rank()) * 5, static_cast<char>('A' + world.rank())));
+  const std::vector<std::string> all =
+      world.all_gather(std::string(static_cast<std::size_t>(world.rank()) * 5, static_cast<char>('A' + world.rank())));
   for (int rank = 0; rank < world.size(); ++rank) {
-    if (all.at(static_cast<std::size_t>(rank)) != std::string(static_cast<std::size_t>(rank) * 5, static_cast<char>('A' + rank))) {
+    if (all.at(static_cast<std::size_t>(rank)) !=
+        std::string(static_cast<std::size_t>(rank) * 5, static_cast<char>('A' + rank))) {
       wrong += fmt::format("gathered bytes of rank {}; ", rank);
     }
   }

@@ -47,7 +47,8 @@ TEST(MetricsWriter, resume_cuts_a_torn_row_and_says_where_it_starts) {
   writer.write(row_of(2, 2.3));
   const std::string text = read_file(dir / "metrics.jsonl");
   EXPECT_EQ(text.find("{\"ts\":17{"), std::string::npos);
-  EXPECT_NE(text.find("\"step\":1,\"event\":\"resume\"}\n{\"ts\":1700000000.5,\"step\":2,\"loss\":2.3}\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("\"step\":1,\"event\":\"resume\"}\n{\"ts\":1700000000.5,\"step\":2,\"loss\":2.3}\n"), std::string::npos)
+      << text;
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(dir / "tensorboard")) files += entry.is_regular_file() ? 1 : 0;
   EXPECT_EQ(files, 2) << "a new event file per start";

@@ -43,8 +43,9 @@ std::string printed(const ProgressOptions& options, std::int64_t steps) {
 }
 
 TEST(Progress, line) {
-  EXPECT_EQ(progress_line(full_row(), 2000, 252),
-            "step  120/2000 | loss 3.1416 | mtp 3.3000 | lr 4.00e-03 | gnorm 0.81 | 14.2k tok/s | peak 61% | maxvio 0.12 | eta 4m12s");
+  EXPECT_EQ(
+      progress_line(full_row(), 2000, 252),
+      "step  120/2000 | loss 3.1416 | mtp 3.3000 | lr 4.00e-03 | gnorm 0.81 | 14.2k tok/s | peak 61% | maxvio 0.12 | eta 4m12s");
   report::MetricsRow bare;
   bare.set("step", std::int64_t{3});
   EXPECT_EQ(progress_line(bare, 10, -1), "step  3/10");

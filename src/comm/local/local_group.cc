@@ -75,8 +75,8 @@ class LocalCommunicator final : public Communicator {
     mine() = {bytes.data(), bytes.size(), DType::kU8, root};
     board_.wait();
     const Board::Entry& from = board_.entries[static_cast<std::size_t>(root)];
-    HADAL_CHECK(from.bytes == bytes.size() && from.number == root, "ranks disagree on a broadcast: {} bytes of rank {}, {} of rank {}",
-                bytes.size(), root, from.bytes, from.number);
+    HADAL_CHECK(from.bytes == bytes.size() && from.number == root,
+                "ranks disagree on a broadcast: {} bytes of rank {}, {} of rank {}", bytes.size(), root, from.bytes, from.number);
     if (rank() != root && !bytes.empty()) std::memcpy(bytes.data(), from.data, bytes.size());
     board_.wait();
   }
@@ -101,8 +101,8 @@ class LocalCommunicator final : public Communicator {
     const Segment segment = segment_of(numel, rank(), size());
     const std::size_t offset = static_cast<std::size_t>(segment.begin) * size_of(dtype);
     for (const Board::Entry& entry : board_.entries) {
-      HADAL_CHECK(entry.dtype == dtype && entry.number == numel, "ranks disagree on a sum: {} x {} here, {} x {} elsewhere", numel,
-                  name_of(dtype), entry.number, name_of(entry.dtype));
+      HADAL_CHECK(entry.dtype == dtype && entry.number == numel, "ranks disagree on a sum: {} x {} here, {} x {} elsewhere",
+                  numel, name_of(dtype), entry.number, name_of(entry.dtype));
       parts.push_back(static_cast<const std::byte*>(entry.data) + offset);
     }
     if (is_root()) board_.sums.resize(bytes);

@@ -77,7 +77,8 @@ class MpiCommunicator final : public Communicator {
     const std::size_t element = size_of(dtype);
     const auto bucket = static_cast<std::int64_t>(kBucketBytes / element);
     for (std::int64_t done = 0; done < numel; done += bucket) {
-      sum_bucket(static_cast<std::byte*>(values) + static_cast<std::size_t>(done) * element, dtype, std::min(bucket, numel - done));
+      sum_bucket(static_cast<std::byte*>(values) + static_cast<std::size_t>(done) * element, dtype,
+                 std::min(bucket, numel - done));
     }
   }
 

@@ -72,7 +72,8 @@ std::unique_ptr<SharedWindow> SharedWindow::create(int rank, int size) {
   MPI_Comm_set_errhandler(mapping->host, MPI_ERRORS_RETURN);
   const std::size_t bytes = rank == 0 ? sizeof(Header) + 2 * static_cast<std::size_t>(size) * kSlotBytes : 0;
   void* base = nullptr;
-  const int failure = MPI_Win_allocate_shared(static_cast<MPI_Aint>(bytes), 1, MPI_INFO_NULL, mapping->host, &base, &mapping->window);
+  const int failure =
+      MPI_Win_allocate_shared(static_cast<MPI_Aint>(bytes), 1, MPI_INFO_NULL, mapping->host, &base, &mapping->window);
   if (!everybody(failure == MPI_SUCCESS)) {
     if (failure == MPI_SUCCESS) MPI_Win_free(&mapping->window);
     MPI_Comm_free(&mapping->host);
@@ -124,8 +125,9 @@ void SharedWindow::sum_in_place(void* values, DType dtype, std::int64_t numel) {
     const std::size_t offset = static_cast<std::size_t>(segment.begin) * element;
     for (int other = 0; other < m.size; ++other) {
       const SlotHeader& theirs = *m.slot(other);
-      HADAL_CHECK(theirs.numel == numel && theirs.dtype == dtype, "ranks disagree on a sum: {} x {} on rank {}, {} x {} on rank {}",
-                  numel, name_of(dtype), m.rank, theirs.numel, name_of(theirs.dtype), other);
+      HADAL_CHECK(theirs.numel == numel && theirs.dtype == dtype,
+                  "ranks disagree on a sum: {} x {} on rank {}, {} x {} on rank {}", numel, name_of(dtype), m.rank, theirs.numel,
+                  name_of(theirs.dtype), other);
       parts[static_cast<std::size_t>(other)] = m.data(other) + offset;
     }
     ordered_sum(dtype, m.data(0) + offset, parts, segment.end - segment.begin);
