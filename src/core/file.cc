@@ -96,6 +96,17 @@ void File::truncate(std::uint64_t bytes) {
   position_ = bytes;
 }
 
+void File::allocate(std::uint64_t bytes) {
+  if (bytes == 0) return;
+  const int result = ::posix_fallocate(descriptor_, 0, static_cast<off_t>(bytes));
+  if (result != 0 && result != EOPNOTSUPP && result != EINVAL) {
+    errno = result;
+    io_failed("allocate", path_);
+  }
+}
+
+void File::drop_cache() const { ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED); }
+
 void File::sync() {
   if (::fsync(descriptor_) != 0) io_failed("fsync", path_);
 }

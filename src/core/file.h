@@ -33,6 +33,10 @@ class File {
   /// Appends at the end of what this handle wrote so far.
   void append(std::span<const std::byte> bytes);
   void truncate(std::uint64_t bytes);
+  /// Reserves room for `bytes` in all, so that a full disk shows before the first byte is written.
+  void allocate(std::uint64_t bytes);
+  /// Asks the system to forget cached pages of this (synced) file, so that a read-back comes from the disk.
+  void drop_cache() const;
   /// fsync; a failure means the file is dead (spec/reliability.md, mechanism 1).
   void sync();
   const std::filesystem::path& path() const { return path_; }
