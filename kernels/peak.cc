@@ -95,11 +95,13 @@ double remembered(const Key& key, const Measure& measure) {
 
 }  // namespace
 
-double peak_flops(DType dtype, int threads) {
+double measure_peak_flops(DType dtype, int threads) {
   HADAL_CHECK(threads >= 1 && (dtype == DType::kF32 || dtype == DType::kF64), "peak of {} on {} threads", name_of(dtype), threads);
-  return remembered(std::pair{dtype, threads}, [&] {
-    return dtype == DType::kF32 ? measured_flops<float>(threads) : measured_flops<double>(threads);
-  });
+  return dtype == DType::kF32 ? measured_flops<float>(threads) : measured_flops<double>(threads);
+}
+
+double peak_flops(DType dtype, int threads) {
+  return remembered(std::pair{dtype, threads}, [&] { return measure_peak_flops(dtype, threads); });
 }
 
 double copy_bandwidth(int threads) {

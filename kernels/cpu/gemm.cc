@@ -50,9 +50,9 @@ void thin(const Product<T>& p) {
 template <class T>
 void packed(const Product<T>& p, T* buffer) {
   const int64_t threads = num_threads(), panels = cpu::panel_count<T>(p.n);
-  const int64_t panels_at_once = std::max<int64_t>(1, panels / (2 * threads));
-  parallel_ranges(panels, panels_at_once, [&](int64_t first, int64_t last) {
-    cpu::pack_panels(p.tb, p.n, p.k, p.b, p.ldb, buffer, first, last);
+  const int64_t units = cpu::pack_units<T>(p.tb, p.n, p.k);
+  parallel_ranges(units, threads == 1 ? units : std::max<int64_t>(1, units / (2 * threads)), [&](int64_t first, int64_t last) {
+    cpu::pack_part(p.tb, p.n, p.k, p.b, p.ldb, buffer, first, last);
   });
   const cpu::Strips strips(p.m, simd::gemm_micro<T>().rows);
   const int64_t wanted = threads == 1 ? 1 : 4 * threads;
@@ -73,16 +73,23 @@ void multiply(const Product<T>& p) {
     return cpu::gemm_tile(p.ta, p.tb, p.m, p.n, p.k, p.alpha, p.a, p.lda, p.b, p.ldb, p.beta, p.c, p.ldc);
   }
   if (cpu::is_thin(p.m, p.ta, p.tb)) return thin(p);
+  // A long sum over few rows (the gradient of a weight) goes block by block of k, while packed B is still in a cache; otherwise
+  // B is packed whole and a task keeps its rows of C in the second-level cache.
+  const int64_t depth = p.k > p.m ? cpu::kDepth<T> : p.k;
   const int64_t panel = simd::gemm_micro<T>().panel;
-  const int64_t columns =
-      std::max<int64_t>(kPackedBytes / (p.k * panel * static_cast<int64_t>(sizeof(T))), 1) * panel;
-  Tensor buffer = Tensor::empty({cpu::packed_size<T>(std::min(columns, p.n), p.k)}, kDTypeOf<T>);
+  const int64_t columns = std::max<int64_t>(kPackedBytes / (depth * panel * static_cast<int64_t>(sizeof(T))), 1) * panel;
+  Tensor buffer = Tensor::empty({cpu::packed_size<T>(std::min(columns, p.n), std::min(depth, p.k))}, kDTypeOf<T>);
   for (int64_t j = 0; j < p.n; j += columns) {
-    Product<T> part = p;
-    part.n = std::min(columns, p.n - j);
-    part.b += p.tb == Transpose::kYes ? j * p.ldb : j;
-    part.c += j;
-    packed(part, buffer.as<T>());
+    for (int64_t k = 0; k < p.k; k += depth) {
+      Product<T> part = p;
+      part.n = std::min(columns, p.n - j);
+      part.k = std::min(depth, p.k - k);
+      part.a += p.ta == Transpose::kYes ? k * p.lda : k;
+      part.b += p.tb == Transpose::kYes ? j * p.ldb + k : k * p.ldb + j;
+      part.c += j;
+      if (k > 0) part.beta = T{1};
+      packed(part, buffer.as<T>());
+    }
   }
 }
 

@@ -20,9 +20,8 @@ template <class T>
 void pack_strips(const simd::GemmMicro<T>& micro, const Strips& strips, int64_t first, int64_t last, int64_t depth, const T* a,
                  int64_t lda, T* packed) {
   // A few rows of the stored matrix at a time, each read along its length.
-  constexpr int64_t kRowsAtOnce = 16;
-  for (int64_t p = 0; p < depth; p += kRowsAtOnce) {
-    const int64_t rows = std::min(kRowsAtOnce, depth - p);
+  for (int64_t p = 0; p < depth; p += kPackRows) {
+    const int64_t rows = std::min(kPackRows, depth - p);
     T* to = packed;
     for (int64_t s = first; s < last; ++s) {
       const int64_t begin = strips.begin(s), height = strips.begin(s + 1) - begin;
@@ -43,19 +42,26 @@ void copy_strips(const Strips& strips, int64_t first, int64_t last, int64_t dept
 }  // namespace
 
 template <class T>
-void pack_panels(Transpose transpose_b, int64_t n, int64_t k, const T* b, int64_t ldb, T* packed, int64_t first, int64_t last) {
+void pack_part(Transpose transpose_b, int64_t n, int64_t k, const T* b, int64_t ldb, T* packed, int64_t first, int64_t last) {
   const auto& micro = simd::gemm_micro<T>();
-  const int64_t width = packed_width<T>(n);
-  for (int64_t p = 0; p < k; p += kDepth<T>) {
-    const int64_t depth = std::min(kDepth<T>, k - p);
+  const int64_t width = packed_width<T>(n), panels = panel_count<T>(n);
+  const auto columns_of = [&](int64_t panel) { return std::min<int64_t>(micro.panel, n - panel * micro.panel); };
+  if (transpose_b == Transpose::kYes) {
     for (int64_t panel = first; panel < last; ++panel) {
-      const int64_t column = panel * micro.panel, columns = std::min<int64_t>(micro.panel, n - column);
-      T* to = packed + p * width + column * depth;
-      if (transpose_b == Transpose::kYes) {
-        micro.pack_b_transposed(columns, depth, b + column * ldb + p, ldb, to);
-      } else {
-        micro.pack_b(columns, depth, b + p * ldb + column, ldb, to);
+      const int64_t column = panel * micro.panel;
+      for (int64_t p = 0; p < k; p += kDepth<T>) {
+        const int64_t depth = std::min(kDepth<T>, k - p);
+        micro.pack_b_transposed(columns_of(panel), depth, b + column * ldb + p, ldb, packed + p * width + column * depth);
       }
+    }
+    return;
+  }
+  for (int64_t unit = first; unit < last; ++unit) {
+    const int64_t p = unit * kPackRows, rows = std::min(kPackRows, k - p);
+    const int64_t block = p / kDepth<T> * kDepth<T>, depth = std::min(kDepth<T>, k - block);
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const int64_t column = panel * micro.panel, columns = columns_of(panel), panel_width = packed_width<T>(columns);
+      micro.pack_b(columns, rows, b + p * ldb + column, ldb, packed + block * width + column * depth + (p - block) * panel_width);
     }
   }
 }
@@ -121,7 +127,7 @@ void multiply_thin(Transpose transpose_a, Transpose transpose_b, int64_t m, int6
 }
 
 #define HADAL_INSTANTIATE(T)                                                                                                   \
-  template void pack_panels<T>(Transpose, int64_t, int64_t, const T*, int64_t, T*, int64_t, int64_t);                          \
+  template void pack_part<T>(Transpose, int64_t, int64_t, const T*, int64_t, T*, int64_t, int64_t);                            \
   template void multiply_block<T>(const PackedProduct<T>&, const Strips&, int64_t, int64_t, int64_t, int64_t);                 \
   template void multiply_thin<T>(Transpose, Transpose, int64_t, int64_t, int64_t, T, const T*, int64_t, const T*, int64_t, T, \
                                  T*, int64_t);

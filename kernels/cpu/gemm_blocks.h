@@ -20,6 +20,9 @@ namespace hadal::kernels::cpu {
 template <class T>
 inline constexpr std::int64_t kDepth = 2048 / static_cast<std::int64_t>(sizeof(T));
 
+/// Rows of a stored matrix that are packed together: divides kDepth.
+inline constexpr std::int64_t kPackRows = 16;
+
 /// Products of at most this many rows read B as stored.
 inline constexpr std::int64_t kThinRows = 4;
 
@@ -43,16 +46,21 @@ std::int64_t packed_width(std::int64_t n) {
   return n - rest + (rest == 0 ? 0 : (rest > panel / 2 ? panel : panel / 2));
 }
 
-/// Panels [first, last) of every k block of op(B)[k, n] into the packed buffer of the whole B.
-template <class T>
-void pack_panels(Transpose transpose_b, std::int64_t n, std::int64_t k, const T* b, std::int64_t ldb, T* packed,
-                 std::int64_t first, std::int64_t last);
-
 template <class T>
 std::int64_t panel_count(std::int64_t n) {
   const std::int64_t panel = simd::gemm_micro<T>().panel;
   return (n + panel - 1) / panel;
 }
+
+/// Packing op(B)[k, n] is cut into units for threads, along the rows as stored: panels when transposed, else groups of k rows.
+template <class T>
+std::int64_t pack_units(Transpose transpose_b, std::int64_t n, std::int64_t k) {
+  return transpose_b == Transpose::kYes ? panel_count<T>(n) : (k + kPackRows - 1) / kPackRows;
+}
+/// Packs units [first, last) into the packed buffer of the whole B.
+template <class T>
+void pack_part(Transpose transpose_b, std::int64_t n, std::int64_t k, const T* b, std::int64_t ldb, T* packed, std::int64_t first,
+               std::int64_t last);
 
 /// One product with a packed B.
 template <class T>

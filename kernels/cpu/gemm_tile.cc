@@ -24,7 +24,7 @@ int64_t packed_size(int64_t n, int64_t k) {
 
 template <class T>
 void pack_b(Transpose transpose_b, int64_t n, int64_t k, const T* b, int64_t ldb, T* packed) {
-  pack_panels(transpose_b, n, k, b, ldb, packed, 0, panel_count<T>(n));
+  pack_part(transpose_b, n, k, b, ldb, packed, 0, pack_units<T>(transpose_b, n, k));
 }
 
 template <class T>

@@ -3,6 +3,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <chrono>
 #include <cstdint>
 
 #include "core/parallel_for.h"
@@ -28,10 +29,11 @@ Tensor filled(Shape shape, std::uint32_t seed = 1) {
   return tensor;
 }
 
-/// Counters of an op bound by arithmetic: GFLOP/s, and share of the peak of the threads in use. Seconds of one call.
+/// Counters of an op bound by arithmetic: GFLOP/s, and share of the peak of the threads in use, measured within the same second
+/// (clocks and neighbours change). Seconds of one call.
 inline void report_flops(benchmark::State& state, DType dtype, double flops, double seconds) {
   state.counters["GFLOP/s"] = flops / seconds / 1e9;
-  state.counters["of_peak"] = flops / seconds / kernels::peak_flops(dtype, num_threads());
+  state.counters["of_peak"] = flops / seconds / kernels::measure_peak_flops(dtype, num_threads());
 }
 
 /// Counters of an op bound by memory: GB/s, and share of the copy bandwidth.

@@ -34,7 +34,10 @@ inline __attribute__((always_inline)) void tile(const GemmStrip<T>& s, const T* 
     for (int j = 0; j < W; ++j) sums[i][j] = Vector<T>{};
   }
   HADAL_UNROLL
-  for (int i = 0; i < H; ++i) __builtin_prefetch(c + i * s.ldc, 1);
+  for (int i = 0; i < H; ++i) {
+    __builtin_prefetch(c + i * s.ldc, 1);
+    if constexpr (W * kLanes * sizeof(T) > 64) __builtin_prefetch(c + i * s.ldc + (W - 1) * kLanes, 1);
+  }
   const int64_t row = kByColumns ? 1 : s.a_step, column = kByColumns ? s.a_step : 1;
   const T* a = s.a;
   HADAL_NO_UNROLL

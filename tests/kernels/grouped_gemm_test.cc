@@ -1,0 +1,86 @@
+// Guards: every expert's rows meet that expert's weights, empty and tiny groups included; weights accumulate; guard elements; the same
+// bits for any thread count, and the same bits as one dense product per expert.
+#include "kernels/grouped_gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "core/parallel_for.h"
+#include "core/rng.h"
+#include "kernels/linear.h"
+
+namespace hadal::kernels {
+namespace {
+
+template <class T>
+Tensor random_tensor(Shape shape, std::uint64_t seed) {
+  const Random random(seed, RandomPurpose::kInit, seed);
+  Tensor tensor = Tensor::empty(shape, kDTypeOf<T>);
+  std::uint64_t i = 0;
+  for (T& value : tensor.span<T>()) value = static_cast<T>(random.normal(i++));
+  return tensor;
+}
+
+template <class T>
+struct Results {
+  Tensor y, d_x, d_w;
+};
+
+bool same(const Tensor& a, const Tensor& b) { return a.bytes() == b.bytes() && std::memcmp(a.view().data, b.view().data, a.bytes()) == 0; }
+
+template <class T>
+void check(const std::vector<std::int64_t>& sizes, std::int64_t in, std::int64_t out) {
+  const auto experts = static_cast<std::int64_t>(sizes.size());
+  Tensor offsets = Tensor::zeros({experts + 1}, DType::kI64);
+  for (std::size_t e = 0; e < sizes.size(); ++e) offsets.as<std::int64_t>()[e + 1] = offsets.as<std::int64_t>()[e] + sizes[e];
+  const std::int64_t rows = offsets.as<std::int64_t>()[experts];
+  const Tensor x = random_tensor<T>({rows, in}, 1), w = random_tensor<T>({experts, out, in}, 2), d_y = random_tensor<T>({rows, out}, 3);
+  const Tensor d_w0 = random_tensor<T>({experts, out, in}, 4);
+  Stream stream;
+  const auto grouped = [&] {
+    Results<T> r{random_tensor<T>({rows + 1, out}, 5), random_tensor<T>({rows + 1, in}, 6), d_w0.clone()};
+    run(stream, GroupedGemmForward{.x = x, .offsets = offsets, .w = w, .y = r.y.view().rows(0, rows)});
+    run(stream, GroupedGemmBackwardInput{.d_y = d_y, .offsets = offsets, .w = w, .d_x = r.d_x.view().rows(0, rows)});
+    run(stream, GroupedGemmBackwardWeight{.d_y = d_y, .x = x, .offsets = offsets, .d_w = r.d_w});
+    return r;
+  };
+  Results<T> dense{random_tensor<T>({rows + 1, out}, 5), random_tensor<T>({rows + 1, in}, 6), d_w0.clone()};
+  for (std::int64_t e = 0; e < experts; ++e) {
+    const std::int64_t begin = offsets.as<std::int64_t>()[e], end = offsets.as<std::int64_t>()[e + 1];
+    const ConstView weight = w.view().rows(e, e + 1).reshape({out, in});
+    linear_forward(stream, x.view().rows(begin, end), weight, dense.y.view().rows(begin, end));
+    linear_backward_input(stream, d_y.view().rows(begin, end), weight, dense.d_x.view().rows(begin, end));
+    linear_backward_weight(stream, d_y.view().rows(begin, end), x.view().rows(begin, end), dense.d_w.view().rows(e, e + 1).reshape({out, in}));
+  }
+  const int threads = num_threads();
+  for (int count = 1; count <= 3; ++count) {
+    set_num_threads(count);
+    const Results<T> r = grouped();
+    EXPECT_TRUE(same(r.y, dense.y)) << count;
+    EXPECT_TRUE(same(r.d_x, dense.d_x)) << count;
+    EXPECT_TRUE(same(r.d_w, dense.d_w)) << count;
+  }
+  set_num_threads(threads);
+}
+
+TEST(GroupedGemm, EqualsOneProductPerExpert) {
+  check<float>({5, 0, 1, 33, 2, 64, 0}, 24, 40);
+  check<double>({5, 0, 1, 33, 2, 64, 0}, 24, 40);
+  check<float>({300, 700, 20}, 50, 70);
+  check<double>({0, 0}, 8, 8);
+}
+
+TEST(GroupedGemm, RefusesOffsetsThatFall) {
+  Tensor offsets = Tensor::zeros({3}, DType::kI64);
+  offsets.as<std::int64_t>()[1] = 5;
+  offsets.as<std::int64_t>()[2] = 4;
+  const Tensor x = random_tensor<float>({4, 3}, 1), w = random_tensor<float>({2, 5, 3}, 2);
+  Tensor y = Tensor::zeros({4, 5}, DType::kF32);
+  Stream stream;
+  EXPECT_THROW(run(stream, GroupedGemmForward{.x = x, .offsets = offsets, .w = w, .y = y}), ContractError);
+}
+
+}  // namespace
+}  // namespace hadal::kernels
