@@ -6,6 +6,7 @@
 #include "core/parallel_for.h"
 #include "core/tensor.h"
 #include "kernels/cpu/gemm_blocks.h"
+#include "kernels/cpu/gemm_tile.h"
 #include "kernels/dispatch.h"
 #include "kernels/op.h"
 

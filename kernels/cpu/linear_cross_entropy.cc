@@ -4,6 +4,8 @@
 
 #include "core/parallel_for.h"
 #include "core/tensor.h"
+#include "kernels/cpu/gemm_blocks.h"
+#include "kernels/cpu/gemm_tile.h"
 #include "kernels/cpu/simd/cross_entropy.h"
 #include "kernels/cpu/simd/tables.h"
 #include "kernels/dispatch.h"
@@ -15,7 +17,11 @@ HADAL_SIMD_PICK(CrossEntropyOps, cross_entropy_ops)
 namespace hadal::kernels {
 namespace {
 
+using cpu::Transpose;
 using std::int64_t;
+
+// Strips of one task: their logits (56 x 8192 f32 = 1.8 MB) are softmaxed and used again while near.
+constexpr int64_t kTaskStrips = 4;
 
 // Rows of logits held at once: 512, the depth of one block of the weight gradient's sum, unless they pass 16 MiB.
 int64_t chunk_rows(int64_t vocabulary, DType dtype) {
@@ -23,50 +29,73 @@ int64_t chunk_rows(int64_t vocabulary, DType dtype) {
   return std::clamp<int64_t>(fitting / 64 * 64, 64, 512);
 }
 
-void linear_cross_entropy(Stream& stream, const LinearCrossEntropy& args) {
-  visit_float(args.h.dtype, [&]<class T>() {
-    const auto& ops = simd::cross_entropy_ops<T>();
-    const int64_t tokens = args.h.shape[0], vocabulary = args.w.shape[0];
-    const bool gradient = !args.d_h.empty() || !args.d_w.empty();
-    const T* weights = args.loss_weight.empty() ? nullptr : args.loss_weight.as<T>();
-    const std::int32_t* targets = args.targets.as<std::int32_t>();
-    std::int32_t* prediction = args.prediction.empty() ? nullptr : args.prediction.as<std::int32_t>();
-    T* token_loss = args.token_loss.as<T>();
-    const int64_t rows = std::min(chunk_rows(vocabulary, args.h.dtype), std::max<int64_t>(tokens, 1));
-    Tensor logits = Tensor::empty({rows, vocabulary}, args.h.dtype);
-    for (int64_t begin = 0; begin < tokens; begin += rows) {
-      const int64_t end = std::min(begin + rows, tokens);
-      const View chunk = logits.view().rows(0, end - begin);
-      run(stream, Gemm{.a = args.h.rows(begin, end), .b = args.w, .c = chunk, .transpose_b = true});
-      parallel_ranges(end - begin, 8, [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i) {
-          const int64_t t = begin + i;
-          const std::int32_t target = targets[t];
-          HADAL_CHECK(target < vocabulary, "target {} of token {}, vocabulary {}", target, t, vocabulary);
-          const T weight = target < 0 ? T{0} : (weights == nullptr ? T{1} : weights[t]);
-          T* row = chunk.template as<T>() + i * vocabulary;
-          if (weight == T{0} && prediction == nullptr) {
-            token_loss[t] = 0;
-            if (gradient) std::fill(row, row + vocabulary, T{0});
-            continue;
-          }
-          const auto result = ops.row(vocabulary, row, std::max<std::int32_t>(target, 0), gradient,
-                                      static_cast<T>(args.scale) * weight);
-          token_loss[t] = weight == T{0} ? T{0} : result.nll;
-          if (prediction != nullptr) prediction[t] = static_cast<std::int32_t>(result.prediction);
-        }
-      });
-      if (!args.d_h.empty()) run(stream, Gemm{.a = chunk, .b = args.w, .c = args.d_h.rows(begin, end)});
-      if (!args.d_w.empty()) {
-        run(stream, Gemm{.a = chunk, .b = args.h.rows(begin, end), .c = args.d_w, .transpose_a = true, .beta = 1});
-      }
-    }
-    double loss = 0;
-    for (int64_t t = 0; t < tokens; ++t) {
-      loss += (weights == nullptr ? 1.0 : static_cast<double>(weights[t])) * static_cast<double>(token_loss[t]);
-    }
-    *args.loss.as<double>() = loss;
+/// op(w)[k, n] packed once for all chunks.
+template <class T>
+Tensor packed_weight(const ConstView& w, Transpose transpose) {
+  const int64_t n = w.shape[transpose == Transpose::kYes ? 0 : 1], k = w.shape[transpose == Transpose::kYes ? 1 : 0];
+  Tensor packed = Tensor::empty({cpu::packed_size<T>(n, k)}, w.dtype);
+  parallel_ranges(cpu::pack_units<T>(transpose, n, k), 16, [&](int64_t first, int64_t last) {
+    cpu::pack_part(transpose, n, k, w.as<T>(), w.shape[1], packed.as<T>(), first, last);
   });
+  return packed;
+}
+
+/// Rows [begin, end) of the chunk at token `offset`: logits to losses, and to their gradient when that is wanted.
+template <class T>
+void softmax_rows(const LinearCrossEntropy& args, int64_t offset, int64_t begin, int64_t end, bool gradient, T* logits) {
+  const auto& ops = simd::cross_entropy_ops<T>();
+  const int64_t vocabulary = args.w.shape[0];
+  const std::int32_t* targets = args.targets.as<std::int32_t>();
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t t = offset + i;
+    const std::int32_t target = targets[t];
+    HADAL_CHECK(target < vocabulary, "target {} of token {}, vocabulary {}", target, t, vocabulary);
+    const T weight = target < 0 ? T{0} : (args.loss_weight.empty() ? T{1} : args.loss_weight.as<T>()[t]);
+    const auto result = ops.row(vocabulary, logits + i * vocabulary, std::max<std::int32_t>(target, 0), gradient,
+                                static_cast<T>(args.scale) * weight);
+    args.token_loss.as<T>()[t] = weight == T{0} ? T{0} : result.nll;
+    if (!args.prediction.empty()) args.prediction.as<std::int32_t>()[t] = static_cast<std::int32_t>(result.prediction);
+  }
+}
+
+template <class T>
+void compute(Stream& stream, const LinearCrossEntropy& args) {
+  const int64_t tokens = args.h.shape[0], width = args.h.shape[1], vocabulary = args.w.shape[0];
+  const bool want_h = !args.d_h.empty(), want_w = !args.d_w.empty();
+  const int64_t rows = std::min(chunk_rows(vocabulary, args.h.dtype), std::max<int64_t>(tokens, 1));
+  const Tensor w_forward = packed_weight<T>(args.w, Transpose::kYes);
+  const Tensor w_backward = want_h ? packed_weight<T>(args.w, Transpose::kNo) : Tensor();
+  Tensor chunk = Tensor::empty({rows, vocabulary}, args.h.dtype);
+  T* logits = chunk.as<T>();
+  for (int64_t offset = 0; offset < tokens; offset += rows) {
+    const int64_t count = std::min(rows, tokens - offset);
+    const cpu::Strips strips(count, simd::gemm_micro<T>().rows);
+    const cpu::PackedProduct<T> forward{Transpose::kNo, count, vocabulary, width, T{1}, args.h.as<T>() + offset * width, width,
+                                        w_forward.as<T>(), T{0}, logits, vocabulary};
+    const int64_t task_strips = std::clamp<int64_t>(strips.count / (4 * num_threads()), 1, kTaskStrips);
+    parallel_ranges(strips.count, task_strips, [&](int64_t first, int64_t last) {
+      cpu::multiply_block(forward, strips, first, last, 0, cpu::panel_count<T>(vocabulary));
+      softmax_rows(args, offset, strips.begin(first), strips.begin(last), want_h || want_w, logits);
+      if (!want_h) return;
+      const cpu::PackedProduct<T> backward{Transpose::kNo, count, width, vocabulary, T{1}, logits, vocabulary, w_backward.as<T>(),
+                                           T{0}, args.d_h.as<T>() + offset * width, width};
+      cpu::multiply_block(backward, strips, first, last, 0, cpu::panel_count<T>(width));
+    });
+    if (want_w) {
+      run(stream, Gemm{.a = chunk.view().rows(0, count), .b = args.h.rows(offset, offset + count), .c = args.d_w,
+                       .transpose_a = true, .beta = 1});
+    }
+  }
+  double loss = 0;
+  for (int64_t t = 0; t < tokens; ++t) {
+    const double weight = args.loss_weight.empty() ? 1.0 : static_cast<double>(args.loss_weight.as<T>()[t]);
+    loss += weight * static_cast<double>(args.token_loss.as<T>()[t]);
+  }
+  *args.loss.as<double>() = loss;
+}
+
+void linear_cross_entropy(Stream& stream, const LinearCrossEntropy& args) {
+  visit_float(args.h.dtype, [&]<class T>() { compute<T>(stream, args); });
 }
 
 const RegisterCpu<LinearCrossEntropy> registered{linear_cross_entropy};
