@@ -28,9 +28,9 @@ struct FlashAttentionForward {
   std::int64_t batch = 1;       ///< B
   ConstHeads q;                 ///< [B*S, H, w + ws]
   ConstHeads k;                 ///< [B*Sk, Hk, w]
-  ConstHeads k_shared;          ///< [B*Sk, 1, ws] or undefined
+  ConstHeads k_shared{};          ///< [B*Sk, 1, ws] or undefined
   ConstHeads v;                 ///< [B*Sk, Hk, dv]
-  AttentionMask mask;
+  AttentionMask mask{};
   std::int64_t query_start = 0;
   double scale = 1.0;
   Heads o;                      ///< [B*S, H, dv]
@@ -41,15 +41,17 @@ struct FlashAttentionForward {
 struct FlashAttentionBackward {
   static constexpr const char* kName = "flash_attention_backward";
   std::int64_t batch = 1;
-  ConstHeads q, k, k_shared, v;
-  AttentionMask mask;
+  ConstHeads q, k;
+  ConstHeads k_shared{};
+  ConstHeads v;
+  AttentionMask mask{};
   double scale = 1.0;
   ConstHeads o;                 ///< as computed forward
   ConstView lse;
   ConstHeads d_o;               ///< [B*S, H, dv]
   Heads d_q;                    ///< [B*S, H, w + ws]
   Heads d_k;                    ///< [B*Sk, Hk, w]
-  Heads d_k_shared;             ///< [B*Sk, 1, ws], sum over heads
+  Heads d_k_shared{};             ///< [B*Sk, 1, ws], sum over heads
   Heads d_v;                    ///< [B*Sk, Hk, dv]; must not overlap d_k
 };
 

@@ -45,7 +45,7 @@ struct NsaSelect {
   std::int64_t batch = 1;
   ConstHeads q;                 ///< [B*S, H, w + ws]
   ConstHeads k;                 ///< compressed keys [B*Nc, Hk, w]
-  ConstHeads k_shared;          ///< [B*Nc, 1, ws] or undefined
+  ConstHeads k_shared{};          ///< [B*Nc, 1, ws] or undefined
   ConstView lse;                ///< [B*S, H] of the compressed branch
   double scale = 1.0;
   std::int64_t query_start = 0;
@@ -59,7 +59,9 @@ struct NsaSelect {
 struct NsaSelectedForward {
   static constexpr const char* kName = "nsa_selected_forward";
   std::int64_t batch = 1;
-  ConstHeads q, k, k_shared, v;
+  ConstHeads q, k;
+  ConstHeads k_shared{};
+  ConstHeads v;
   ConstView blocks;             ///< I32 [B*S, Gs, n]
   std::int64_t select_block = 0;
   std::int64_t query_start = 0;
@@ -72,14 +74,18 @@ struct NsaSelectedForward {
 struct NsaSelectedBackward {
   static constexpr const char* kName = "nsa_selected_backward";
   std::int64_t batch = 1;
-  ConstHeads q, k, k_shared, v;
+  ConstHeads q, k;
+  ConstHeads k_shared{};
+  ConstHeads v;
   ConstView blocks;
   std::int64_t select_block = 0;
   double scale = 1.0;
   ConstHeads o;
   ConstView lse;
   ConstHeads d_o;
-  Heads d_q, d_k, d_k_shared, d_v;
+  Heads d_q, d_k;
+  Heads d_k_shared{};
+  Heads d_v;
 };
 
 void run(Stream& stream, const NsaCompressForward& args);
