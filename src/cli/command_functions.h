@@ -8,6 +8,7 @@ namespace hadal::cli {
 
 using CommandFunction = int (*)(const std::vector<std::string>& arguments);
 
+int config_command(const std::vector<std::string>& arguments);
 int doctor_command(const std::vector<std::string>& arguments);
 int tokenizer_command(const std::vector<std::string>& arguments);
 

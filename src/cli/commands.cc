@@ -9,6 +9,13 @@ constexpr Command kCommands[] = {
      "  hadal doctor --json -\n"
      "  mpirun -n 2 hadal doctor",
      doctor_command},
+    {"config", "shows a resolved configuration, explains keys, prints their schema",
+     "  hadal config show configs/run/quickstart.yaml train.steps=500\n"
+     "  hadal config show configs/run/quickstart.yaml --provenance\n"
+     "  hadal config explain model.attention.kv_lora_rank\n"
+     "  hadal config schema > hadal.schema.json\n"
+     "  hadal config schema --markdown",
+     config_command},
     {"tokenizer", "learn a byte-level BPE vocabulary; text to ids and back",
      "  hadal tokenizer train --input corpus.txt --vocab-size 2048 --out tokenizer\n"
      "  hadal tokenizer inspect tokenizer --input corpus.txt\n"

@@ -30,16 +30,60 @@ std::vector<std::string> flag_names(const CLI::App& app) {
 /// What to try when a word was not understood.
 std::string hint(const CLI::App& app, const std::vector<std::string>& words) {
   for (const std::string& word : words) {
-    const std::size_t equals = word.find('=');
-    const std::string name = word.substr(0, equals);
+    const std::string name = word.substr(0, word.find('='));
+    if (!word.starts_with("-")) continue;
     if (word.starts_with("--") && name.find('.') != std::string::npos) {
       return fmt::format("; config overrides are bare: {}", word.substr(2));
     }
     const std::vector<std::string> names = flag_names(app);
-    const std::vector<std::string_view> candidates(names.begin(), names.end());
-    if (word.starts_with("-")) return config::nearest_hint(name, candidates);
+    return config::nearest_hint(name, std::vector<std::string_view>(names.begin(), names.end()));
   }
   return "";
+}
+
+std::vector<std::string_view> subcommand_names(const CLI::App& app) {
+  std::vector<std::string_view> names;
+  for (const CLI::App* subcommand : app.get_subcommands({})) names.push_back(subcommand->get_name());
+  return names;
+}
+
+/// For a verb with subcommands: refuses a first word that is none of them, before CLI11 does it with fewer words.
+void check_subcommand(const CLI::App& app, std::string_view verb, const std::vector<std::string>& arguments) {
+  const std::vector<std::string_view> names = subcommand_names(app);
+  if (names.empty() || (!arguments.empty() && arguments[0].starts_with("-"))) return;
+  if (!arguments.empty() && std::find(names.begin(), names.end(), arguments[0]) != names.end()) return;
+  std::string list;
+  for (const std::string_view name : names) list += fmt::format("{}{}", list.empty() ? "" : ", ", name);
+  const std::string given = arguments.empty() ? "a word is missing" : fmt::format("there is no {}", arguments[0]);
+  throw UserError("hadal {}: {}{}; allowed: {}\n  `hadal {} --help` shows examples", verb, given,
+                  arguments.empty() ? "" : config::nearest_hint(arguments[0], names), list, verb);
+}
+
+/// The lines of `examples` that use the subcommand `name`.
+std::string examples_of(std::string_view examples, std::string_view verb, std::string_view name) {
+  const std::string wanted = fmt::format("hadal {} {} ", verb, name);
+  std::string chosen;
+  while (!examples.empty()) {
+    const std::string_view line = examples.substr(0, examples.find('\n'));
+    if (fmt::format("{} ", line).find(wanted) != std::string::npos) chosen += fmt::format("{}\n", line);
+    examples.remove_prefix(std::min(line.size() + 1, examples.size()));
+  }
+  return chosen;
+}
+
+void add_common(CLI::App& app, std::string_view examples) {
+  app.set_version_flag("--version", version_text(), "print the version");
+  app.set_help_flag("-h,--help", "print this text");
+  if (!examples.empty()) app.footer(fmt::format("Examples:\n{}", examples));
+}
+
+bool wants_quiet(const CLI::App& app) {
+  const CLI::Option* quiet = app.get_option_no_throw("--quiet");
+  if (quiet != nullptr && quiet->count() > 0) return true;
+  for (const CLI::App* subcommand : app.get_subcommands()) {
+    if (wants_quiet(*subcommand)) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -60,13 +104,14 @@ void add_output_flags(CLI::App& app, OutputFlags& flags) {
 
 void parse_arguments(CLI::App& app, std::string_view verb, const std::vector<std::string>& arguments) {
   const Command* command = find_command(verb);
+  const std::string_view examples = command == nullptr ? "" : command->examples;
   app.name(fmt::format("hadal {}", verb));
-  app.set_version_flag("--version", version_text(), "print the version");
-  app.set_help_flag("-h,--help", "print this text");
-  if (command != nullptr) {
-    app.description(std::string(command->summary));
-    if (!command->examples.empty()) app.footer(fmt::format("Examples:\n{}", command->examples));
+  if (command != nullptr) app.description(std::string(command->summary));
+  add_common(app, examples);
+  for (CLI::App* subcommand : app.get_subcommands({})) {
+    add_common(*subcommand, examples_of(examples, verb, subcommand->get_name()));
   }
+  check_subcommand(app, verb, arguments);
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
   try {
     app.parse(std::move(reversed));
@@ -82,8 +127,7 @@ void parse_arguments(CLI::App& app, std::string_view verb, const std::vector<std
   } catch (const CLI::ParseError& failure) {
     throw UserError("hadal {}: {}\n  `hadal {} --help` shows what is allowed", verb, failure.what(), verb);
   }
-  const CLI::Option* quiet = app.get_option_no_throw("--quiet");
-  if (quiet != nullptr && quiet->count() > 0) set_log_level(LogLevel::kWarning);
+  if (wants_quiet(app)) set_log_level(LogLevel::kWarning);
 }
 
 void write_figures(const OutputFlags& flags, std::string_view json_text) {

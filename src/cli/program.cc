@@ -11,14 +11,13 @@
 
 #include "cli/commands.h"
 #include "cli/common_flags.h"
+#include "comm/world.h"
 #include "config/nearest.h"
 #include "core/error.h"
 #include "core/log.h"
 
 namespace hadal::cli {
 namespace {
-
-void (*g_abort_hook)(int) = nullptr;
 
 std::string overview() {
   std::string text = fmt::format(
@@ -57,10 +56,13 @@ int run_verb(std::vector<std::string> words) {
   return command->run(words);
 }
 
-/// Runs the verb; everything thrown becomes a message on stderr and an exit code.
-int run_caught(const std::vector<std::string>& words) {
+/// Runs the verb; everything thrown becomes a message on stderr and an exit code, and is noted in `threw`.
+int run_caught(const std::vector<std::string>& words, bool& threw) {
   try {
-    return run_verb(words);
+    threw = true;
+    const int code = run_verb(words);
+    threw = false;
+    return code;
   } catch (const Answered& answer) {
     std::fputs(answer.text.c_str(), stdout);
     return static_cast<int>(ExitCode::kDone);
@@ -81,18 +83,13 @@ int run_caught(const std::vector<std::string>& words) {
 
 }  // namespace
 
-void set_abort_hook(void (*hook)(int exit_code)) { g_abort_hook = hook; }
-
 int run_program(int argc, const char* const* argv) {
-  const int code = run_caught(std::vector<std::string>(argv + std::min(argc, 1), argv + argc));
-  const bool failed =
-      code != 0 && code != static_cast<int>(ExitCode::kStoppedEarly) && code != static_cast<int>(ExitCode::kAnswerIsNo);
-  if (failed && g_abort_hook != nullptr) g_abort_hook(code);
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-    log_error("stdout cannot be written (disk full?)");
-    return code == 0 ? static_cast<int>(ExitCode::kIo) : code;
-  }
-  return code;
+  bool threw = false;
+  const int code = run_caught(std::vector<std::string>(argv + std::min(argc, 1), argv + argc), threw);
+  const bool flushed = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  if (!flushed) log_error("stdout cannot be written (disk full?)");
+  if (threw && comm::joined_others()) comm::abort_all(code);
+  return flushed || code != 0 ? code : static_cast<int>(ExitCode::kIo);
 }
 
 }  // namespace hadal::cli

@@ -18,8 +18,9 @@ namespace {
 /// Paths of all keys and sections, for "did you mean" across sections.
 void collect_paths(const Fields& fields, const std::string& prefix, std::vector<std::string>& paths) {
   for (const Field& field : fields) {
-    paths.push_back(join_path(prefix, field.name));
-    collect_paths(field.children, paths.back(), paths);
+    const std::string path = join_path(prefix, field.name);
+    paths.push_back(path);
+    collect_paths(field.children, path, paths);
   }
 }
 
@@ -224,13 +225,13 @@ std::string unknown_key_hint(std::string_view name, const Fields& siblings, cons
   const std::vector<std::string_view> names = names_of(siblings);
   if (name == "<<") return " (merge keys are not read; use include)";
   if (name == "include") return " (include stands at the top level of a file only)";
-  const std::string near = nearest_hint(name, names);
-  if (!near.empty()) return near;
   std::vector<std::string> paths;
   collect_paths(root, "", paths);
   for (const std::string& path : paths) {
     if (path.ends_with(fmt::format(".{}", name))) return fmt::format(" (did you mean {}?)", path);
   }
+  const std::string near = nearest_hint(name, names);
+  if (!near.empty()) return near;
   std::string list;
   for (const std::string_view allowed : names) list += fmt::format("{}{}", list.empty() ? "" : ", ", allowed);
   return fmt::format(" (allowed here: {})", list);

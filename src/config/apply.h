@@ -26,7 +26,7 @@ struct Target {
 void apply_map(const Value& map, Fields& fields, const std::string& path, const Target& target);
 void apply_value(const Value& value, Field& field, const std::string& path, const Target& target);
 
-/// What to write instead of the unknown key `name`: a sibling that is near, the same name in another section, else all that
+/// What to write instead of the unknown key `name`: the same name in another section, a sibling that is near, else all that
 /// is allowed here. Starts with a blank and stands in parentheses.
 std::string unknown_key_hint(std::string_view name, const Fields& siblings, const Fields& root);
 

@@ -2,60 +2,19 @@
 
 #include <fmt/core.h>
 
-#include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <span>
+#include <utility>
 #include <variant>
-#include <vector>
 
 #include "config/binding.h"
-#include "config/scalar.h"
+#include "config/value_text.h"
 
 namespace hadal {
 namespace {
 
 using config::Field;
 using config::Fields;
-
-/// Plain where no YAML reader could take it for anything but text, else in double quotes.
-std::string text_scalar(const std::string& text) {
-  const auto plain = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '/' ||
-           c == '-';
-  };
-  const bool word = !text.empty() && std::all_of(text.begin(), text.end(), plain) &&
-                    text.find_first_of("/_") != std::string::npos && text[0] != '-' && text[0] != '.' &&
-                    !(text[0] >= '0' && text[0] <= '9');
-  if (word) return text;
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') quoted += '\\';
-    quoted += c;
-  }
-  return quoted + '"';
-}
-
-/// A leaf value as YAML.
-struct ScalarText {
-  const Field& field;
-  std::string operator()(const bool* value) const { return *value ? "true" : "false"; }
-  std::string operator()(const std::int64_t* value) const { return fmt::format("{}", *value); }
-  std::string operator()(const double* value) const { return config::number_text(*value); }
-  std::string operator()(const std::string* value) const { return text_scalar(*value); }
-  std::string operator()(const std::vector<std::int64_t>* values) const { return numbers(*values); }
-  std::string operator()(const std::vector<double>* values) const { return numbers(*values); }
-  std::string operator()(const config::ChoiceRef& choice) const { return std::string(field.choices[choice.get()]); }
-  std::string operator()(const config::ListRef&) const { return ""; }
-  std::string operator()(config::SectionRef) const { return ""; }
-
-  template <class T>
-  static std::string numbers(const std::vector<T>& values) {
-    std::string text;
-    for (const T value : values) text += fmt::format("{}{}", text.empty() ? "" : ", ", value);
-    return fmt::format("[{}]", text);
-  }
-};
 
 class Writer {
  public:
@@ -72,7 +31,7 @@ class Writer {
       } else if (field.is_list()) {
         list(std::get<config::ListRef>(field.value), key, indent + 2);
       } else {
-        text_ += ' ' + std::visit(ScalarText{field}, field.value);
+        text_ += ' ' + config::value_text(field);
         end_line(key);
       }
     }

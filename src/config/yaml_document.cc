@@ -105,6 +105,8 @@ class TreeBuilder : public YAML::EventHandler {
     if (parent.value.kind == Value::Kind::kMap) {
       value.key = std::move(parent.key);
       value.key_place = parent.key_place;
+      // The parser marks an absent value at whatever comes next.
+      if (value.kind == Value::Kind::kNull) value.place = value.key_place;
       parent.has_key = false;
     }
     parent.value.items.push_back(std::move(value));
