@@ -2,7 +2,9 @@
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "cli/command_functions.h"
@@ -26,6 +28,7 @@ struct TrainFlags {
   std::string bos, eos, pad;
   std::int64_t vocab_size = 0;
   std::int64_t min_frequency = 0;
+  std::int64_t max_token_length = 0;
   std::string out;
 };
 
@@ -66,6 +69,7 @@ void run_train(const TrainFlags& flags, const OutputFlags& output) {
   tokenizer::TrainOptions options;
   options.vocab_size = flags.vocab_size;
   options.min_frequency = flags.min_frequency;
+  options.max_token_length = flags.max_token_length;
   options.pre_tokenizer = *tokenizer::pre_tokenizer_kind_of(flags.pre_tokenizer);
   if (!flags.special_tokens.empty()) options.special_tokens = flags.special_tokens;
   options.bos_token = role_of(flags.bos, "<|bos|>", 0, options.special_tokens);
@@ -159,7 +163,10 @@ int tokenizer_command(const std::vector<std::string>& arguments) {
   train.add_option("--bos", train_flags.bos, "special token that begins a text (else <|bos|>, or the first)");
   train.add_option("--eos", train_flags.eos, "special token that ends a document (else <|eos|>, or the second)");
   train.add_option("--pad", train_flags.pad, "special token for padding (else <|pad|>, or the third)");
-  train.add_option("--min-frequency", train_flags.min_frequency, "pairs seen less often are not merged")->capture_default_str();
+  const CLI::Range natural(std::int64_t{0}, std::numeric_limits<std::int64_t>::max());
+  train.add_option("--min-frequency", train_flags.min_frequency, "pairs seen less often are not merged")->check(natural);
+  train.add_option("--max-token-length", train_flags.max_token_length, "tokens stay shorter than this many bytes; 0: no limit")
+      ->check(natural);
   train.add_option("--out", train_flags.out, "directory for tokenizer.json and tokenizer_config.json")->required();
 
   StreamFlags encode_flags, decode_flags, inspect_flags;
