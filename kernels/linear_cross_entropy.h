@@ -24,7 +24,7 @@ struct LinearCrossEntropy {
   ConstView h;            ///< [T, d]
   ConstView w;            ///< [V, d]
   ConstView targets;      ///< I32 [T]; -1 = ignored, else < V
-  ConstView loss_weight{};///< [T]; empty = 1 everywhere
+  ConstView loss_weight{};  ///< [T]; empty = 1 everywhere
   View loss;              ///< F64 [1]: sum of loss_weight * nll (not scaled)
   View token_loss;        ///< [T]: nll, 0 where ignored
   View prediction{};      ///< I32 [T]: token of the greatest logit, the lower one of a tie, also where ignored; empty = not wanted

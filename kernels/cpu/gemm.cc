@@ -55,15 +55,12 @@ void packed(const Product<T>& p, T* buffer) {
     cpu::pack_part(p.tb, p.n, p.k, p.b, p.ldb, buffer, first, last);
   });
   const cpu::Strips strips(p.m, simd::gemm_micro<T>().rows);
-  const int64_t wanted = threads == 1 ? 1 : 4 * threads;
-  const int64_t task_strips = std::clamp<int64_t>((strips.count + wanted - 1) / wanted, 1, kTaskStrips);
-  const int64_t row_tasks = (strips.count + task_strips - 1) / task_strips;
-  const int64_t column_tasks = std::clamp<int64_t>(threads == 1 ? 1 : 2 * threads / row_tasks, 1, panels);
+  const cpu::Pieces rows(strips.count, threads == 1 ? 1 : 4 * threads, kTaskStrips);
+  const cpu::Pieces columns(panels, threads == 1 ? 1 : std::max<int64_t>(2 * threads / rows.count, 1), panels);
   const cpu::PackedProduct<T> product{p.ta, p.m, p.n, p.k, p.alpha, p.a, p.lda, buffer, p.beta, p.c, p.ldc};
-  parallel_for(row_tasks * column_tasks, [&](int64_t task) {
-    const int64_t row = task / column_tasks, column = task % column_tasks;
-    cpu::multiply_block(product, strips, row * task_strips, std::min((row + 1) * task_strips, strips.count),
-                        panels * column / column_tasks, panels * (column + 1) / column_tasks);
+  parallel_for(rows.count * columns.count, [&](int64_t task) {
+    const int64_t row = task / columns.count, column = task % columns.count;
+    cpu::multiply_block(product, strips, rows.begin(row), rows.begin(row + 1), columns.begin(column), columns.begin(column + 1));
   });
 }
 

@@ -39,6 +39,16 @@ struct Strips {
   std::int64_t begin(std::int64_t strip) const { return strip * height + std::min(strip, taller); }
 };
 
+/// Strips, or other units, shared out as `wanted` tasks or more of nearly equal size, at most `largest` each. Any number of tasks
+/// gives the same bits, so it may follow the number of threads.
+struct Pieces {
+  std::int64_t units, count;
+
+  Pieces(std::int64_t units_in, std::int64_t wanted, std::int64_t largest)
+      : units(units_in), count(std::min(units, std::max(wanted, (units + largest - 1) / largest))) {}
+  std::int64_t begin(std::int64_t piece) const { return units * piece / count; }
+};
+
 /// Columns of a packed B: n rounded up to the width of its last panel.
 template <class T>
 std::int64_t packed_width(std::int64_t n) {

@@ -20,8 +20,8 @@ namespace {
 using cpu::Transpose;
 using std::int64_t;
 
-// Strips of one task: their logits (56 x 8192 f32 = 1.8 MB) are softmaxed and used again while near.
-constexpr int64_t kTaskStrips = 4;
+// Strips of one task at most: enough for a block of packed weights, once in the second-level cache, to be used many times.
+constexpr int64_t kTaskStrips = 10;
 
 // Rows of logits held at once: 512, the depth of one block of the weight gradient's sum, unless they pass 16 MiB.
 int64_t chunk_rows(int64_t vocabulary, DType dtype) {
@@ -51,8 +51,8 @@ void softmax_rows(const LinearCrossEntropy& args, int64_t offset, int64_t begin,
     const std::int32_t target = targets[t];
     HADAL_CHECK(target < vocabulary, "target {} of token {}, vocabulary {}", target, t, vocabulary);
     const T weight = target < 0 ? T{0} : (args.loss_weight.empty() ? T{1} : args.loss_weight.as<T>()[t]);
-    const auto result = ops.row(vocabulary, logits + i * vocabulary, std::max<std::int32_t>(target, 0), gradient,
-                                static_cast<T>(args.scale) * weight);
+    const auto result = ops.row(vocabulary, logits + i * vocabulary, std::max<std::int32_t>(target, 0),
+                                !args.prediction.empty(), gradient, static_cast<T>(args.scale) * weight);
     args.token_loss.as<T>()[t] = weight == T{0} ? T{0} : result.nll;
     if (!args.prediction.empty()) args.prediction.as<std::int32_t>()[t] = static_cast<std::int32_t>(result.prediction);
   }
@@ -72,8 +72,9 @@ void compute(Stream& stream, const LinearCrossEntropy& args) {
     const cpu::Strips strips(count, simd::gemm_micro<T>().rows);
     const cpu::PackedProduct<T> forward{Transpose::kNo, count, vocabulary, width, T{1}, args.h.as<T>() + offset * width, width,
                                         w_forward.as<T>(), T{0}, logits, vocabulary};
-    const int64_t task_strips = std::clamp<int64_t>(strips.count / (4 * num_threads()), 1, kTaskStrips);
-    parallel_ranges(strips.count, task_strips, [&](int64_t first, int64_t last) {
+    const cpu::Pieces pieces(strips.count, 2 * num_threads(), kTaskStrips);
+    parallel_for(pieces.count, [&](int64_t task) {
+      const int64_t first = pieces.begin(task), last = pieces.begin(task + 1);
       cpu::multiply_block(forward, strips, first, last, 0, cpu::panel_count<T>(vocabulary));
       softmax_rows(args, offset, strips.begin(first), strips.begin(last), want_h || want_w, logits);
       if (!want_h) return;

@@ -5,18 +5,17 @@
 
 namespace hadal::kernels::simd {
 
-/// What is wanted of a row: weight is the factor of the gradient.
 template <class T>
 struct CrossEntropyRow {
   T nll = 0;
-  std::int64_t prediction = 0;
+  std::int64_t prediction = 0;  ///< the lowest index of the greatest logit; 0 when not asked for
 };
 
 /// Sums run over fixed lanes and then the lanes in order.
 template <class T>
 struct CrossEntropyOps {
-  /// logits [n], 0 <= target < n. With gradient, logits become weight * (softmax - onehot(target)).
-  CrossEntropyRow<T> (*row)(std::int64_t n, T* logits, std::int64_t target, bool gradient, T weight);
+  /// logits [n], 0 <= target < n. `predict` asks for the prediction. With gradient, logits become weight * (softmax - onehot(target)).
+  CrossEntropyRow<T> (*row)(std::int64_t n, T* logits, std::int64_t target, bool predict, bool gradient, T weight);
 };
 
 template <class T>
