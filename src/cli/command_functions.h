@@ -9,6 +9,7 @@ namespace hadal::cli {
 using CommandFunction = int (*)(const std::vector<std::string>& arguments);
 
 int config_command(const std::vector<std::string>& arguments);
+int data_command(const std::vector<std::string>& arguments);
 int doctor_command(const std::vector<std::string>& arguments);
 int tokenizer_command(const std::vector<std::string>& arguments);
 
