@@ -3,7 +3,9 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <optional>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "core/error.h"
 #include "tokenizer/byte_map.h"
@@ -127,6 +129,19 @@ void read_added_tokens(const JsonReader& reader, const IdMap& ids, TokenizerDocu
   std::sort(tokens.begin(), tokens.end(), by_id);
 }
 
+// An added token's text is its own bytes; what merges make of byte symbols is the bytes these stand for. One id cannot be both.
+void check_one_meaning(const JsonReader& reader, const TokenizerDocument& document) {
+  std::unordered_set<std::int32_t> made;
+  for (const MergeEntry& merge : document.merges) made.insert(merge.merged);
+  for (const AddedToken& token : document.added_tokens) {
+    const std::optional<std::string> bytes = unmap_bytes(token.content);
+    const bool symbol = bytes && (bytes->size() == 1 || made.contains(token.id));
+    if (symbol && *bytes != token.content) {
+      reader.refuse(fmt::format("added token '{}' is also what merges make of other bytes", token.content));
+    }
+  }
+}
+
 }  // namespace
 
 TokenizerDocument parse_tokenizer_json(std::string_view json, const std::string& name) {
@@ -149,6 +164,7 @@ TokenizerDocument parse_tokenizer_json(std::string_view json, const std::string&
   IdMap ids;
   read_model(reader.member("model"), document, ids);
   read_added_tokens(reader.member("added_tokens"), ids, document);
+  check_one_meaning(reader.member("added_tokens"), document);
   for (const AddedToken& token : document.added_tokens) ids.emplace(token.content, token.id);
   if (!first.empty()) document.template_bos = id_or_refuse(ids, first, reader.member("post_processor"));
   return document;

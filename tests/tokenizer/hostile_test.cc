@@ -133,6 +133,12 @@ TEST(HostileTokenizer, InconsistentParts) {
     token["content"] = "<|new|>";
     j["added_tokens"].push_back(token);
   });
+  expect_refused("is also what merges make", [](Json& j) {
+    Json token = j["added_tokens"][0];
+    token["id"] = j["model"]["vocab"]["\u0120t"];
+    token["content"] = "\u0120t";
+    j["added_tokens"].push_back(token);
+  });
   expect_refused("given twice", [](Json& j) { j["added_tokens"].push_back(j["added_tokens"][0]); });
   expect_refused("'<|none|>' is not in the vocabulary",
                  [](Json& j) { j["post_processor"]["single"][0]["SpecialToken"]["id"] = "<|none|>"; });
