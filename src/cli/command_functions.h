@@ -11,6 +11,7 @@ using CommandFunction = int (*)(const std::vector<std::string>& arguments);
 int config_command(const std::vector<std::string>& arguments);
 int data_command(const std::vector<std::string>& arguments);
 int doctor_command(const std::vector<std::string>& arguments);
+int report_command(const std::vector<std::string>& arguments);
 int tokenizer_command(const std::vector<std::string>& arguments);
 
 }  // namespace hadal::cli

@@ -28,6 +28,10 @@ constexpr Command kCommands[] = {
      "  hadal data build --input books --tokenizer tokenizer --megatron books_text_document\n"
      "  hadal data inspect corpus.h5 --show 2",
      data_command},
+    {"report", "one HTML page with the curves of runs; a summary and a plot of the loss in the terminal",
+     "  hadal report runs/quickstart\n"
+     "  hadal report runs/a runs/b runs/c --out compare.html",
+     report_command},
 };
 
 }  // namespace
