@@ -8,12 +8,8 @@ namespace hadal::cli {
 
 using CommandFunction = int (*)(const std::vector<std::string>& arguments);
 
-int checkpoint_command(const std::vector<std::string>& arguments);
 int config_command(const std::vector<std::string>& arguments);
-int data_command(const std::vector<std::string>& arguments);
 int doctor_command(const std::vector<std::string>& arguments);
-int export_command(const std::vector<std::string>& arguments);
-int import_command(const std::vector<std::string>& arguments);
 int tokenizer_command(const std::vector<std::string>& arguments);
 
 }  // namespace hadal::cli

@@ -1,10 +1,5 @@
 #include "tokenizer/read_components.h"
 
-#include <fmt/core.h>
-
-#include <utility>
-#include <vector>
-
 namespace hadal::tokenizer {
 namespace {
 

@@ -1,9 +1,10 @@
 // Merges and ids equal those of HF tokenizers, committed as constants.
+#include "tests/tokenizer/golden_data.h"
+
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
-#include "tests/tokenizer/golden_data.h"
 #include "tokenizer/train.h"
 
 namespace hadal::tokenizer {

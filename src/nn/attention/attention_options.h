@@ -11,9 +11,6 @@ namespace hadal::nn {
 
 /// Native sparse attention (spec/model.md 8 and 9).
 struct NsaOptions {
-  /// MLA: how the selected branch is computed; the result is the same. kAuto: by the sequence length alone.
-  enum class SelectedMode { kAuto, kMha, kMqa };
-
   std::int64_t block_length = 32;      ///< l
   std::int64_t block_stride = 16;      ///< d divides l and l'
   std::int64_t select_block = 64;      ///< l' >= l
@@ -21,8 +18,11 @@ struct NsaOptions {
   std::int64_t window = 512;           ///< w, the query's own token included
   bool tie_up = false;                 ///< MLA: one up-projection for the three branches
   std::int64_t num_select_groups = 1;  ///< MLA: groups of heads that select together; divides num_heads
-  SelectedMode selected_mode = SelectedMode::kAuto;
 };
+
+/// The two forms of attention over latents (spec/model.md 3.2), equal by associativity: keys and values materialised per head, or
+/// queries absorbed into the latent space. kAuto: whichever takes fewer operations, a function of the shapes alone.
+enum class LatentMode { kAuto, kMha, kMqa };
 
 struct AttentionOptions {
   enum class Kind { kMla, kGqa } kind = Kind::kMla;
@@ -34,6 +34,7 @@ struct AttentionOptions {
   std::int64_t kv_lora_rank = 0;
   std::int64_t qk_nope_head_dim = 0;
   std::int64_t qk_rope_head_dim = 0;  ///< even
+  LatentMode latent_mode = LatentMode::kAuto;  ///< of decoding, and of the selected branch in training
   // GQA
   std::int64_t num_kv_heads = 0;  ///< divides num_heads; each is a selection group of its own under NSA
   std::int64_t head_dim = 0;      ///< query and key width, even, all of it rotated

@@ -1,0 +1,43 @@
+#include "nn/attention/branch_gate.h"
+
+#include "kernels/branch_gate.h"
+
+namespace hadal::nn {
+
+BranchGate::BranchGate(const AttentionOptions& o, const std::string& prefix)
+    : heads_(o.num_heads),
+      weight_(prefix + ".nsa.gate.weight", 3 * o.num_heads, o.hidden_size, o.init_std, o.dtype),
+      // Biases do not decay; zero leaves every branch half open.
+      bias_(prefix + ".nsa.gate.bias", {3 * o.num_heads}, o.dtype, {.init = Init::zeros(), .decays = false}) {}
+
+void BranchGate::collect(ParameterList& parameters) {
+  weight_.collect(parameters);
+  parameters.push_back(&bias_);
+}
+
+Tensor BranchGate::forward(Stream& stream, ConstView x, const PerBranch<Tensor>& o, State& s) const {
+  const Tensor logits = weight_.apply(stream, x);
+  s.g = Tensor::empty(logits.shape(), x.dtype);
+  Tensor y = Tensor::empty(o[kWindow].shape(), x.dtype);
+  run(stream, kernels::BranchGateForward{
+                  .heads = heads_, .logits = logits, .bias = bias_.value(), .o = {o[0].view(), o[1].view(), o[2].view()}, .g = s.g, .y = y});
+  return y;
+}
+
+PerBranch<Tensor> BranchGate::backward_input(Stream& stream, ConstView d_y, const PerBranch<Tensor>& o, View d_x, State& s) {
+  s.d_logits = Tensor::empty(s.g.shape(), d_y.dtype);
+  PerBranch<Tensor> d_o;
+  for (Tensor& branch : d_o) branch = Tensor::empty(d_y.shape, d_y.dtype);
+  run(stream, kernels::BranchGateBackward{.heads = heads_,
+                                          .g = s.g,
+                                          .o = {o[0].view(), o[1].view(), o[2].view()},
+                                          .d_y = d_y,
+                                          .d_o = {d_o[0].view(), d_o[1].view(), d_o[2].view()},
+                                          .d_logits = s.d_logits,
+                                          .d_bias = bias_.grad()});
+  s.g.reset();
+  weight_.apply_transposed(stream, s.d_logits, d_x);
+  return d_o;
+}
+
+}  // namespace hadal::nn

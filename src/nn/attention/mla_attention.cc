@@ -1,0 +1,165 @@
+#include "nn/attention/mla_attention.h"
+
+#include <utility>
+
+#include "kernels/flash_attention.h"
+#include "nn/attention/cache_rows.h"
+
+namespace hadal::nn {
+namespace {
+
+using kernels::heads_of;
+
+struct MlaSaved : Saved {
+  MlaProjections::State latent;  ///< its q and the last columns of kv_a are rotated
+  Tensor kv;                     ///< [T, H (dn + dv)]
+  Tensor o;                      ///< [T, H dv]
+  Tensor lse;                    ///< [T, H]
+  Tensor d_kv;
+  ConstView d_y;
+};
+
+class MlaCache : public AttentionCache {
+ public:
+  MlaCache(std::int64_t max_tokens, const AttentionOptions& o)
+      : c(max_tokens, o.kv_lora_rank, o.dtype), k_rope(max_tokens, o.qk_rope_head_dim, o.dtype) {}
+  std::int64_t length() const override { return c.length(); }
+  void truncate(std::int64_t length) override {
+    HADAL_CHECK(length >= 0 && length <= c.length(), "{} of {} tokens", length, c.length());
+    c.truncate(length);
+    k_rope.truncate(length);
+  }
+  double bytes_per_token() const override { return length() == 0 ? 0.0 : (c.bytes() + k_rope.bytes()) / static_cast<double>(length()); }
+
+  CacheRows c;       ///< [tokens, R], normed
+  CacheRows k_rope;  ///< [tokens, dr], rotated
+};
+
+}  // namespace
+
+MlaAttention::MlaAttention(const AttentionOptions& options, const std::string& prefix, std::shared_ptr<const RopeTable> rope)
+    : options_(options),
+      scale_(softmax_scale(options.qk_width(), options.rope)),
+      rope_(std::move(rope)),
+      projections_(options, prefix),
+      kv_b_(options, prefix + ".kv_b_proj.weight"),
+      o_proj_(prefix + ".o_proj.weight", options.hidden_size, options.num_heads * options.v_head_dim, options.init_std, options.dtype) {}
+
+void MlaAttention::collect(ParameterList& parameters) {
+  projections_.collect(parameters);
+  kv_b_.linear().collect(parameters);
+  o_proj_.collect(parameters);
+}
+
+Tensor MlaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
+  MlaSaved scratch;
+  MlaSaved* kept = make_saved<MlaSaved>(saved);
+  MlaSaved& s = kept != nullptr ? *kept : scratch;
+  MlaProjections::State& latent = s.latent;
+  projections_.forward(ctx.stream, x, latent);
+  rope_->apply(ctx.stream, ctx.batch, projections_.q_rope(latent.q.view()), projections_.q_rope(latent.q.view()));
+  rope_->apply(ctx.stream, ctx.batch, projections_.r(latent.kv_a), projections_.r(latent.kv_a));
+  s.kv = kv_b_.linear().apply(ctx.stream, latent.c);
+  s.o = Tensor::empty({x.shape[0], o_proj_.in()}, x.dtype);
+  s.lse = Tensor::empty({x.shape[0], options_.num_heads}, x.dtype);
+  run(ctx.stream, kernels::FlashAttentionForward{.batch = ctx.batch,
+                                                 .q = projections_.q_all(latent.q.view()),
+                                                 .k = kv_b_.keys(s.kv.view()),
+                                                 .k_shared = projections_.r(latent.kv_a),
+                                                 .v = kv_b_.values(s.kv.view()),
+                                                 .mask = {},
+                                                 .scale = scale_,
+                                                 .o = heads_of(s.o.view(), options_.num_heads, options_.v_head_dim, 0, options_.v_head_dim),
+                                                 .lse = s.lse});
+  return o_proj_.apply(ctx.stream, s.o);
+}
+
+Tensor MlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
+  auto& s = saved_as<MlaSaved>(saved);
+  MlaProjections::State& latent = s.latent;
+  s.d_y = d_y;
+  const Tensor d_o = o_proj_.apply_transposed(ctx.stream, d_y);
+  latent.d_q = Tensor::empty(latent.q.shape(), d_y.dtype);
+  latent.d_kv_a = Tensor::empty(latent.kv_a.shape, d_y.dtype);
+  s.d_kv = Tensor::empty(s.kv.shape(), d_y.dtype);
+  const std::int64_t heads = options_.num_heads, value = options_.v_head_dim;
+  run(ctx.stream, kernels::FlashAttentionBackward{.batch = ctx.batch,
+                                                  .q = projections_.q_all(latent.q.view()),
+                                                  .k = kv_b_.keys(s.kv.view()),
+                                                  .k_shared = projections_.r(latent.kv_a),
+                                                  .v = kv_b_.values(s.kv.view()),
+                                                  .mask = {},
+                                                  .scale = scale_,
+                                                  .o = heads_of(static_cast<ConstView>(s.o), heads, value, 0, value),
+                                                  .lse = s.lse,
+                                                  .d_o = heads_of(d_o.view(), heads, value, 0, value),
+                                                  .d_q = projections_.q_all(latent.d_q.view()),
+                                                  .d_k = kv_b_.keys(s.d_kv.view()),
+                                                  .d_k_shared = projections_.r(latent.d_kv_a.view()),
+                                                  .d_v = kv_b_.values(s.d_kv.view())});
+  latent.q.reset();
+  s.kv.reset();
+  s.lse.reset();
+  rope_->apply(ctx.stream, ctx.batch, projections_.q_rope(latent.d_q.view()), projections_.q_rope(latent.d_q.view()), RopeMode::kTranspose);
+  rope_->apply(ctx.stream, ctx.batch, projections_.r(latent.d_kv_a.view()), projections_.r(latent.d_kv_a.view()), RopeMode::kTranspose);
+  latent.d_c = kv_b_.linear().apply_transposed(ctx.stream, s.d_kv);
+  Tensor d_x = Tensor::empty(latent.x.shape, d_y.dtype);
+  projections_.backward_input(ctx.stream, latent, d_x, 0);
+  return d_x;
+}
+
+void MlaAttention::backward_weight(Context& ctx, Saved& saved) {
+  auto& s = saved_as<MlaSaved>(saved);
+  o_proj_.accumulate(ctx.stream, s.d_y, s.o);
+  kv_b_.linear().accumulate(ctx.stream, s.d_kv, s.latent.c);
+  projections_.backward_weight(ctx.stream, s.latent);
+}
+
+std::unique_ptr<AttentionCache> MlaAttention::make_cache(std::int64_t max_tokens) const {
+  return std::make_unique<MlaCache>(max_tokens, options_);
+}
+
+Tensor MlaAttention::decode(Context& ctx, ConstView x, AttentionCache& attention_cache) {
+  auto& cache = static_cast<MlaCache&>(attention_cache);
+  Stream& stream = ctx.stream;
+  const std::int64_t rows = x.shape[0], start = cache.length(), total = start + rows;
+  const std::int64_t heads = options_.num_heads, rank = options_.kv_lora_rank, rope = options_.qk_rope_head_dim, value = options_.v_head_dim;
+
+  MlaProjections::State latent;
+  latent.c = cache.c.append(rows);
+  projections_.forward(stream, x, latent);
+  rope_->apply(stream, 1, projections_.r(latent.kv_a), heads_of(cache.k_rope.append(rows), 1, rope, 0, rope), RopeMode::kForward, start);
+
+  Tensor o = Tensor::empty({rows, heads * value}, x.dtype);
+  const kernels::Heads o_heads = heads_of(o.view(), heads, value, 0, value);
+  Tensor lse = Tensor::empty({rows, heads}, x.dtype);
+  const kernels::Heads q_rope = projections_.q_rope(latent.q.view());
+  kernels::FlashAttentionForward attend;
+  attend.k_shared = heads_of(cache.k_rope.all(), 1, rope, 0, rope);
+  attend.query_start = start;
+  attend.scale = scale_;
+  attend.lse = lse;
+  const std::int64_t pairs = rows * start + rows * (rows + 1) / 2;
+  if (kv_b_.absorbing_pays(options_.latent_mode, rows, pairs, total)) {
+    Tensor q = Tensor::empty({rows, heads * (rank + rope)}, x.dtype);
+    Tensor z = Tensor::empty({rows, heads * rank}, x.dtype);
+    kv_b_.absorb(stream, projections_.q_nope(latent.q.view()), heads_of(q.view(), heads, rank + rope, 0, rank));
+    rope_->apply(stream, 1, q_rope, heads_of(q.view(), heads, rank + rope, rank, rope), RopeMode::kForward, start);
+    attend.q = heads_of(q.view(), heads, rank + rope, 0, rank + rope);
+    attend.k = attend.v = heads_of(cache.c.all(), 1, rank, 0, rank);
+    attend.o = heads_of(z.view(), heads, rank, 0, rank);
+    run(stream, attend);
+    kv_b_.expand(stream, attend.o, o_heads);
+  } else {
+    rope_->apply(stream, 1, q_rope, q_rope, RopeMode::kForward, start);
+    Tensor kv = kv_b_.linear().apply(stream, cache.c.all());
+    attend.q = projections_.q_all(latent.q.view());
+    attend.k = kv_b_.keys(kv.view());
+    attend.v = kv_b_.values(kv.view());
+    attend.o = o_heads;
+    run(stream, attend);
+  }
+  return o_proj_.apply(stream, o);
+}
+
+}  // namespace hadal::nn

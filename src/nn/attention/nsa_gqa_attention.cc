@@ -1,0 +1,180 @@
+#include "nn/attention/nsa_gqa_attention.h"
+
+#include <utility>
+
+#include "kernels/rows.h"
+#include "nn/attention/nsa_gqa_cache.h"
+#include "nn/attention/split_heads.h"
+
+namespace hadal::nn {
+namespace {
+
+struct NsaGqaSaved : Saved {
+  ConstView x, d_y;
+  Tensor q;                       ///< [T, H dk], rotated
+  PerBranch<Tensor> k, v;         ///< [T, G dk], [T, G dv]; k rotated but for the compressed branch
+  Tensor k_pooled, v_pooled;      ///< [B Nc, G dk] rotated, [B Nc, G dv]
+  GatedPooling::State phi_k, phi_v;
+  BranchGate::State gate;
+  PerBranch<Tensor> o, lse;       ///< [T, H dv], [T, H]
+  Tensor blocks;                  ///< I32 [T, G, n]
+  Tensor mixed;                   ///< [T, H dv]
+  Tensor d_q;
+  PerBranch<Tensor> d_k, d_v;
+
+  BranchInput input(Branch branch, std::int64_t heads, std::int64_t groups) const {
+    const bool pooled = branch == kCompressed;
+    return {.q = split_heads(q.view(), heads),
+            .k = split_heads(pooled ? k_pooled.view() : k[branch].view(), groups),
+            .k_shared = {},
+            .v = split_heads(pooled ? v_pooled.view() : v[branch].view(), groups)};
+  }
+};
+
+PerBranch<Linear> branch_projections(const AttentionOptions& o, const std::string& prefix, const char* what, std::int64_t width) {
+  const auto make = [&](Branch branch) {
+    return Linear(prefix + ".nsa." + kBranchNames[branch] + "." + what + ".weight", o.num_kv_heads * width, o.hidden_size, o.init_std,
+                  o.dtype);
+  };
+  return {make(kCompressed), make(kSelected), make(kWindow)};
+}
+
+}  // namespace
+
+NsaGqaAttention::NsaGqaAttention(const AttentionOptions& o, const std::string& prefix, std::shared_ptr<const RopeTable> rope)
+    : options_(o),
+      nsa_(o.nsa.value()),
+      rope_(std::move(rope)),
+      branches_(nsa_, softmax_scale(o.qk_width(), o.rope), o.num_kv_heads),
+      q_proj_(prefix + ".q_proj.weight", o.num_heads * o.head_dim, o.hidden_size, o.init_std, o.dtype),
+      k_proj_(branch_projections(o, prefix, "k_proj", o.head_dim)),
+      v_proj_(branch_projections(o, prefix, "v_proj", o.v_head_dim)),
+      phi_k_(nsa_, prefix + ".nsa.phi_k.weight", prefix + ".nsa.phi_k.position", o.head_dim, o.head_dim, o.dtype),
+      phi_v_(nsa_, prefix + ".nsa.phi_v.weight", prefix + ".nsa.phi_v.position", o.v_head_dim, o.v_head_dim, o.dtype),
+      gate_(o, prefix),
+      o_proj_(prefix + ".o_proj.weight", o.hidden_size, o.num_heads * o.v_head_dim, o.init_std, o.dtype) {}
+
+void NsaGqaAttention::collect(ParameterList& parameters) {
+  q_proj_.collect(parameters);
+  for (const Branch branch : {kCompressed, kSelected, kWindow}) {
+    k_proj_[branch].collect(parameters);
+    v_proj_[branch].collect(parameters);
+  }
+  phi_k_.collect(parameters);
+  phi_v_.collect(parameters);
+  gate_.collect(parameters);
+  o_proj_.collect(parameters);
+}
+
+Tensor NsaGqaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
+  NsaGqaSaved scratch;
+  NsaGqaSaved* kept = make_saved<NsaGqaSaved>(saved);
+  NsaGqaSaved& s = kept != nullptr ? *kept : scratch;
+  Stream& stream = ctx.stream;
+  const std::int64_t heads = options_.num_heads, groups = options_.num_kv_heads, rows = x.shape[0], batch = ctx.batch;
+  const std::int64_t key = options_.head_dim, value = options_.v_head_dim, entries = batch * branches_.num_compressed(rows / batch);
+
+  s.x = x;
+  s.q = q_proj_.apply(stream, x);
+  rope_->apply(stream, batch, split_heads(s.q.view(), heads), split_heads(s.q.view(), heads));
+  for (const Branch branch : {kCompressed, kSelected, kWindow}) {
+    s.k[branch] = k_proj_[branch].apply(stream, x);
+    s.v[branch] = v_proj_[branch].apply(stream, x);
+    s.o[branch] = Tensor::empty({rows, heads * value}, x.dtype);
+    s.lse[branch] = Tensor::empty({rows, heads}, x.dtype);
+    if (branch == kCompressed) continue;
+    rope_->apply(stream, batch, split_heads(s.k[branch].view(), groups), split_heads(s.k[branch].view(), groups));
+  }
+  s.k_pooled = Tensor::empty({entries, groups * key}, x.dtype);
+  s.v_pooled = Tensor::empty({entries, groups * value}, x.dtype);
+  const kernels::Heads pooled = split_heads(s.k_pooled.view(), groups);
+  phi_k_.forward(stream, batch, s.k[kCompressed].view().reshape({rows * groups, key}), split_heads(s.k[kCompressed].view(), groups), pooled,
+                 s.phi_k);
+  phi_v_.forward(stream, batch, s.v[kCompressed].view().reshape({rows * groups, value}), split_heads(s.v[kCompressed].view(), groups),
+                 split_heads(s.v_pooled.view(), groups), s.phi_v);
+  rope_->apply(stream, batch, pooled, pooled, RopeMode::kForward, 0, nsa_.block_stride);
+
+  const auto out = [&](Branch branch) { return split_heads(s.o[branch].view(), heads); };
+  const BranchInput compressed = s.input(kCompressed, heads, groups);
+  branches_.compressed(stream, batch, compressed, 0, out(kCompressed), s.lse[kCompressed]);
+  s.blocks = held_.get([&] { return branches_.select(stream, batch, compressed, s.lse[kCompressed], 0); });
+  branches_.selected(stream, batch, s.input(kSelected, heads, groups), s.blocks, 0, out(kSelected), s.lse[kSelected]);
+  branches_.window(stream, batch, s.input(kWindow, heads, groups), 0, out(kWindow), s.lse[kWindow]);
+  s.mixed = gate_.forward(stream, x, s.o, s.gate);
+  return o_proj_.apply(stream, s.mixed);
+}
+
+Tensor NsaGqaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
+  auto& s = saved_as<NsaGqaSaved>(saved);
+  Stream& stream = ctx.stream;
+  const std::int64_t heads = options_.num_heads, groups = options_.num_kv_heads, rows = d_y.shape[0], batch = ctx.batch;
+  const std::int64_t key = options_.head_dim, value = options_.v_head_dim;
+
+  s.d_y = d_y;
+  Tensor d_x = Tensor::empty(s.x.shape, d_y.dtype);
+  const PerBranch<Tensor> d_o = gate_.backward_input(stream, o_proj_.apply_transposed(stream, d_y), s.o, d_x, s.gate);
+  Tensor d_k_pooled = Tensor::empty(s.k_pooled.shape(), d_y.dtype), d_v_pooled = Tensor::empty(s.v_pooled.shape(), d_y.dtype);
+  PerBranch<Tensor> d_q;
+  const auto gradient = [&](Branch branch, Tensor& d_k, Tensor& d_v) -> BranchGradient {
+    d_q[branch] = Tensor::empty(s.q.shape(), d_y.dtype);
+    return {.o = split_heads(static_cast<ConstView>(s.o[branch]), heads),
+            .lse = s.lse[branch],
+            .d_o = split_heads(d_o[branch].view(), heads),
+            .d_q = split_heads(d_q[branch].view(), heads),
+            .d_k = split_heads(d_k.view(), groups),
+            .d_k_shared = {},
+            .d_v = split_heads(d_v.view(), groups)};
+  };
+  for (const Branch branch : {kCompressed, kSelected, kWindow}) {
+    s.d_k[branch] = Tensor::empty(s.k[branch].shape(), d_y.dtype);
+    s.d_v[branch] = Tensor::empty(s.v[branch].shape(), d_y.dtype);
+  }
+  branches_.compressed_backward(stream, batch, s.input(kCompressed, heads, groups), gradient(kCompressed, d_k_pooled, d_v_pooled));
+  branches_.selected_backward(stream, batch, s.input(kSelected, heads, groups), s.blocks,
+                              gradient(kSelected, s.d_k[kSelected], s.d_v[kSelected]));
+  branches_.window_backward(stream, batch, s.input(kWindow, heads, groups), gradient(kWindow, s.d_k[kWindow], s.d_v[kWindow]));
+  run(stream, kernels::Add{.a = d_q[kCompressed], .b = d_q[kSelected], .y = d_q[kCompressed]});
+  run(stream, kernels::Add{.a = d_q[kCompressed], .b = d_q[kWindow], .y = d_q[kCompressed]});
+  s.d_q = std::move(d_q[kCompressed]);
+
+  const auto unrotate = [&](Tensor& x, std::int64_t count, std::int64_t stride) {
+    rope_->apply(stream, batch, split_heads(x.view(), count), split_heads(x.view(), count), RopeMode::kTranspose, 0, stride);
+  };
+  unrotate(s.d_q, heads, 1);
+  unrotate(s.d_k[kSelected], groups, 1);
+  unrotate(s.d_k[kWindow], groups, 1);
+  unrotate(d_k_pooled, groups, nsa_.block_stride);
+  phi_k_.backward_input(stream, batch, split_heads(s.k[kCompressed].view(), groups), split_heads(d_k_pooled.view(), groups),
+                        split_heads(s.d_k[kCompressed].view(), groups), s.d_k[kCompressed].view().reshape({rows * groups, key}), s.phi_k);
+  phi_v_.backward_input(stream, batch, split_heads(s.v[kCompressed].view(), groups), split_heads(d_v_pooled.view(), groups),
+                        split_heads(s.d_v[kCompressed].view(), groups), s.d_v[kCompressed].view().reshape({rows * groups, value}), s.phi_v);
+
+  q_proj_.apply_transposed(stream, s.d_q, d_x, 1);
+  for (const Branch branch : {kCompressed, kSelected, kWindow}) {
+    k_proj_[branch].apply_transposed(stream, s.d_k[branch], d_x, 1);
+    v_proj_[branch].apply_transposed(stream, s.d_v[branch], d_x, 1);
+    for (Tensor* done : {&s.o[branch], &s.lse[branch]}) done->reset();
+    if (branch == kCompressed) continue;  // phi's weight gradients read these
+    for (Tensor* done : {&s.k[branch], &s.v[branch]}) done->reset();
+  }
+  for (Tensor* done : {&s.q, &s.k_pooled, &s.v_pooled, &s.blocks}) done->reset();
+  return d_x;
+}
+
+void NsaGqaAttention::backward_weight(Context& ctx, Saved& saved) {
+  auto& s = saved_as<NsaGqaSaved>(saved);
+  Stream& stream = ctx.stream;
+  const std::int64_t groups = options_.num_kv_heads, rows = s.x.shape[0];
+  o_proj_.accumulate(stream, s.d_y, s.mixed);
+  q_proj_.accumulate(stream, s.d_q, s.x);
+  for (const Branch branch : {kCompressed, kSelected, kWindow}) {
+    k_proj_[branch].accumulate(stream, s.d_k[branch], s.x);
+    v_proj_[branch].accumulate(stream, s.d_v[branch], s.x);
+  }
+  const ConstView k = s.k[kCompressed], v = s.v[kCompressed];
+  phi_k_.backward_weight(stream, k.reshape({rows * groups, options_.head_dim}), s.phi_k);
+  phi_v_.backward_weight(stream, v.reshape({rows * groups, options_.v_head_dim}), s.phi_v);
+  gate_.backward_weight(stream, s.x, s.gate);
+}
+
+}  // namespace hadal::nn
