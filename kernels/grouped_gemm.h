@@ -1,4 +1,4 @@
-// The products of E linear layers, one per expert, over rows that are sorted by expert: one parallel region for all.
+// The products of E linear layers, one per expert, over rows that are sorted by expert: tasks of row blocks over all experts.
 //
 // Shape legend: R rows, E experts, in and out features. Rows offsets[e] .. offsets[e + 1] - 1 belong to expert e; groups may
 // be empty. All float views of one dtype, f32 or f64. Bits of a row depend on that row and its expert alone up to the rule

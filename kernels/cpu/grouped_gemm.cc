@@ -16,7 +16,7 @@ namespace {
 using cpu::Transpose;
 using std::int64_t;
 
-// Strips of one task; see gemm.cc.
+// Strips of one task at most; see gemm.cc.
 constexpr int64_t kTaskStrips = 8;
 
 /// One product of the group, with its place in the packed buffer.
@@ -35,40 +35,37 @@ struct Task {
   int64_t first, last;  // units to pack, or strips
 };
 
-/// All products in two parallel regions: packing every B, then tasks of strips over all members, the longest products first.
+// Packed B of the members that are computed together. Weights are used by many rows: all at once, up to a bound on memory.
+// Activations (the gradient of weights) are used once, while they still lie in the second-level caches: a bound per thread.
+constexpr int64_t kWeightBytes = 32 << 20;
+constexpr int64_t kActivationBytes = 1 << 20;
+
 template <class T>
-void multiply_all(std::vector<Member<T>>& members) {
-  std::stable_sort(members.begin(), members.end(), [](const Member<T>& x, const Member<T>& y) {
-    return x.product.m * x.product.n * x.product.k > y.product.m * y.product.n * y.product.k;
-  });
-  int64_t packed = 0, strips = 0;
-  for (const Member<T>& member : members) {
-    if (cpu::is_thin(member.product.m, member.product.transpose_a, member.transpose_b)) continue;
-    packed += cpu::packed_size<T>(member.product.n, member.product.k);
-    strips += member.strips.count;
-  }
-  Tensor buffer = Tensor::empty({packed}, kDTypeOf<T>);
+bool is_thin(const Member<T>& member) {
+  return cpu::is_thin(member.product.m, member.product.transpose_a, member.transpose_b);
+}
+
+/// Members [begin, end) in two parallel regions: packing every B, then tasks of strips over all of them.
+template <class T>
+void multiply_batch(std::vector<Member<T>>& members, std::size_t begin, std::size_t end, T* buffer) {
   std::vector<Task> packing, products;
-  const int64_t wanted = 8 * num_threads();
-  const int64_t task_strips = std::clamp<int64_t>(strips / wanted, 1, kTaskStrips);
-  T* to = buffer.as<T>();
-  for (std::size_t i = 0; i < members.size(); ++i) {
+  int64_t strips = 0;
+  for (std::size_t i = begin; i < end; ++i) strips += members[i].strips.count;
+  for (std::size_t i = begin; i < end; ++i) {
     Member<T>& member = members[i];
     const auto& p = member.product;
-    if (cpu::is_thin(p.m, p.transpose_a, member.transpose_b)) {
+    if (is_thin(member)) {
       products.push_back({i, 0, 0});
       continue;
     }
-    member.packed = to;
-    member.product.packed_b = to;
-    to += cpu::packed_size<T>(p.n, p.k);
+    member.product.packed_b = member.packed = buffer;
+    buffer += cpu::packed_size<T>(p.n, p.k);
     const int64_t units = cpu::pack_units<T>(member.transpose_b, p.n, p.k);
-    const int64_t pieces = member.transpose_b == Transpose::kYes ? 4 : 16;
-    for (int64_t unit = 0; unit < units; unit += pieces) packing.push_back({i, unit, std::min(unit + pieces, units)});
-    const int64_t count = member.strips.count;
-    for (int64_t strip = 0; strip < count; strip += task_strips) {
-      products.push_back({i, strip, std::min(strip + task_strips, count)});
-    }
+    const cpu::Pieces parts(units, 2 * num_threads(), units);
+    for (int64_t part = 0; part < parts.count; ++part) packing.push_back({i, parts.begin(part), parts.begin(part + 1)});
+    const int64_t share = 8 * num_threads() * member.strips.count / strips;
+    const cpu::Pieces pieces(member.strips.count, num_threads() == 1 ? 1 : std::max<int64_t>(share, 1), kTaskStrips);
+    for (int64_t piece = 0; piece < pieces.count; ++piece) products.push_back({i, pieces.begin(piece), pieces.begin(piece + 1)});
   }
   parallel_for(static_cast<int64_t>(packing.size()), [&](int64_t index) {
     const Task& task = packing[static_cast<std::size_t>(index)];
@@ -89,6 +86,32 @@ void multiply_all(std::vector<Member<T>>& members) {
   });
 }
 
+/// All products, in batches of at most `bytes` of packed B.
+template <class T>
+void multiply_all(std::vector<Member<T>>& members, int64_t bytes) {
+  const auto size_of_packed = [&](std::size_t i) {
+    return is_thin(members[i]) ? 0 : cpu::packed_size<T>(members[i].product.n, members[i].product.k);
+  };
+  const int64_t limit = bytes / static_cast<int64_t>(sizeof(T));
+  std::vector<std::size_t> ends;
+  int64_t batch = 0, largest = 0;
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    if (batch > 0 && batch + size_of_packed(i) > limit) {
+      ends.push_back(i);
+      batch = 0;
+    }
+    batch += size_of_packed(i);
+    largest = std::max(largest, batch);
+  }
+  ends.push_back(members.size());
+  Tensor buffer = Tensor::empty({largest}, kDTypeOf<T>);
+  std::size_t begin = 0;
+  for (const std::size_t end : ends) {
+    multiply_batch(members, begin, end, buffer.as<T>());
+    begin = end;
+  }
+}
+
 template <class T>
 void add(std::vector<Member<T>>& members, Transpose ta, Transpose tb, int64_t m, int64_t n, int64_t k, const T* a, int64_t lda,
          const T* b, int64_t ldb, T beta, T* c) {
@@ -106,7 +129,7 @@ void forward(Stream&, const GroupedGemmForward& args) {
       add<T>(members, Transpose::kNo, Transpose::kYes, rows[e + 1] - rows[e], out, in, args.x.as<T>() + rows[e] * in, in,
              args.w.as<T>() + e * out * in, in, T{0}, args.y.as<T>() + rows[e] * out);
     }
-    multiply_all(members);
+    multiply_all(members, kWeightBytes);
   });
 }
 
@@ -119,7 +142,7 @@ void backward_input(Stream&, const GroupedGemmBackwardInput& args) {
       add<T>(members, Transpose::kNo, Transpose::kNo, rows[e + 1] - rows[e], in, out, args.d_y.as<T>() + rows[e] * out, out,
              args.w.as<T>() + e * out * in, in, T{0}, args.d_x.as<T>() + rows[e] * in);
     }
-    multiply_all(members);
+    multiply_all(members, kWeightBytes);
   });
 }
 
@@ -132,7 +155,7 @@ void backward_weight(Stream&, const GroupedGemmBackwardWeight& args) {
       add<T>(members, Transpose::kYes, Transpose::kNo, out, in, rows[e + 1] - rows[e], args.d_y.as<T>() + rows[e] * out, out,
              args.x.as<T>() + rows[e] * in, in, T{1}, args.d_w.as<T>() + e * out * in);
     }
-    multiply_all(members);
+    multiply_all(members, kActivationBytes * num_threads());
   });
 }
 

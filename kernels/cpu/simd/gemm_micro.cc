@@ -20,6 +20,9 @@ constexpr int kRows = 6;
 #endif
 constexpr int kMaxThin = 4;
 
+// Steps of k by which packed B is asked for ahead: it streams from the second- or third-level cache.
+constexpr int kStepsAhead = 16;
+
 template <class T>
 constexpr int kPanel = 2 * kLanesOf<T>;
 
@@ -52,6 +55,10 @@ inline __attribute__((always_inline)) void tile(const GemmStrip<T>& s, const T* 
       for (int j = 0; j < W; ++j) sums[i][j] += left * right[j];
     }
     a += column;
+    if constexpr (W == 2) {
+      __builtin_prefetch(b + kStepsAhead * W * kLanes);
+      __builtin_prefetch(b + kStepsAhead * W * kLanes + kLanes);
+    }
     b += W * kLanes;
   }
   if (columns == W * kLanes) {
