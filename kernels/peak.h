@@ -1,5 +1,6 @@
 // What this machine can do at most, measured: the denominators of every share that Hadal prints.
-// Measured once per (dtype, threads) and process, in some 20-40 ms; other load on the machine lowers the figure.
+// Measured once per (dtype, threads) and process, in some 10-40 ms, by the time that the threads really ran: other load on the
+// machine hardly lowers the figures.
 #pragma once
 
 #include "core/dtype.h"

@@ -15,12 +15,20 @@ template <class T, class Args>
 void row_statistics(const AttentionInputs<T>& in, const Args& args, int64_t b, int64_t kv, int64_t t0, int64_t t1, T* lse,
                     T* delta) {
   const T* const stored = args.lse.template as<T>();
-  const auto& vector = simd::vector_ops<T>();
-  for (int64_t r = 0; r < (t1 - t0) * in.group; ++r) {
-    const int64_t token = b * in.tokens + t0 + r / in.group, head = kv * in.group + r % in.group;
-    const T value = stored[token * in.heads + head];
-    lse[r] = value == kMasked<T> ? -kMasked<T> : value * kLog2E<T>;
-    delta[r] = vector.dot(in.value_width, in.at(args.d_o, token, head), in.at(args.o, token, head));
+  T dots[kStripRows];
+  for (int64_t g = 0; g < in.group; ++g) {
+    const int64_t head = kv * in.group + g;
+    for (int64_t t = t0; t < t1; t += kStripRows) {
+      const int64_t token = b * in.tokens + t, count = std::min(kStripRows, t1 - t);
+      in.tiles.row_dots(count, in.value_width, in.at(args.d_o, token, head), args.d_o.token_stride, in.at(args.o, token, head),
+                        args.o.token_stride, dots);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t row = (t - t0 + i) * in.group + g;
+        const T value = stored[(token + i) * in.heads + head];
+        lse[row] = value == kMasked<T> ? -kMasked<T> : value * kLog2E<T>;
+        delta[row] = dots[i];
+      }
+    }
   }
 }
 
@@ -64,7 +72,7 @@ class KeyGradients {
     T* to = apart ? partial_.template as<T>() + (b * in.key_heads + kv) * in.keys * in.shared_width
                   : in.at(d_k_shared_, b * in.keys, 0);
     in.tiles.pack_rows(in.keys, in.shared_width, d_keys + in.key_width, in.width_padded, kLn2<T>, to,
-                       apart ? in.shared_width : d_k_shared_.token_stride);
+                       apart ? in.shared_width : d_k_shared_.token_stride, in.shared_width);
   }
 
   /// After all tasks: sums over parts, and over key heads for the shared key.
@@ -83,9 +91,9 @@ class KeyGradients {
 
   void write(const AttentionInputs<T>& in, const T* d_keys, const T* d_values, int64_t b, int64_t kv, int64_t begin, int64_t end) {
     in.tiles.pack_rows(end - begin, in.key_width, d_keys, in.width_padded, kLn2<T>, in.at(d_k_, b * in.keys + begin, kv),
-                       d_k_.token_stride);
+                       d_k_.token_stride, in.key_width);
     in.tiles.pack_rows(end - begin, in.value_width, d_values, in.value_padded, T{1}, in.at(d_v_, b * in.keys + begin, kv),
-                       d_v_.token_stride);
+                       d_v_.token_stride, in.value_width);
   }
 
   void reduce_parts(const AttentionInputs<T>& in) {

@@ -107,14 +107,14 @@ struct AttentionInputs {
   void pack_rows(const ConstHeads& x, int64_t b, int64_t kv, int64_t first, int64_t last, T factor, T* to, int64_t ld) const {
     for (int64_t g = 0; g < group; ++g) {
       tiles.pack_rows(last - first, x.width, at(x, b * tokens + first, kv * group + g), x.token_stride, factor, to + g * ld,
-                      group * ld);
+                      group * ld, ld);
     }
   }
   /// The way back: y[(first..last), head] = factor * rows.
   void unpack_rows(const T* rows, int64_t ld, int64_t b, int64_t kv, int64_t first, int64_t last, T factor, const Heads& y) const {
     for (int64_t g = 0; g < group; ++g) {
       tiles.pack_rows(last - first, y.width, rows + g * ld, group * ld, factor, at(y, b * tokens + first, kv * group + g),
-                      y.token_stride);
+                      y.token_stride, y.width);
     }
   }
 
@@ -129,14 +129,16 @@ struct AttentionInputs {
   /// Keys [begin, end) as rows of [end - begin, width_padded].
   void pack_keys(int64_t b, int64_t kv, KeyRange range, T* to) const {
     const int64_t count = range.end - range.begin, first = b * keys + range.begin;
-    tiles.pack_rows(count, key_width, at(k, first, kv), k.token_stride, T{1}, to, width_padded);
+    tiles.pack_rows(count, key_width, at(k, first, kv), k.token_stride, T{1}, to, width_padded,
+                    shared_width > 0 ? key_width : width_padded);
     if (shared_width > 0) {
-      tiles.pack_rows(count, shared_width, at(k_shared, first, 0), k_shared.token_stride, T{1}, to + key_width, width_padded);
+      tiles.pack_rows(count, shared_width, at(k_shared, first, 0), k_shared.token_stride, T{1}, to + key_width, width_padded,
+                      width_padded - key_width);
     }
   }
   void pack_values(int64_t b, int64_t kv, KeyRange range, T* to) const {
     tiles.pack_rows(range.end - range.begin, value_width, at(v, b * keys + range.begin, kv), v.token_stride, T{1}, to,
-                    value_padded);
+                    value_padded, value_padded);
   }
   void pack_values_transposed(int64_t b, int64_t kv, KeyRange range, T* to, int64_t ld) const {
     tiles.pack_columns(range.end - range.begin, value_width, at(v, b * keys + range.begin, kv), v.token_stride, to, ld);
@@ -158,7 +160,7 @@ inline constexpr T kLog2E = std::numbers::log2e_v<T>;
 template <class T>
 inline constexpr T kLn2 = std::numbers::ln2_v<T>;
 
-inline constexpr int64_t kStripRows = 8;    ///< rows that go through the softmax together
+using simd::kStripRows;
 inline constexpr int64_t kBlockRows = 64;   ///< rows of a query block; a token's heads stay together
 inline constexpr int64_t kKeyTile = 128;    ///< keys of a tile
 

@@ -27,14 +27,14 @@ void forward_task(const FlashAttentionForward& args, const AttentionInputs<T>& i
 
   const auto padded = Scratch<T>::padded;
   Scratch<T> scratch(padded(in.width * ld_keys) + padded(ld_keys * in.value_padded) + padded(block_rows * in.width_padded) +
-                     padded(block_rows * in.value_padded) + padded(kStripRows * kKeyTile) + 2 * padded(block_rows));
-  T* const keys_t = scratch.take_zeros(in.width * ld_keys);
-  T* const values = scratch.take_zeros(ld_keys * in.value_padded);
-  T* const queries = scratch.take_zeros(block_rows * in.width_padded);
+                     padded(block_rows * in.value_padded) + padded(kStripRows * kKeyTile) + 2 * padded(block_rows + kStripRows));
+  T* const keys_t = scratch.take(in.width * ld_keys);
+  T* const values = scratch.take(ld_keys * in.value_padded);
+  T* const queries = scratch.take(block_rows * in.width_padded);
   T* const output = scratch.take(block_rows * in.value_padded);
   T* const scores = scratch.take(kStripRows * kKeyTile);
-  T* const row_max = scratch.take(block_rows);
-  T* const row_sum = scratch.take(block_rows);
+  T* const row_max = scratch.take(block_rows + kStripRows);
+  T* const row_sum = scratch.take(block_rows + kStripRows);
   if (num_keys > 0) {
     in.pack_keys_transposed(b, kv, keys, keys_t, ld_keys);
     in.pack_values(b, kv, keys, values);

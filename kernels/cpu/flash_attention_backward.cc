@@ -26,12 +26,12 @@ void backward_task(const FlashAttentionBackward& args, const AttentionInputs<T>&
   Scratch<T> scratch(padded((in.width + in.value_width) * ld_keys) + padded(ld_keys * wp) + 2 * padded(block_rows * wp) +
                      padded(block_rows * vp) + 2 * padded(block_rows * kKeyTile) + 2 * padded(block_rows) +
                      KeyGradients<T>::scratch_elements(in));
-  T* const keys_t = scratch.take_zeros((in.width + in.value_width) * ld_keys);
+  T* const keys_t = scratch.take((in.width + in.value_width) * ld_keys);
   T* const values_t = keys_t + in.width * ld_keys;
-  T* const keys = scratch.take_zeros(ld_keys * wp);
-  T* const queries = scratch.take_zeros(block_rows * wp);
+  T* const keys = scratch.take(ld_keys * wp);
+  T* const queries = scratch.take(block_rows * wp);
   T* const d_queries = scratch.take(block_rows * wp);
-  T* const d_output = scratch.take_zeros(block_rows * vp);
+  T* const d_output = scratch.take(block_rows * vp);
   T* const p = scratch.take(block_rows * kKeyTile);
   T* const ds = scratch.take(block_rows * kKeyTile);
   T* const lse = scratch.take(block_rows);

@@ -1,6 +1,7 @@
 #include "checkpoint/checkpoint_writer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -34,22 +35,30 @@ CheckpointWriter::~CheckpointWriter() {
   std::filesystem::remove_all(temporary_, ignored);
 }
 
-void CheckpointWriter::add(const std::string& name, ConstView tensor) {
+void CheckpointWriter::add(const std::string& name, ConstView tensor) { add_whole(name, tensor, nullptr); }
+
+void CheckpointWriter::add(const std::string& name, Tensor&& tensor) {
+  const auto owner = std::make_shared<const Tensor>(std::move(tensor));
+  add_whole(name, owner->view(), owner);
+}
+
+void CheckpointWriter::add_whole(const std::string& name, ConstView tensor, const std::shared_ptr<const Tensor>& owner) {
   HADAL_CHECK(is_stored_name(name), "checkpoint tensor name \"{}\"", name);
   HADAL_CHECK(names_.insert(name).second, "{} is added twice", name);
   manifest_.tensors.push_back({name, tensor.dtype, tensor.shape, hash128(bytes_of(tensor)), {}});
   const std::size_t index = manifest_.tensors.size() - 1;
   if (tensor.empty()) return;
-  if (tensor.shape.rank() == 0 || tensor.bytes() <= shard_bytes_) return add_piece(index, 0, tensor.shape.rank() == 0 ? 1 : tensor.shape[0], tensor);
+  if (tensor.shape.rank() == 0 || tensor.bytes() <= shard_bytes_) return add_piece(index, 0, tensor.shape.rank() == 0 ? 1 : tensor.shape[0], tensor, owner);
   const std::uint64_t row_bytes = tensor.bytes() / static_cast<std::uint64_t>(tensor.shape[0]);
   const std::int64_t rows = std::max<std::int64_t>(1, static_cast<std::int64_t>(shard_bytes_ / row_bytes));
   for (std::int64_t begin = 0; begin < tensor.shape[0]; begin += rows) {
     const std::int64_t end = std::min(tensor.shape[0], begin + rows);
-    add_piece(index, begin, end, tensor.rows(begin, end));
+    add_piece(index, begin, end, tensor.rows(begin, end), owner);
   }
 }
 
-void CheckpointWriter::add_piece(std::size_t tensor, std::int64_t begin, std::int64_t end, ConstView data) {
+void CheckpointWriter::add_piece(std::size_t tensor, std::int64_t begin, std::int64_t end, ConstView data,
+                                 const std::shared_ptr<const Tensor>& owner) {
   if (pending_bytes_ + data.bytes() > shard_bytes_) flush();
   Piece piece;
   for (int dim = 0; dim < data.shape.rank(); ++dim) {
@@ -58,7 +67,7 @@ void CheckpointWriter::add_piece(std::size_t tensor, std::int64_t begin, std::in
   }
   const StoredTensor& whole = manifest_.tensors[tensor];
   const bool cut = data.numel() != whole.shape.numel();
-  pending_.push_back({tensor, std::move(piece), {cut ? fmt::format("{}@{}-{}", whole.name, begin, end) : whole.name, data}});
+  pending_.push_back({tensor, std::move(piece), {cut ? fmt::format("{}@{}-{}", whole.name, begin, end) : whole.name, data}, owner});
   pending_bytes_ += data.bytes();
 }
 

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <set>
 #include <span>
 #include <string>
@@ -38,6 +39,8 @@ class CheckpointWriter {
   /// A whole logical tensor. Its memory must stay alive and unchanged until commit() returns. Tensors larger than a shard are
   /// cut into pieces along dim 0.
   void add(const std::string& name, ConstView tensor);
+  /// The same for a tensor that is given away: its memory goes with the shard it lies in.
+  void add(const std::string& name, Tensor&& tensor);
   State& state() { return manifest_.state; }
   /// Returns the step directory. IoError leaves older checkpoints untouched and nothing half-written behind.
   std::filesystem::path commit();
@@ -47,9 +50,11 @@ class CheckpointWriter {
     std::size_t tensor;  ///< index into manifest_.tensors
     Piece piece;
     ShardPiece data;
+    std::shared_ptr<const Tensor> owner;  ///< set when the writer owns the memory
   };
 
-  void add_piece(std::size_t tensor, std::int64_t begin, std::int64_t end, ConstView data);
+  void add_whole(const std::string& name, ConstView tensor, const std::shared_ptr<const Tensor>& owner);
+  void add_piece(std::size_t tensor, std::int64_t begin, std::int64_t end, ConstView data, const std::shared_ptr<const Tensor>& owner);
   void flush();
   void write_durably(const std::string& name, std::span<const std::byte> bytes) const;
   void read_back() const;

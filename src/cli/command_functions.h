@@ -8,8 +8,13 @@ namespace hadal::cli {
 
 using CommandFunction = int (*)(const std::vector<std::string>& arguments);
 
+int checkpoint_command(const std::vector<std::string>& arguments);
 int config_command(const std::vector<std::string>& arguments);
+int data_command(const std::vector<std::string>& arguments);
 int doctor_command(const std::vector<std::string>& arguments);
+int report_command(const std::vector<std::string>& arguments);
+int export_command(const std::vector<std::string>& arguments);
+int import_command(const std::vector<std::string>& arguments);
 int tokenizer_command(const std::vector<std::string>& arguments);
 
 }  // namespace hadal::cli

@@ -22,6 +22,30 @@ constexpr Command kCommands[] = {
      "  echo 'In the beginning' | hadal tokenizer encode --tokenizer tokenizer\n"
      "  hadal tokenizer encode --tokenizer tokenizer --input a.txt | hadal tokenizer decode --tokenizer tokenizer",
      tokenizer_command},
+    {"data", "text to token files; what is in one",
+     "  hadal data build --input corpus.txt --documents 16KiB --tokenizer tokenizer --out corpus.h5\n"
+     "  hadal data build --input web/*.jsonl.zst --text-key content --tokenizer tokenizer --out web.h5\n"
+     "  hadal data build --input books --tokenizer tokenizer --megatron books_text_document\n"
+     "  hadal data inspect corpus.h5 --show 2",
+     data_command},
+    {"report", "one HTML page with the curves of runs; a summary and a plot of the loss in the terminal",
+     "  hadal report runs/quickstart\n"
+     "  hadal report runs/a runs/b runs/c --out compare.html",
+     report_command},
+    {"checkpoint", "what a checkpoint holds; is it intact; how do two differ",
+     "  hadal checkpoint inspect runs/a\n"
+     "  hadal checkpoint verify runs/a/checkpoints/step-100\n"
+     "  hadal checkpoint diff runs/a runs/b --json -",
+     checkpoint_command},
+    {"export", "a checkpoint as a Hugging Face model directory",
+     "  hadal export runs/a --out exported\n"
+     "  hadal export runs/a --dtype f32 --no-mtp --out exported_f32\n"
+     "  hadal export runs/sparse --drop-nsa --out dense",
+     export_command},
+    {"import", "a Hugging Face model directory (deepseek_v3, deepseek_v2, hadal_nsa) as a checkpoint",
+     "  hadal import DeepSeek-V2-Lite --out imported\n"
+     "  hadal train configs/run/quickstart.yaml run.init_from=imported",
+     import_command},
 };
 
 }  // namespace

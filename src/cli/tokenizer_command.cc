@@ -90,10 +90,10 @@ void run_train(const TrainFlags& flags, const OutputFlags& output) {
   log_info("{}: {} tokens, {} merges from {:.1f} MB in {:.2f} s ({:.1f} MB/s)", flags.out, trained.vocab_size(),
            statistics.merges, static_cast<double>(statistics.bytes) * 1e-6, statistics.seconds,
            static_cast<double>(statistics.bytes) * 1e-6 / statistics.seconds);
-  const nlohmann::ordered_json figures = {{"pieces", statistics.pieces},         {"unique_pieces", statistics.unique_pieces},
-                                          {"merges", statistics.merges},         {"vocab_size", trained.vocab_size()},
-                                          {"bytes", statistics.bytes},           {"replaced", statistics.replaced},
-                                          {"seconds", statistics.seconds},       {"hash", trained.hash()}};
+  const nlohmann::ordered_json figures = {{"pieces", statistics.pieces},   {"unique_pieces", statistics.unique_pieces},
+                                          {"merges", statistics.merges},   {"vocab_size", trained.vocab_size()},
+                                          {"bytes", statistics.bytes},     {"replaced", statistics.replaced},
+                                          {"seconds", statistics.seconds}, {"hash", trained.hash()}};
   write_figures(output, figures.dump(2));
 }
 

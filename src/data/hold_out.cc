@@ -32,7 +32,7 @@ class SubsetSource : public TokenSource {
   bool has_loss_mask() const override { return base_->has_loss_mask(); }
   Hash128 fingerprint() const override { return fingerprint_; }
   std::string_view format() const override { return base_->format(); }
-  std::size_t token_bytes() const override { return base_->token_bytes(); }
+  std::string_view dtype_name() const override { return base_->dtype_name(); }
   std::uint64_t vocab_size() const override { return base_->vocab_size(); }
   std::int64_t eos_token_id() const override { return base_->eos_token_id(); }
   std::string tokenizer_hash() const override { return base_->tokenizer_hash(); }

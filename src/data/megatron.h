@@ -28,9 +28,7 @@ class MegatronSource : public TokenSource {
   /// Of the index, the size of the tokens and their first and last MiB.
   Hash128 fingerprint() const override { return fingerprint_; }
   std::string_view format() const override { return "megatron"; }
-  std::size_t token_bytes() const override { return token_bytes_; }
-  /// "u16", as `hadal data inspect` prints it.
-  std::string_view dtype_name() const;
+  std::string_view dtype_name() const override;
 
   /// Whether `path`, with or without a suffix, names such a pair.
   static bool exists(const std::filesystem::path& path);

@@ -28,7 +28,7 @@ class TokenFile : public TokenSource {
   bool has_loss_mask() const override { return mask_.count > 0; }
   Hash128 fingerprint() const override { return head_hash_; }
   std::string_view format() const override { return kTokenFormat; }
-  std::size_t token_bytes() const override { return info_.token_bytes; }
+  std::string_view dtype_name() const override { return info_.token_bytes == 2 ? "u16" : "u32"; }
   std::uint64_t vocab_size() const override { return info_.vocab_size; }
   std::int64_t eos_token_id() const override { return info_.eos_token_id; }
   std::string tokenizer_hash() const override { return info_.tokenizer_hash; }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "core/hash.h"
 
@@ -32,8 +33,8 @@ class TokenSource {
 
   /// Name of the format, as `hadal data inspect` prints it.
   virtual std::string_view format() const = 0;
-  /// Bytes of one stored token.
-  virtual std::size_t token_bytes() const = 0;
+  /// Type of a stored token: "u16", "u32", "i32" ...
+  virtual std::string_view dtype_name() const = 0;
   /// Ids are below this; 0 when the format does not say.
   virtual std::uint64_t vocab_size() const { return 0; }
   /// -1 when the format does not say or there is none.

@@ -74,18 +74,17 @@ void SafetensorsReader::read_into(const SafetensorsInfo& info, View into) const 
   file_.read_at(info.begin, {static_cast<std::byte*>(into.data), into.bytes()});
 }
 
-void SafetensorsReader::read_as_float(const SafetensorsInfo& info, View into) const {
-  if (!(info.shape == into.shape)) {
-    throw UserError("{}: tensor {} is {}, {} is wanted", path().string(), info.name, info.shape.str(), into.shape.str());
-  }
+void SafetensorsReader::read_as_float(const SafetensorsInfo& info, View into, std::int64_t first) const {
+  HADAL_CHECK(first >= 0 && first <= info.shape.numel() && into.numel() <= info.shape.numel() - first, "{}: elements {} to {} of {}",
+              info.name, first, first + into.numel(), info.shape.numel());
   const std::size_t element = size_of(info.type);
-  const auto count = static_cast<std::size_t>(info.shape.numel());
+  const auto count = static_cast<std::size_t>(into.numel());
   const std::size_t step = kConvertBytes / element;
   std::vector<std::byte> bytes(std::min(count, step) * element);
   bool known = convert_to_float(info.type, {}, {into.data, into.dtype, Shape{0}, into.device});
   for (std::size_t begin = 0; begin < count && known; begin += step) {
     const std::size_t size = std::min(step, count - begin);
-    file_.read_at(info.begin + begin * element, std::span(bytes).first(size * element));
+    file_.read_at(info.begin + (static_cast<std::size_t>(first) + begin) * element, std::span(bytes).first(size * element));
     const View part{static_cast<std::byte*>(into.data) + begin * size_of(into.dtype), into.dtype,
                     Shape{static_cast<std::int64_t>(size)}, into.device};
     known = convert_to_float(info.type, std::span(bytes).first(size * element), part);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -41,8 +42,9 @@ class SafetensorsReader {
   Tensor read(std::string_view name) const;
   /// Into memory of the stored type and shape; anything else is a UserError.
   void read_into(const SafetensorsInfo& info, View into) const;
-  /// Explicit conversion of a float type to f32 or f64 (exact but for F64 to f32, which rounds); the shape must be the stored one.
-  void read_as_float(const SafetensorsInfo& info, View into) const;
+  /// Explicit conversion of a float type to f32 or f64 (exact but for F64 to f32, which rounds), of the elements from `first` on
+  /// (row-major) that `into` has room for.
+  void read_as_float(const SafetensorsInfo& info, View into, std::int64_t first = 0) const;
   /// The stored bytes; `bytes` must have the tensor's size.
   void read_bytes(const SafetensorsInfo& info, std::span<std::byte> bytes) const { file_.read_at(info.begin, bytes); }
 

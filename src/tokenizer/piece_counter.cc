@@ -53,9 +53,8 @@ std::vector<PieceCounter::Entry> PieceCounter::sorted_entries() const {
   for (const Entry& entry : slots_) {
     if (entry.count != 0) entries.push_back(entry);
   }
-  std::sort(entries.begin(), entries.end(), [this](const Entry& a, const Entry& b) {
-    return a.hash != b.hash ? a.hash < b.hash : piece(a) < piece(b);
-  });
+  std::sort(entries.begin(), entries.end(),
+            [this](const Entry& a, const Entry& b) { return a.hash != b.hash ? a.hash < b.hash : piece(a) < piece(b); });
   return entries;
 }
 

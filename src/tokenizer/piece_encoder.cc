@@ -24,9 +24,7 @@ struct Candidate {
   std::uint32_t left;
   std::uint32_t right;
   std::uint32_t id;
-  bool operator>(const Candidate& other) const {
-    return rank != other.rank ? rank > other.rank : position > other.position;
-  }
+  bool operator>(const Candidate& other) const { return rank != other.rank ? rank > other.rank : position > other.position; }
 };
 
 }  // namespace

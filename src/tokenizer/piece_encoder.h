@@ -14,8 +14,7 @@ namespace hadal::tokenizer {
 
 class PieceEncoder {
  public:
-  PieceEncoder(std::array<std::uint32_t, 256> byte_ids, MergeTable merges)
-      : byte_ids_(byte_ids), merges_(std::move(merges)) {}
+  PieceEncoder(std::array<std::uint32_t, 256> byte_ids, MergeTable merges) : byte_ids_(byte_ids), merges_(std::move(merges)) {}
 
   /// Appends the ids of `piece`. Thread-safe. O(n^2) up to a few dozen bytes, O(n log n) above.
   void encode(std::string_view piece, std::vector<std::int32_t>& ids) const;

@@ -1,5 +1,10 @@
 #include "tokenizer/read_components.h"
 
+#include <fmt/core.h>
+
+#include <utility>
+#include <vector>
+
 namespace hadal::tokenizer {
 namespace {
 

@@ -1,9 +1,7 @@
 // The components of tokenizer.json around the model: which of them are known, and what they mean (spec/interop.md 4.1).
-// Included by the reader's .cc alone: it brings in the JSON library.
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "tokenizer/json_reader.h"
 #include "tokenizer/pre_tokenizer.h"

@@ -34,7 +34,8 @@ class Tokenizer {
   /// The same, appended to `ids`. Returns the number of U+FFFD that replaced invalid bytes.
   std::size_t encode_append(std::string_view text, std::vector<std::int32_t>& ids) const;
   /// encode() of each text, on all threads (core/parallel_for.h); long texts are cut where no piece crosses.
-  std::vector<std::vector<std::int32_t>> encode_all(std::span<const std::string_view> texts, std::size_t* replaced = nullptr) const;
+  std::vector<std::vector<std::int32_t>> encode_all(std::span<const std::string_view> texts,
+                                                    std::size_t* replaced = nullptr) const;
   /// The exact bytes of the ids (not always valid UTF-8); UserError on an id outside the vocabulary.
   /// `skip_special` leaves out added tokens marked special.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = false) const;

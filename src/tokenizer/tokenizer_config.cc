@@ -14,8 +14,7 @@ std::string read_role(const JsonReader& reader) {
 }  // namespace
 
 TokenizerRoles parse_tokenizer_config(std::string_view json, const std::string& name) {
-  const nlohmann::json root = JsonReader::parse(json, name);
-  const JsonReader reader(root, name, "");
+  const JsonReader reader = JsonReader::parse(json, name);
   reader.object();
   return {read_role(reader.member("bos_token")), read_role(reader.member("eos_token")), read_role(reader.member("pad_token"))};
 }

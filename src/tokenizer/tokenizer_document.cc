@@ -1,7 +1,11 @@
 #include "tokenizer/tokenizer_document.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
+#include <optional>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "core/error.h"
 #include "tokenizer/byte_map.h"
@@ -13,15 +17,17 @@ namespace {
 
 using IdMap = std::unordered_map<std::string_view, std::int32_t>;
 
+constexpr auto by_id = [](const auto& a, const auto& b) { return a.id < b.id; };
+
 void read_vocabulary(const JsonReader& reader, TokenizerDocument& document) {
   document.vocabulary.reserve(reader.object().size());
-  for (const auto& item : reader.value().items()) {
-    const std::int32_t id = reader.member(item.key()).integer(kMaxTokenId);
-    document.vocabulary.push_back({item.key(), id});
-  }
+  reader.for_each_member([&](const std::string& content, const JsonReader& id) {
+    document.vocabulary.push_back({content, id.integer(kMaxTokenId)});
+  });
   auto& entries = document.vocabulary;
-  std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
-  const auto twice = std::adjacent_find(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.id == b.id; });
+  std::sort(entries.begin(), entries.end(), by_id);
+  const auto twice =
+      std::adjacent_find(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.id == b.id; });
   if (twice != entries.end()) {
     reader.refuse(fmt::format("id {} belongs to both '{}' and '{}'", twice->id, twice->content, (twice + 1)->content));
   }
@@ -55,7 +61,8 @@ void read_merges(const JsonReader& reader, const IdMap& ids, TokenizerDocument& 
       right = entry.element(1).string();
     }
     joined.assign(left).append(right);
-    document.merges.push_back({id_or_refuse(ids, left, entry), id_or_refuse(ids, right, entry), id_or_refuse(ids, joined, entry)});
+    document.merges.push_back(
+        {id_or_refuse(ids, left, entry), id_or_refuse(ids, right, entry), id_or_refuse(ids, joined, entry)});
   }
 }
 
@@ -73,7 +80,7 @@ void read_model(const JsonReader& reader, TokenizerDocument& document, IdMap& id
     if (!member.is_null() && member.boolean()) member.refuse("is not implemented");
   }
   const JsonReader dropout = reader.member("dropout");
-  if (!dropout.is_null() && dropout.value() != 0.0) dropout.refuse("is not implemented");
+  if (!dropout.is_null() && dropout.number() != 0.0) dropout.refuse("is not implemented");
   // unk_token and fuse_unk act on characters outside the vocabulary: there are none when all bytes are in it.
 
   const JsonReader vocab = reader.member("vocab");
@@ -81,7 +88,7 @@ void read_model(const JsonReader& reader, TokenizerDocument& document, IdMap& id
   for (const VocabularyEntry& entry : document.vocabulary) ids.emplace(entry.content, entry.id);
   for (int byte = 0; byte < 256; ++byte) {
     const std::string symbol = map_bytes(std::string(1, static_cast<char>(byte)));
-    if (!ids.contains(symbol)) vocab.refuse(fmt::format("no entry '{}' for byte 0x{:02x}: text with it could not be encoded", symbol, byte));
+    if (!ids.contains(symbol)) vocab.refuse(fmt::format("no entry '{}' for byte 0x{:02x}", symbol, byte));
   }
   read_merges(reader.member("merges"), ids, document);
 }
@@ -111,14 +118,28 @@ void read_added_tokens(const JsonReader& reader, const IdMap& ids, TokenizerDocu
       entry.refuse(fmt::format("'{}' states id {}, but its place gives it id {}", token.content, token.id, expected));
     }
     if (!seen.emplace(token.id, i).second) entry.refuse(fmt::format("id {} is given twice", token.id));
-    if (found == ids.end() && std::binary_search(document.vocabulary.begin(), document.vocabulary.end(), VocabularyEntry{{}, token.id},
-                                                 [](const auto& a, const auto& b) { return a.id < b.id; })) {
+    const auto& entries = document.vocabulary;
+    const VocabularyEntry appended{{}, token.id};
+    if (found == ids.end() && std::binary_search(entries.begin(), entries.end(), appended, by_id)) {
       entry.refuse(fmt::format("id {} belongs to an entry of the vocabulary", token.id));
     }
     document.added_tokens.push_back(std::move(token));
   }
   auto& tokens = document.added_tokens;
-  std::sort(tokens.begin(), tokens.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  std::sort(tokens.begin(), tokens.end(), by_id);
+}
+
+// An added token's text is its own bytes; what merges make of byte symbols is the bytes these stand for. One id cannot be both.
+void check_one_meaning(const JsonReader& reader, const TokenizerDocument& document) {
+  std::unordered_set<std::int32_t> made;
+  for (const MergeEntry& merge : document.merges) made.insert(merge.merged);
+  for (const AddedToken& token : document.added_tokens) {
+    const std::optional<std::string> bytes = unmap_bytes(token.content);
+    const bool symbol = bytes && (bytes->size() == 1 || made.contains(token.id));
+    if (symbol && *bytes != token.content) {
+      reader.refuse(fmt::format("added token '{}' is also what merges make of other bytes", token.content));
+    }
+  }
 }
 
 }  // namespace
@@ -127,10 +148,9 @@ TokenizerDocument parse_tokenizer_json(std::string_view json, const std::string&
   if (json.size() > kMaxTokenizerBytes) {
     throw UserError("{}: {} bytes: no tokenizer is larger than {}", name, json.size(), kMaxTokenizerBytes);
   }
-  const nlohmann::json root = JsonReader::parse(json, name);
-  const JsonReader reader(root, name, "");
-  reader.object().only({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
-                        "decoder", "model"});
+  const JsonReader reader = JsonReader::parse(json, name);
+  reader.object().only(
+      {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"});
   const JsonReader version = reader.member("version");
   if (!version.is_null() && version.string() != "1.0") version.refuse("version " + version.string() + " is not 1.0");
   for (const char* key : {"truncation", "padding"}) {
@@ -144,6 +164,7 @@ TokenizerDocument parse_tokenizer_json(std::string_view json, const std::string&
   IdMap ids;
   read_model(reader.member("model"), document, ids);
   read_added_tokens(reader.member("added_tokens"), ids, document);
+  check_one_meaning(reader.member("added_tokens"), document);
   for (const AddedToken& token : document.added_tokens) ids.emplace(token.content, token.id);
   if (!first.empty()) document.template_bos = id_or_refuse(ids, first, reader.member("post_processor"));
   return document;

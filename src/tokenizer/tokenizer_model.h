@@ -27,8 +27,8 @@ struct TokenizerModel {
   std::int32_t bos_id = -1;
   std::int32_t eos_id = -1;
   std::int32_t pad_id = -1;
-  std::vector<std::string> bytes;    ///< by id
-  std::vector<bool> special;         ///< by id
+  std::vector<std::string> bytes;                          ///< by id
+  std::vector<bool> special;                               ///< by id
   std::unordered_map<std::string_view, std::int32_t> ids;  ///< contents, views into `document`
 
  private:

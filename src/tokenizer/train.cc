@@ -93,8 +93,8 @@ TokenizerDocument document_of(const TrainOptions& options, const LearnedMerges& 
     document.vocabulary.push_back({learned.tokens[id], static_cast<std::int32_t>(id)});
   }
   for (const LearnedMerge& merge : learned.merges) {
-    document.merges.push_back({static_cast<std::int32_t>(merge.left), static_cast<std::int32_t>(merge.right),
-                               static_cast<std::int32_t>(merge.merged)});
+    document.merges.push_back(
+        {static_cast<std::int32_t>(merge.left), static_cast<std::int32_t>(merge.right), static_cast<std::int32_t>(merge.merged)});
   }
   for (std::size_t id = 0; id < options.special_tokens.size(); ++id) {
     const std::string& content = options.special_tokens[id];
@@ -148,8 +148,8 @@ Tokenizer train(const TrainOptions& options, const TextSource& source, TrainStat
 
   const TokenizerDocument document = document_of(options, learned);
   const Tokenizer tokenizer = Tokenizer::from_json(
-      write_tokenizer_json(document),
-      write_tokenizer_config(document, {options.bos_token, options.eos_token, options.pad_token}), "trained tokenizer");
+      write_tokenizer_json(document), write_tokenizer_config(document, {options.bos_token, options.eos_token, options.pad_token}),
+      "trained tokenizer");
   figures.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (statistics != nullptr) *statistics = figures;
   return tokenizer;

@@ -43,11 +43,11 @@ struct TrainOptions {
 using TextSource = std::function<std::optional<std::string>()>;
 
 struct TrainStatistics {
-  std::uint64_t bytes = 0;          ///< text read
-  std::uint64_t pieces = 0;         ///< pre-token pieces, repeated ones counted
+  std::uint64_t bytes = 0;   ///< text read
+  std::uint64_t pieces = 0;  ///< pre-token pieces, repeated ones counted
   std::uint64_t unique_pieces = 0;
   std::uint64_t merges = 0;
-  std::uint64_t replaced = 0;       ///< U+FFFD written for invalid UTF-8
+  std::uint64_t replaced = 0;  ///< U+FFFD written for invalid UTF-8
   double seconds = 0;
 };
 

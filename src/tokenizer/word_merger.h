@@ -15,9 +15,9 @@ namespace hadal::tokenizer {
 /// on the right side.
 struct NeighbourChange {
   std::uint32_t neighbour = 0;
-  std::int64_t old_pair = 0;            ///< change of the count of (x, a) or (b, x)
-  std::int64_t new_pair = 0;            ///< change of the count of (x, n) or (n, x)
-  std::vector<std::uint32_t> words;     ///< where the new pair came up, ascending, each once
+  std::int64_t old_pair = 0;         ///< change of the count of (x, a) or (b, x)
+  std::int64_t new_pair = 0;         ///< change of the count of (x, n) or (n, x)
+  std::vector<std::uint32_t> words;  ///< where the new pair came up, ascending, each once
 };
 
 struct MergeChanges {

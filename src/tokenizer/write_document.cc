@@ -72,9 +72,10 @@ std::string write_tokenizer_json(const TokenizerDocument& document) {
                    quoted(token.content), kFlags, token.normalized, token.special);
     separator = ",\n";
   }
-  fmt::format_to(put, "],\n  \"normalizer\":null,\n  \"pre_tokenizer\":{},\n  \"post_processor\":{},\n",
-                 pre_tokenizer_json(document.pre_tokenizer),
-                 post_processor_json(document, document.template_bos < 0 ? std::string_view() : content_of(document.template_bos)));
+  fmt::format_to(
+      put, "],\n  \"normalizer\":null,\n  \"pre_tokenizer\":{},\n  \"post_processor\":{},\n",
+      pre_tokenizer_json(document.pre_tokenizer),
+      post_processor_json(document, document.template_bos < 0 ? std::string_view() : content_of(document.template_bos)));
   out +=
       "  \"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},\n"
       "  \"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":null,"

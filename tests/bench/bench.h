@@ -2,8 +2,8 @@
 #pragma once
 
 #include <benchmark/benchmark.h>
+#include <time.h>
 
-#include <chrono>
 #include <cstdint>
 
 #include "core/parallel_for.h"
@@ -42,15 +42,22 @@ inline void report_bytes(benchmark::State& state, double bytes, double seconds) 
   state.counters["of_copy"] = bytes / seconds / kernels::copy_bandwidth(num_threads());
 }
 
+/// Seconds for differences: of one thread alone the time that it ran, since others may share the machine; of several the clock.
+inline double seconds_now() {
+  timespec now{};
+  clock_gettime(num_threads() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 /// Times body() as the best of the state's iterations (others may share the machine); returns those seconds.
 template <class Body>
 double best_of(benchmark::State& state, const Body& body) {
   double best = 1e30;
   for (auto unused : state) {
     (void)unused;
-    const auto start = std::chrono::steady_clock::now();
+    const double start = seconds_now();
     body();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = seconds_now() - start;
     state.SetIterationTime(seconds);
     best = seconds < best ? seconds : best;
   }

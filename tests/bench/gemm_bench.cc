@@ -15,8 +15,6 @@
 namespace hadal::bench {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 struct Form {
   const char* name;
   bool ta, tb;
@@ -30,9 +28,9 @@ double best_seconds(double flops, const Body& body) {
   body();
   double best = 1e30;
   for (int i = 0; i < calls; ++i) {
-    const auto start = Clock::now();
+    const double start = seconds_now();
     body();
-    best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
+    best = std::min(best, seconds_now() - start);
   }
   return best;
 }

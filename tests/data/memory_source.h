@@ -31,7 +31,7 @@ class MemorySource : public data::TokenSource {
   }
   Hash128 fingerprint() const override { return hash128(std::as_bytes(std::span(tokens_))); }
   std::string_view format() const override { return "memory"; }
-  std::size_t token_bytes() const override { return 4; }
+  std::string_view dtype_name() const override { return "i32"; }
   std::int64_t eos_token_id() const override { return eos_; }
   std::string tokenizer_hash() const override { return tokenizer; }
 

@@ -71,7 +71,7 @@ TEST(TokenFile, ReadsWhatWasWritten) {
     EXPECT_EQ(file.doc_ends()[0], 2500u);
     EXPECT_EQ(file.vocab_size(), vocab);
     EXPECT_EQ(file.eos_token_id(), 0);
-    EXPECT_EQ(file.token_bytes(), vocab > 65536 ? 4u : 2u);
+    EXPECT_EQ(file.dtype_name(), vocab > 65536 ? "u32" : "u16");
     EXPECT_EQ(file.tokenizer_hash(), "00112233445566778899aabbccddeeff");
     EXPECT_EQ(file.info().source, R"({"inputs":["a.txt"]})");
     EXPECT_EQ(read_all(file), tokens);

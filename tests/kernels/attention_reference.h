@@ -71,10 +71,10 @@ class GuardedHeads {
   std::vector<T> data_;
 };
 
-/// max |a - b| / max |b| (design.md 4); a non-finite element gives infinity.
+/// max |a - b| / max |b| (design.md 4); absolute where b is zero but for rounding; a non-finite element gives infinity.
 template <class A, class B>
 double relative_error(const GuardedHeads<A>& a, const GuardedHeads<B>& b) {
-  double difference = 0, largest = 1e-30;
+  double difference = 0, largest = 0;
   for (int64_t t = 0; t < b.tokens(); ++t) {
     for (int64_t h = 0; h < b.heads(); ++h) {
       for (int64_t i = 0; i < b.width(); ++i) {
@@ -85,7 +85,7 @@ double relative_error(const GuardedHeads<A>& a, const GuardedHeads<B>& b) {
       }
     }
   }
-  return difference / largest;
+  return largest < 1e-14 ? difference : difference / largest;
 }
 
 /// Everything that goes into and comes out of attention, forward and backward.

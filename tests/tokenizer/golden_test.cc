@@ -1,10 +1,9 @@
 // Merges and ids equal those of HF tokenizers, committed as constants.
-#include "tests/tokenizer/golden_data.h"
-
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
+#include "tests/tokenizer/golden_data.h"
 #include "tokenizer/train.h"
 
 namespace hadal::tokenizer {

@@ -19,7 +19,8 @@ using Json = nlohmann::ordered_json;
 std::string refusal_of(std::string_view json, std::string_view config = "") {
   try {
     Tokenizer::from_json(json, config, "some/tokenizer.json");
-  } catch (const UserError& error) {
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kBadInput) << error.what();
     return error.what();
   }
   return "";
@@ -59,7 +60,8 @@ TEST(HostileTokenizer, FlippedBytesNeverCrash) {
     try {
       const Tokenizer tokenizer = Tokenizer::from_json(flipped, "", "flipped");
       EXPECT_FALSE(tokenizer.encode("the tide").empty());
-    } catch (const UserError&) {
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kBadInput) << error.what();
     }
   }
 }
@@ -94,6 +96,7 @@ TEST(HostileTokenizer, ComponentsThatAreNotImplementedAreNamed) {
 }
 
 TEST(HostileTokenizer, WrongTypesAndMissingParts) {
+  EXPECT_NE(refusal_of("{\"a\":1,\"a\":2}").find("twice"), std::string::npos);
   EXPECT_NE(refusal_of("[]").find("expected an object, found array"), std::string::npos);
   expect_refused("expected an object, found null", [](Json& j) { j.erase("model"); });
   expect_refused("model.vocab: expected an object", [](Json& j) { j["model"]["vocab"] = 7; });
@@ -128,6 +131,12 @@ TEST(HostileTokenizer, InconsistentParts) {
     Json token = j["added_tokens"][0];
     token["id"] = 77;
     token["content"] = "<|new|>";
+    j["added_tokens"].push_back(token);
+  });
+  expect_refused("is also what merges make", [](Json& j) {
+    Json token = j["added_tokens"][0];
+    token["id"] = j["model"]["vocab"]["\u0120t"];
+    token["content"] = "\u0120t";
     j["added_tokens"].push_back(token);
   });
   expect_refused("given twice", [](Json& j) { j["added_tokens"].push_back(j["added_tokens"][0]); });

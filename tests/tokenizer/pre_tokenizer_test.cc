@@ -54,9 +54,10 @@ TEST(PreTokenizer, LongRunsNeedNoStack) {
 }
 
 std::string random_text(std::uint64_t seed) {
-  static const std::vector<std::string> units = {" ", " ", "\n", "\r\n", "\r", "\t", "a", "B", "'s", "7", "42", "!", "...", "\u00e9",
-                                                 "\u0301", "\u6d77", "\u3042", "\u3000", "\u00a0", "\u180e", "\u2028", "\U0001f30a",
-                                                 "_", "\x01", "\u200b", "\u0085", "\xff", "\xe6\xb5"};
+  static const std::vector<std::string> units = {" ",          " ",      "\n",     "\r\n",   "\r",     "\t",     "a",
+                                                 "B",          "'s",     "7",      "42",     "!",      "...",    "\u00e9",
+                                                 "\u0301",     "\u6d77", "\u3042", "\u3000", "\u00a0", "\u180e", "\u2028",
+                                                 "\U0001f30a", "_",      "\x01",   "\u200b", "\u0085", "\xff",   "\xe6\xb5"};
   const Random random(seed, RandomPurpose::kSynthetic);
   std::string text;
   for (std::uint64_t i = 0; i < 40; ++i) text += units[random.below(i, units.size())];

@@ -144,7 +144,9 @@ TEST(IncrementalDecoder, GivesWholeCharacters) {
   EXPECT_EQ(decoder.push(lead), "");
   EXPECT_EQ(decoder.finish(), "\xe6");
   EXPECT_EQ(decoder.push(lead), "");
-  EXPECT_EQ(decoder.push(tokenizer.encode("a").at(0)), "\xe6" "a");
+  EXPECT_EQ(decoder.push(tokenizer.encode("a").at(0)),
+            "\xe6"
+            "a");
   IncrementalDecoder skipping(tokenizer, true);
   EXPECT_EQ(skipping.push(1), "");
 }

@@ -8,8 +8,8 @@
 #include "core/rng.h"
 #include "tests/support/temp_dir.h"
 #include "tests/tokenizer/sample.h"
-#include "tokenizer/merge_learner.h"
 #include "tokenizer/byte_map.h"
+#include "tokenizer/merge_learner.h"
 
 namespace hadal::tokenizer {
 namespace {

@@ -1,24 +1,101 @@
 #include "kernels/cpu/simd/attention_tiles.h"
 
+#include "kernels/cpu/simd/exp2.h"
 #include "kernels/cpu/simd/tables.h"
-#include "kernels/cpu/simd/vector_type.h"
+#include "kernels/cpu/simd/transpose_block.h"
+#include "kernels/cpu/simd/vector.h"
 
 HADAL_SIMD_TABLE(AttentionTiles, attention_tiles)
 
 namespace hadal::kernels::simd::HADAL_SIMD {
 namespace {
 
+// A tile is kTileRows x at most 3 vectors of sums: 24 of 32 registers, or 12 of 16.
+#ifdef HADAL_SIMD_avx512
+constexpr int kTileRows = 8;
+#else
+constexpr int kTileRows = 4;
+#endif
+constexpr int kStrip = static_cast<int>(kStripRows);
+
 template <class T>
-void pack_rows(std::int64_t rows, std::int64_t width, const T* from, std::int64_t stride, T factor, T* to, std::int64_t ld) {
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t i = 0; i < width; ++i) to[row * ld + i] = factor * from[row * stride + i];
+void pack_rows(std::int64_t rows, std::int64_t width, const T* from, std::int64_t stride, T factor, T* to, std::int64_t ld,
+               std::int64_t padded) {
+  constexpr int kLanes = kLanesOf<T>;
+  for (std::int64_t row = 0; row < rows; ++row, from += stride, to += ld) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= width; i += kLanes) store(to + i, load(from + i) * factor);
+    for (; i < width; ++i) to[i] = from[i] * factor;
+    for (; i < padded; ++i) to[i] = T{0};
   }
 }
 
 template <class T>
 void pack_columns(std::int64_t rows, std::int64_t width, const T* from, std::int64_t stride, T* to, std::int64_t ld) {
+  constexpr int kLanes = kLanesOf<T>;
+  const std::int64_t whole_rows = rows / kLanes * kLanes, whole_width = width / kLanes * kLanes;
+  for (std::int64_t row = 0; row < whole_rows; row += kLanes) {
+    for (std::int64_t i = 0; i < whole_width; i += kLanes) transpose_block(from + row * stride + i, stride, to + i * ld + row, ld);
+    for (std::int64_t i = whole_width; i < width; ++i) {
+      for (std::int64_t r = row; r < row + kLanes; ++r) to[i * ld + r] = from[r * stride + i];
+    }
+  }
+  if (whole_rows == rows) return;
   for (std::int64_t i = 0; i < width; ++i) {
-    for (std::int64_t row = 0; row < rows; ++row) to[i * ld + row] = from[row * stride + i];
+    for (std::int64_t row = whole_rows; row < whole_rows + kLanes; ++row) {
+      to[i * ld + row] = row < rows ? from[row * stride + i] : T{0};
+    }
+  }
+}
+
+// Neighbouring lanes of x, then of y, combined: [x0 x1, x2 x3, .., y0 y1, ..].
+template <class T, class Combine, int... I>
+inline Vector<T> fold(Vector<T> x, Vector<T> y, const Combine& combine, std::integer_sequence<int, I...>) {
+  return combine(Vector<T>(__builtin_shufflevector(x, y, (2 * I)...)), Vector<T>(__builtin_shufflevector(x, y, (2 * I + 1)...)));
+}
+
+// The lanes of each of kStripRows vectors combined, as a tree in a fixed order: result[row] for all rows at once.
+template <class T, class Combine>
+inline void fold_rows(Vector<T> (&x)[kStrip], const Combine& combine, T* result) {
+  constexpr int kLanes = kLanesOf<T>;
+  constexpr std::make_integer_sequence<int, kLanes> kSequence{};
+  int count = kStrip;
+  HADAL_UNROLL
+  for (int left = kLanes; left > 1; left /= 2) {
+    if (count == 1) {
+      x[0] = fold<T>(x[0], x[0], combine, kSequence);
+    } else {
+      count /= 2;
+      HADAL_UNROLL
+      for (int i = 0; i < count; ++i) x[i] = fold<T>(x[2 * i], x[2 * i + 1], combine, kSequence);
+    }
+  }
+  alignas(64) T rows[kStrip > kLanes ? kStrip : kLanes];
+  HADAL_UNROLL
+  for (int i = 0; i < count; ++i) store(rows + i * kLanes, x[i]);
+  for (int row = 0; row < kStrip; ++row) result[row] = rows[row];
+}
+
+template <class T>
+inline Vector<T> larger(Vector<T> x, Vector<T> y) {
+  return y <= x ? x : y;  // a NaN in y wins, so that it is seen
+}
+
+template <class T>
+void row_dots(std::int64_t rows, std::int64_t width, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* result) {
+  constexpr int kLanes = kLanesOf<T>;
+  const std::int64_t whole = width / kLanes * kLanes;
+  Vector<T> sum[kStrip];
+  for (int row = 0; row < kStrip; ++row) {
+    sum[row] = Vector<T>{};
+    if (row >= rows) continue;
+    for (std::int64_t i = 0; i < whole; i += kLanes) sum[row] += load(a + row * lda + i) * load(b + row * ldb + i);
+  }
+  T dots[kStrip];
+  fold_rows<T>(sum, [](Vector<T> x, Vector<T> y) { return x + y; }, dots);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t i = whole; i < width; ++i) dots[row] += a[row * lda + i] * b[row * ldb + i];
+    result[row] = dots[row];
   }
 }
 
@@ -26,37 +103,37 @@ void pack_columns(std::int64_t rows, std::int64_t width, const T* from, std::int
 template <class T, bool kTransposed, int kRows, int kVectors>
 inline void tile(std::int64_t k, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* c, std::int64_t ldc,
                  bool accumulate) {
-  constexpr int kL = kLanes<T>;
+  constexpr int kL = kLanesOf<T>;
   Vector<T> sum[kRows][kVectors];
-#pragma GCC unroll 8
+  HADAL_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
+    HADAL_UNROLL
     for (int v = 0; v < kVectors; ++v) sum[r][v] = accumulate ? load(c + r * ldc + v * kL) : Vector<T>{};
   }
   for (std::int64_t i = 0; i < k; ++i) {
     Vector<T> right[kVectors];
-#pragma GCC unroll 4
+    HADAL_UNROLL
     for (int v = 0; v < kVectors; ++v) right[v] = load(b + v * kL);
-#pragma GCC unroll 8
+  HADAL_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const Vector<T> left = broadcast(kTransposed ? a[r] : a[r * lda]);
-#pragma GCC unroll 4
+    HADAL_UNROLL
       for (int v = 0; v < kVectors; ++v) sum[r][v] += left * right[v];
     }
     a += kTransposed ? lda : 1;
     b += ldb;
   }
-#pragma GCC unroll 8
+  HADAL_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) store<T>(c + r * ldc + v * kL, sum[r][v]);
+    HADAL_UNROLL
+    for (int v = 0; v < kVectors; ++v) store(c + r * ldc + v * kL, sum[r][v]);
   }
 }
 
 template <class T, bool kTransposed, int kRows>
 inline void row_strip(std::int64_t n, std::int64_t k, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* c,
                       std::int64_t ldc, bool accumulate) {
-  constexpr int kL = kLanes<T>;
+  constexpr int kL = kLanesOf<T>;
   std::int64_t vectors = n / kL;
   while (vectors > 0) {
     const int take = vectors >= 5 || vectors == 3 ? 3 : (vectors >= 2 ? 2 : 1);
@@ -101,58 +178,73 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64
 template <class T>
 void softmax(std::int64_t rows, std::int64_t n, T* s, std::int64_t lds, T* row_max, T* row_sum, T* o, std::int64_t ldo,
              std::int64_t width) {
-  constexpr int kL = kLanes<T>;
+  constexpr int kLanes = kLanesOf<T>;
   constexpr T kNone = -static_cast<T>(__builtin_inf());
-  for (std::int64_t row = 0; row < rows; ++row, s += lds, o += ldo) {
-    Vector<T> most = broadcast(row_max[row]);
-    for (std::int64_t i = 0; i < n; i += kL) {
-      const Vector<T> x = load(s + i);
-      most = x <= most ? most : x;  // a NaN wins, so that it is seen
-    }
-    const T new_max = max_of<T>(most);
-    if (new_max == kNone) {
-      for (std::int64_t i = 0; i < n; i += kL) store<T>(s + i, Vector<T>{});
-      continue;
-    }
+  Vector<T> lanes[kStrip];
+  for (int row = 0; row < kStrip; ++row) {
+    lanes[row] = broadcast(kNone);
+    if (row >= rows) continue;
+    const T* const from = s + row * lds;
+    for (std::int64_t i = 0; i < n; i += kLanes) lanes[row] = larger<T>(lanes[row], load(from + i));
+  }
+  T most[kStrip];
+  fold_rows<T>(lanes, larger<T>, most);
+  alignas(64) T shrink[kStrip > kLanes ? kStrip : kLanes] = {};
+  T shift[kStrip];  // what is subtracted: 0 where there is no maximum yet, so that -inf stays -inf
+  bool moved = false;
+  for (int row = 0; row < kStrip; ++row) {
+    most[row] = most[row] <= row_max[row] ? row_max[row] : most[row];
+    shift[row] = most[row] == kNone ? T{0} : most[row];
+    moved |= row < rows && most[row] != row_max[row];
+    shrink[row] = row_max[row] - shift[row];
+  }
+  for (int row = 0; row < kStrip; row += kLanes) store(shrink + row, exp2_of(load(shrink + row)));
+  for (int row = 0; row < kStrip; ++row) {
     Vector<T> sum{};
-    for (std::int64_t i = 0; i < n; i += kL) {
-      const Vector<T> p = exp2_of(load(s + i) - new_max);
-      store<T>(s + i, p);
-      sum += p;
+    if (row < rows) {
+      T* const to = s + row * lds;
+      for (std::int64_t i = 0; i < n; i += kLanes) {
+        const Vector<T> p = exp2_of(load(to + i) - shift[row]);
+        store(to + i, p);
+        sum += p;
+      }
     }
-    if (new_max == row_max[row]) {
-      row_sum[row] += sum_of<T>(sum);
-      continue;
-    }
-    const Vector<T> shrink = exp2_of(broadcast(row_max[row] - new_max));
-    row_sum[row] = row_sum[row] * shrink[0] + sum_of<T>(sum);
-    row_max[row] = new_max;
-    for (std::int64_t i = 0; i < width; i += kL) store<T>(o + i, load(o + i) * shrink);
+    lanes[row] = sum;
+  }
+  T sums[kStrip];
+  fold_rows<T>(lanes, [](Vector<T> x, Vector<T> y) { return x + y; }, sums);
+  for (int row = 0; row < rows; ++row) {
+    row_sum[row] = row_sum[row] * shrink[row] + sums[row];
+    row_max[row] = most[row];
+  }
+  if (!moved) return;
+  for (int row = 0; row < rows; ++row) {
+    for (std::int64_t i = 0; i < width; i += kLanes) store(o + row * ldo + i, load(o + row * ldo + i) * shrink[row]);
   }
 }
 
 template <class T>
 void softmax_gradient(std::int64_t rows, std::int64_t n, T* s, T* dp, std::int64_t ld, const T* lse, const T* delta) {
-  constexpr int kL = kLanes<T>;
+  constexpr int kL = kLanesOf<T>;
   for (std::int64_t row = 0; row < rows; ++row, s += ld, dp += ld) {
     const Vector<T> shift = broadcast(lse[row]), mean = broadcast(delta[row]);
     for (std::int64_t i = 0; i < n; i += kL) {
       const Vector<T> p = exp2_of(load(s + i) - shift);
-      store<T>(s + i, p);
-      store<T>(dp + i, p * (load(dp + i) - mean));
+      store(s + i, p);
+      store(dp + i, p * (load(dp + i) - mean));
     }
   }
 }
 
 template <class T>
 void probabilities(std::int64_t n, T* s, T lse) {
-  for (std::int64_t i = 0; i < n; i += kLanes<T>) store<T>(s + i, exp2_of(load(s + i) - lse));
+  for (std::int64_t i = 0; i < n; i += kLanesOf<T>) store(s + i, exp2_of(load(s + i) - lse));
 }
 
 }  // namespace
 
 template <class T>
-constexpr AttentionTiles<T> kTable{kLanes<T>,     pack_rows<T>, pack_columns<T>,     gemm<T, false>,
+constexpr AttentionTiles<T> kTable{kLanesOf<T>,   pack_rows<T>, pack_columns<T>,  row_dots<T>, gemm<T, false>,
                                    gemm<T, true>, softmax<T>,   softmax_gradient<T>, probabilities<T>};
 
 const AttentionTiles<float>& attention_tiles_f32() { return kTable<float>; }

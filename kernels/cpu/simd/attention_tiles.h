@@ -6,14 +6,20 @@
 
 namespace hadal::kernels::simd {
 
+/// Rows that go through a softmax together.
+inline constexpr std::int64_t kStripRows = 8;
+
 /// Padded means: leading dimensions and n are multiples of `lanes`, memory beyond the used columns exists.
 template <class T>
 struct AttentionTiles {
   std::int64_t lanes;  ///< elements of a vector register
-  /// to[r * ld + c] = factor * from[r * stride + c], c < width.
-  void (*pack_rows)(std::int64_t rows, std::int64_t width, const T* from, std::int64_t stride, T factor, T* to, std::int64_t ld);
-  /// to[c * ld + r] = from[r * stride + c], c < width.
+  /// to[r * ld + c] = factor * from[r * stride + c], c < width; zeros from there to `padded` >= width.
+  void (*pack_rows)(std::int64_t rows, std::int64_t width, const T* from, std::int64_t stride, T factor, T* to, std::int64_t ld,
+                    std::int64_t padded);
+  /// to[c * ld + r] = from[r * stride + c], c < width; zeros up to the next multiple of `lanes` in r.
   void (*pack_columns)(std::int64_t rows, std::int64_t width, const T* from, std::int64_t stride, T* to, std::int64_t ld);
+  /// result[r] = <a[r], b[r]>, rows <= kStripRows.
+  void (*row_dots)(std::int64_t rows, std::int64_t width, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* result);
   /// C[m, n] = (accumulate ? C : 0) + A[m, k] B[k, n], A row-major; n padded.
   void (*gemm)(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* c,
                std::int64_t ldc, bool accumulate);
@@ -21,7 +27,8 @@ struct AttentionTiles {
   void (*gemm_ta)(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* c,
                   std::int64_t ldc, bool accumulate);
   /// Scores s[rows, n] become 2^(s - max) with the running max of the row; row_sum and o[rows, width] are rescaled to it.
-  /// Masked scores are -inf; rows without a visible key get zeros and keep max = -inf. n and width padded.
+  /// Masked scores are -inf; rows without a visible key get zeros and keep max = -inf. rows <= kStripRows; n and width padded.
+  /// row_max and row_sum hold kStripRows elements.
   void (*softmax)(std::int64_t rows, std::int64_t n, T* s, std::int64_t lds, T* row_max, T* row_sum, T* o, std::int64_t ldo,
                   std::int64_t width);
   /// s becomes p = 2^(s - lse), dp becomes p (dp - delta). n padded.

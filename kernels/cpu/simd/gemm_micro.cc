@@ -1,8 +1,7 @@
 #include "kernels/cpu/simd/gemm_micro.h"
 
-#include <utility>
-
 #include "kernels/cpu/simd/tables.h"
+#include "kernels/cpu/simd/transpose_block.h"
 #include "kernels/cpu/simd/vector.h"
 
 HADAL_SIMD_TABLE(GemmMicro, gemm_micro)
@@ -128,39 +127,6 @@ void pack_b(int64_t n, int64_t k, const T* b, int64_t ldb, T* packed) {
     for (int64_t j = 0; j < n; ++j) packed[p * width + j] = b[p * ldb + j];
     for (int64_t j = n; j < width; ++j) packed[p * width + j] = T{0};
   }
-}
-
-// Lanes of two vectors taken in turn: the first halves, or the second halves.
-template <class T, int... I>
-inline Vector<T> interleave_low(Vector<T> x, Vector<T> y, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(x, y, (I / 2 + (I % 2) * static_cast<int>(sizeof...(I)))...);
-}
-template <class T, int... I>
-inline Vector<T> interleave_high(Vector<T> x, Vector<T> y, std::integer_sequence<int, I...>) {
-  constexpr int kCount = static_cast<int>(sizeof...(I));
-  return __builtin_shufflevector(x, y, (I / 2 + kCount / 2 + (I % 2) * kCount)...);
-}
-
-/// Square block: rows of b become columns of `packed` (rows `width` apart). log2(lanes) rounds of interleaving transpose it.
-template <class T>
-inline void transpose_block(const T* b, int64_t ldb, T* packed, int64_t width) {
-  constexpr int kLanes = kLanesOf<T>;
-  using Lanes = std::make_integer_sequence<int, kLanes>;
-  Vector<T> x[kLanes], y[kLanes];
-  HADAL_UNROLL
-  for (int i = 0; i < kLanes; ++i) x[i] = load(b + i * ldb);
-  HADAL_UNROLL
-  for (int round = 1; round < kLanes; round *= 2) {
-    HADAL_UNROLL
-    for (int i = 0; i < kLanes / 2; ++i) {
-      y[2 * i] = interleave_low<T>(x[i], x[i + kLanes / 2], Lanes{});
-      y[2 * i + 1] = interleave_high<T>(x[i], x[i + kLanes / 2], Lanes{});
-    }
-    HADAL_UNROLL
-    for (int i = 0; i < kLanes; ++i) x[i] = y[i];
-  }
-  HADAL_UNROLL
-  for (int i = 0; i < kLanes; ++i) store(packed + i * width, x[i]);
 }
 
 template <class T>
