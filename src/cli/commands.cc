@@ -28,7 +28,7 @@ constexpr Command kCommands[] = {
      "  hadal data build --input books --tokenizer tokenizer --megatron books_text_document\n"
      "  hadal data inspect corpus.h5 --show 2",
      data_command},
-    {"report", "one HTML page with the curves of runs; a summary and a plot of the loss in the terminal",
+    {"report", "the curves of runs: one HTML page, a summary and a plot of the loss",
      "  hadal report runs/quickstart\n"
      "  hadal report runs/a runs/b runs/c --out compare.html",
      report_command},
@@ -42,7 +42,7 @@ constexpr Command kCommands[] = {
      "  hadal export runs/a --dtype f32 --no-mtp --out exported_f32\n"
      "  hadal export runs/sparse --drop-nsa --out dense",
      export_command},
-    {"import", "a Hugging Face model directory (deepseek_v3, deepseek_v2, hadal_nsa) as a checkpoint",
+    {"import", "a Hugging Face directory (DeepSeek V3 or V2, hadal_nsa) as a checkpoint",
      "  hadal import DeepSeek-V2-Lite --out imported\n"
      "  hadal train configs/run/quickstart.yaml run.init_from=imported",
      import_command},
