@@ -55,7 +55,9 @@ class PieceCache {
   /// Appends the ids and returns true when the piece is known.
   bool find(const Key& key, std::vector<std::int32_t>& ids) const {
     const Slot& slot = slots_[key.hash % kNumSlots];
-    if (slot.size != key.size || slot.words != key.words) return false;
+    const std::uint64_t different = (slot.words[0] ^ key.words[0]) | (slot.words[1] ^ key.words[1]) |
+                                    (slot.words[2] ^ key.words[2]) | (slot.size ^ key.size);
+    if (different != 0) return false;
     if (slot.num_ids == 1) {
       ids.push_back(slot.ids[0]);
     } else {
@@ -76,9 +78,9 @@ class PieceCache {
  private:
   static constexpr std::size_t kNumSlots = std::size_t{1} << 15;  // 2 MiB a thread
 
-  struct Slot {
+  struct alignas(64) Slot {  // one cache line
     std::array<std::uint64_t, 3> words{};
-    std::uint16_t size = 0;  // 0: empty
+    std::uint16_t size = 0;  // 0: free
     std::uint16_t num_ids = 0;
     std::array<std::int32_t, kMaxIds> ids{};
   };

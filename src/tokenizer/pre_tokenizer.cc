@@ -1,6 +1,7 @@
 #include "tokenizer/pre_tokenizer.h"
 
 #include "core/error.h"
+#include "tokenizer/ascii_split.h"
 #include "tokenizer/regex.h"
 #include "tokenizer/utf8.h"
 
@@ -87,6 +88,21 @@ std::optional<PreTokenizerKind> pre_tokenizer_kind_of(std::string_view name) {
 }
 
 void split_pieces(PreTokenizerKind kind, std::string_view text, std::vector<std::string_view>& pieces) {
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = find_safe_cut(kind, text, begin + 1);
+    const std::string_view part = text.substr(begin, end - begin);
+    if (!is_ascii(part)) {
+      split_pieces_by_regex(kind, part, pieces);
+    } else if (kind == PreTokenizerKind::kDeepSeekV3) {
+      split_ascii_deepseek_v3(part, pieces);
+    } else {
+      split_ascii_gpt2(part, pieces);
+    }
+    begin = end;
+  }
+}
+
+void split_pieces_by_regex(PreTokenizerKind kind, std::string_view text, std::vector<std::string_view>& pieces) {
   if (!text.empty()) split_stage(stages_of(kind).regexes, 0, text, pieces);
 }
 

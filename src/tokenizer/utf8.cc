@@ -72,6 +72,8 @@ void append_utf8(std::uint32_t code_point, std::string& out) {
   }
 }
 
+bool is_ascii(std::string_view text) { return skip_ascii(text, 0) == text.size(); }
+
 std::size_t valid_prefix(std::string_view text) {
   std::size_t at = skip_ascii(text, 0);
   while (at < text.size()) {

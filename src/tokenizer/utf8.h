@@ -21,6 +21,7 @@ struct DecodedCharacter {
 DecodedCharacter decode_character(std::string_view text, std::size_t at);
 void append_utf8(std::uint32_t code_point, std::string& out);
 
+bool is_ascii(std::string_view text);
 /// Bytes of the longest valid prefix; text.size() when all of it is valid.
 std::size_t valid_prefix(std::string_view text);
 /// `text` with every maximal invalid sequence replaced by one U+FFFD (as Python's and Rust's lossy readers do).

@@ -10,6 +10,12 @@ namespace {
 
 using Pieces = std::vector<std::string_view>;
 
+Pieces split_by_regex(PreTokenizerKind kind, std::string_view text) {
+  Pieces pieces;
+  split_pieces_by_regex(kind, text, pieces);
+  return pieces;
+}
+
 Pieces split(PreTokenizerKind kind, std::string_view text) {
   Pieces pieces;
   split_pieces(kind, text, pieces);
@@ -64,6 +70,29 @@ std::string random_text(std::uint64_t seed) {
   return text;
 }
 
+// The hand-written way for ASCII, and the cuts into lines, against the definition.
+TEST(PreTokenizer, EqualsTheRegularExpressions) {
+  const Random random(9, RandomPurpose::kSynthetic);
+  std::uint64_t draw = 0;
+  // Few classes of characters, so that every transition of two and three of them comes up; then all of ASCII.
+  constexpr std::string_view kFew = "  \n\r\tabslltrvemdAZ019''!._\x01\x7f\v";
+  for (const PreTokenizerKind kind : {PreTokenizerKind::kDeepSeekV3, PreTokenizerKind::kGpt2}) {
+    for (int trial = 0; trial < 20000; ++trial) {
+      std::string text;
+      const std::uint64_t size = 1 + random.below(draw++, 30);
+      for (std::uint64_t i = 0; i < size; ++i) {
+        text += trial % 4 == 0 ? static_cast<char>(random.below(draw++, 128)) : kFew[random.below(draw++, kFew.size())];
+      }
+      ASSERT_EQ(split(kind, text), split_by_regex(kind, text)) << name_of(kind) << " trial " << trial;
+    }
+    for (std::uint64_t seed = 0; seed < 4000; ++seed) {
+      std::size_t replaced = 0;
+      const std::string text = replace_invalid(random_text(seed), replaced);
+      ASSERT_EQ(split(kind, text), split_by_regex(kind, text)) << name_of(kind) << " seed " << seed;
+    }
+  }
+}
+
 // What training and long texts rely on: cutting at a safe place leaves every piece as it was.
 TEST(PreTokenizer, SafeCutsMoveNoPiece) {
   for (const PreTokenizerKind kind : {PreTokenizerKind::kDeepSeekV3, PreTokenizerKind::kGpt2}) {
@@ -72,11 +101,11 @@ TEST(PreTokenizer, SafeCutsMoveNoPiece) {
       const std::string raw = random_text(seed);
       std::size_t replaced = 0;
       const std::string text = replace_invalid(raw, replaced);
-      const Pieces whole = split(kind, text);
+      const Pieces whole = split_by_regex(kind, text);
       for (std::size_t cut = find_safe_cut(kind, text, 1); cut < text.size(); cut = find_safe_cut(kind, text, cut + 1)) {
         ++cuts;
-        Pieces parts = split(kind, std::string_view(text).substr(0, cut));
-        const Pieces rest = split(kind, std::string_view(text).substr(cut));
+        Pieces parts = split_by_regex(kind, std::string_view(text).substr(0, cut));
+        const Pieces rest = split_by_regex(kind, std::string_view(text).substr(cut));
         parts.insert(parts.end(), rest.begin(), rest.end());
         ASSERT_EQ(parts, whole) << name_of(kind) << " seed " << seed << " cut " << cut;
       }
