@@ -5,9 +5,10 @@ namespace {
 
 void check(std::int64_t heads, const ConstView& gates, const ConstView& bias, const ConstView& y) {
   const std::int64_t rows = gates.shape[0];
-  HADAL_CHECK(heads > 0 && gates.numel() == rows * 3 * heads && bias.numel() == 3 * heads, "gates {}, bias {} for {} heads", gates.shape.str(),
-              bias.shape.str(), heads);
-  HADAL_CHECK(y.numel() % heads == 0 && y.shape[0] == rows, "branches {} for {} heads and gates {}", y.shape.str(), heads, gates.shape.str());
+  HADAL_CHECK(heads > 0 && gates.numel() == rows * 3 * heads && bias.numel() == 3 * heads, "gates {}, bias {} for {} heads",
+              gates.shape.str(), bias.shape.str(), heads);
+  HADAL_CHECK(y.numel() % heads == 0 && y.shape[0] == rows, "branches {} for {} heads and gates {}", y.shape.str(), heads,
+              gates.shape.str());
   HADAL_CHECK(gates.dtype == y.dtype && bias.dtype == y.dtype);
 }
 
@@ -16,7 +17,8 @@ void check(std::int64_t heads, const ConstView& gates, const ConstView& bias, co
 void run(Stream& stream, const BranchGateForward& args) {
   check(args.heads, args.g, args.bias, args.y);
   HADAL_CHECK(args.logits.shape == args.g.shape, "logits {}, gates {}", args.logits.shape.str(), args.g.shape.str());
-  for (const ConstView& o : args.o) HADAL_CHECK(o.shape == args.y.shape && o.dtype == args.y.dtype, "branch {}, y {}", o.shape.str(), args.y.shape.str());
+  for (const ConstView& o : args.o)
+    HADAL_CHECK(o.shape == args.y.shape && o.dtype == args.y.dtype, "branch {}, y {}", o.shape.str(), args.y.shape.str());
   launch(stream, args);
 }
 

@@ -14,23 +14,23 @@ namespace hadal::kernels {
 
 struct BranchGateForward {
   static constexpr const char* kName = "branch_gate_forward";
-  std::int64_t heads = 0;         ///< H
-  ConstView logits;               ///< [T, 3H], without bias
-  ConstView bias;                 ///< [3H]
-  std::array<ConstView, 3> o;     ///< [T, H w] each
-  View g;                         ///< [T, 3H]
-  View y;                         ///< [T, H w]
+  std::int64_t heads = 0;      ///< H
+  ConstView logits;            ///< [T, 3H], without bias
+  ConstView bias;              ///< [3H]
+  std::array<ConstView, 3> o;  ///< [T, H w] each
+  View g;                      ///< [T, 3H]
+  View y;                      ///< [T, H w]
 };
 
 struct BranchGateBackward {
   static constexpr const char* kName = "branch_gate_backward";
   std::int64_t heads = 0;
-  ConstView g;                    ///< [T, 3H]
-  std::array<ConstView, 3> o;     ///< [T, H w]
-  ConstView d_y;                  ///< [T, H w]
-  std::array<View, 3> d_o;        ///< [T, H w], overwritten
-  View d_logits;                  ///< [T, 3H], overwritten
-  View d_bias;                    ///< [3H], accumulated
+  ConstView g;                 ///< [T, 3H]
+  std::array<ConstView, 3> o;  ///< [T, H w]
+  ConstView d_y;               ///< [T, H w]
+  std::array<View, 3> d_o;     ///< [T, H w], overwritten
+  View d_logits;               ///< [T, 3H], overwritten
+  View d_bias;                 ///< [3H], accumulated
 };
 
 void run(Stream& stream, const BranchGateForward& args);

@@ -5,8 +5,8 @@ namespace hadal::kernels {
 void run(Stream& stream, const Rope& args) {
   const ConstHeads& x = args.x;
   const Heads& y = args.y;
-  HADAL_CHECK(x.tokens == y.tokens && x.heads == y.heads && x.width == y.width, "x [{}, {}, {}], y [{}, {}, {}]", x.tokens, x.heads,
-              x.width, y.tokens, y.heads, y.width);
+  HADAL_CHECK(x.tokens == y.tokens && x.heads == y.heads && x.width == y.width, "x [{}, {}, {}], y [{}, {}, {}]", x.tokens,
+              x.heads, x.width, y.tokens, y.heads, y.width);
   HADAL_CHECK(x.width % 2 == 0, "rotated width {} is odd", x.width);
   HADAL_CHECK(args.batch > 0 && x.tokens % args.batch == 0, "{} rows in {} sequences", x.tokens, args.batch);
   HADAL_CHECK(args.cosines.shape.rank() == 2 && args.cosines.shape[1] == x.width / 2 && args.cosines.shape == args.sines.shape,
@@ -15,8 +15,8 @@ void run(Stream& stream, const Rope& args) {
   HADAL_CHECK(!args.accumulate || x.data != y.data, "an accumulating rotation reads and writes one buffer");
   if (x.tokens == 0) return;
   const std::int64_t last = args.position_start + (x.tokens / args.batch - 1) * args.position_stride;
-  HADAL_CHECK(args.position_start >= 0 && last < args.cosines.shape[0], "positions {} to {} in a table of {}", args.position_start, last,
-              args.cosines.shape[0]);
+  HADAL_CHECK(args.position_start >= 0 && last < args.cosines.shape[0], "positions {} to {} in a table of {}",
+              args.position_start, last, args.cosines.shape[0]);
   launch(stream, args);
 }
 

@@ -13,14 +13,14 @@ namespace hadal::kernels {
 struct Rope {
   static constexpr const char* kName = "rope";
   std::int64_t batch = 1;
-  ConstHeads x;                       ///< [B*S, G, w], w even
-  Heads y;                            ///< [B*S, G, w]
-  ConstView cosines;                  ///< [positions, w/2]
-  ConstView sines;                    ///< [positions, w/2]
+  ConstHeads x;       ///< [B*S, G, w], w even
+  Heads y;            ///< [B*S, G, w]
+  ConstView cosines;  ///< [positions, w/2]
+  ConstView sines;    ///< [positions, w/2]
   std::int64_t position_start = 0;
   std::int64_t position_stride = 1;
   bool transpose = false;
-  bool accumulate = false;            ///< y += instead of y =; then y is not x
+  bool accumulate = false;  ///< y += instead of y =; then y is not x
 };
 
 void run(Stream& stream, const Rope& args);

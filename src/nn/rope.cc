@@ -22,7 +22,8 @@ std::vector<double> rope_frequencies(std::int64_t width, const RopeOptions& opti
   const double w = static_cast<double>(width);
   const YarnOptions& yarn = options.yarn;
   const auto corr = [&](double rotations) {
-    return w * std::log(static_cast<double>(yarn.original_length) / (2.0 * std::numbers::pi * rotations)) / (2.0 * std::log(options.theta));
+    return w * std::log(static_cast<double>(yarn.original_length) / (2.0 * std::numbers::pi * rotations)) /
+           (2.0 * std::log(options.theta));
   };
   const double low = std::max(std::floor(corr(yarn.beta_fast)), 0.0);
   double high = std::min(std::ceil(corr(yarn.beta_slow)), w - 1.0);
@@ -45,8 +46,8 @@ RopeTable::RopeTable(std::int64_t max_positions, std::int64_t width, const RopeO
     : cosines_(Tensor::empty({max_positions, width / 2}, dtype)), sines_(Tensor::empty({max_positions, width / 2}, dtype)) {
   HADAL_CHECK(max_positions > 0 && width > 0 && width % 2 == 0, "rotation table of {} positions, width {}", max_positions, width);
   const std::vector<double> frequencies = rope_frequencies(width, options);
-  const double factor =
-      attention_factor(options.yarn.factor, options.yarn.mscale) / attention_factor(options.yarn.factor, options.yarn.mscale_all_dim);
+  const double factor = attention_factor(options.yarn.factor, options.yarn.mscale) /
+                        attention_factor(options.yarn.factor, options.yarn.mscale_all_dim);
   kernels::visit_float(dtype, [&]<class T>() {
     T* cosines = cosines_.as<T>();
     T* sines = sines_.as<T>();
@@ -63,8 +64,8 @@ RopeTable::RopeTable(std::int64_t max_positions, std::int64_t width, const RopeO
   });
 }
 
-void RopeTable::apply(Stream& stream, std::int64_t batch, kernels::ConstHeads x, kernels::Heads y, RopeMode mode, std::int64_t start,
-                      std::int64_t stride) const {
+void RopeTable::apply(Stream& stream, std::int64_t batch, kernels::ConstHeads x, kernels::Heads y, RopeMode mode,
+                      std::int64_t start, std::int64_t stride) const {
   kernels::run(stream, kernels::Rope{.batch = batch,
                                      .x = x,
                                      .y = y,

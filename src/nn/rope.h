@@ -1,8 +1,8 @@
 // Rotation angles of rotary position embedding, with YaRN (spec/model.md 4):
 //   f_i  = theta^(-2i/w), i = 0 .. w/2-1;   ramp_i = clamp((i - low) / (high - low), 0, 1)
 //   f_i' = f_i/s * ramp_i + f_i * (1 - ramp_i);   m(s, x) = 0.1 x ln s + 1 for s > 1, else 1
-//   corr(n) = w ln(original_length / (2 pi n)) / (2 ln theta);   low = max(floor(corr(beta_fast)), 0),  high = min(ceil(corr(beta_slow)), w-1)
-//   cos and sin carry the factor m(s, mscale) / m(s, mscale_all_dim)
+//   corr(n) = w ln(original_length / (2 pi n)) / (2 ln theta);   low = max(floor(corr(beta_fast)), 0),  high =
+//   min(ceil(corr(beta_slow)), w-1) cos and sin carry the factor m(s, mscale) / m(s, mscale_all_dim)
 #pragma once
 
 #include <cstdint>

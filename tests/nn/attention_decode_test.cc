@@ -19,7 +19,8 @@ void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; 
 
 std::vector<Variant> variants() {
   std::vector<Variant> all;
-  const auto add = [&](std::string name, nn::AttentionOptions o, nn::LatentMode mode, bool tie_up = false, std::int64_t groups = 1) {
+  const auto add = [&](std::string name, nn::AttentionOptions o, nn::LatentMode mode, bool tie_up = false,
+                       std::int64_t groups = 1) {
     o.latent_mode = mode;
     if (o.nsa) o.nsa->tie_up = tie_up;
     if (o.nsa) o.nsa->num_select_groups = groups;
@@ -95,7 +96,8 @@ TEST_P(AttentionDecode, RefusesMoreThanItHolds) {
   EXPECT_THROW(cache->truncate(kTokens + 1), ContractError);
 }
 
-INSTANTIATE_TEST_SUITE_P(Variants, AttentionDecode, ::testing::ValuesIn(variants()), [](const auto& variant) { return variant.param.name; });
+INSTANTIATE_TEST_SUITE_P(Variants, AttentionDecode, ::testing::ValuesIn(variants()),
+                         [](const auto& variant) { return variant.param.name; });
 
 // The tails of sparse caches move while a long sequence grows; what they drop is never needed again.
 TEST(AttentionCache, LongSequenceOutgrowsTheTails) {

@@ -56,7 +56,8 @@ TEST_P(AttentionForward, EqualsTheReference) {
   for (const auto& [batch, seq] : {std::pair{2, 29}, std::pair{1, 3}, std::pair{3, 1}, std::pair{1, 48}}) {
     const Tensor x = test::normal_tensor({batch * seq, attention.options.hidden_size}, 5);
     const Tensor y = attention.forward(x, batch);
-    const Tensor expected = test::reference_attention(attention.options, "model.layers.3.self_attn", attention.parameters, x, batch);
+    const Tensor expected =
+        test::reference_attention(attention.options, "model.layers.3.self_attn", attention.parameters, x, batch);
     EXPECT_LT(test::relative_difference(y, expected), 1e-13) << batch << " sequences of " << seq;
   }
 }
@@ -78,7 +79,8 @@ TEST_P(AttentionForward, SingleStaysNearDouble) {
   test::AttentionCase exact(options, 0.3);
   options.dtype = DType::kF32;
   test::AttentionCase single(options, 0.3);
-  const Tensor x = test::normal_tensor({20, options.hidden_size}, 7), x32 = test::normal_tensor({20, options.hidden_size}, 7, 1.0, DType::kF32);
+  const Tensor x = test::normal_tensor({20, options.hidden_size}, 7),
+               x32 = test::normal_tensor({20, options.hidden_size}, 7, 1.0, DType::kF32);
   const Tensor y = exact.forward(x, 2), y32 = single.forward(x32, 2);
   Tensor widened = Tensor::empty(y.shape(), DType::kF64);
   for (std::int64_t i = 0; i < y.numel(); ++i) widened.as<double>()[i] = static_cast<double>(y32.as<float>()[i]);
@@ -87,7 +89,8 @@ TEST_P(AttentionForward, SingleStaysNearDouble) {
 
 TEST_P(AttentionForward, BitsDoNotDependOnThreads) {
   test::AttentionCase attention(GetParam().options);
-  const Tensor x = test::normal_tensor({46, attention.options.hidden_size}, 8), d_y = test::normal_tensor({46, attention.options.hidden_size}, 9);
+  const Tensor x = test::normal_tensor({46, attention.options.hidden_size}, 8),
+               d_y = test::normal_tensor({46, attention.options.hidden_size}, 9);
   const auto run = [&](int threads) {
     set_num_threads(threads);
     for (nn::Parameter* p : attention.parameters) p->zero_grad();
@@ -107,7 +110,8 @@ TEST_P(AttentionForward, BitsDoNotDependOnThreads) {
   const int threads = num_threads();
   const auto one = run(1), four = run(4);
   set_num_threads(threads);
-  for (std::size_t i = 0; i < one.size(); ++i) EXPECT_EQ(0, std::memcmp(one[i].view().data, four[i].view().data, one[i].bytes())) << i;
+  for (std::size_t i = 0; i < one.size(); ++i)
+    EXPECT_EQ(0, std::memcmp(one[i].view().data, four[i].view().data, one[i].bytes())) << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, AttentionForward, ::testing::ValuesIn(variants()),

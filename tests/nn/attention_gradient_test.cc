@@ -1,4 +1,5 @@
-// Every attention layer's gradients, of its input and of every parameter, against differences in f64 with the selected blocks held.
+// Every attention layer's gradients, of its input and of every parameter, against differences in f64 with the selected blocks
+// held.
 #include <gtest/gtest.h>
 
 #include "tests/nn/attention_reference.h"

@@ -51,7 +51,8 @@ Matrix rms_norm(const Matrix& x, const Matrix& gain, double eps) {
   for (std::int64_t t = 0; t < x.rows; ++t) {
     double sum = 0;
     for (std::int64_t i = 0; i < x.cols; ++i) sum += x.at(t, i) * x.at(t, i);
-    for (std::int64_t i = 0; i < x.cols; ++i) y.at(t, i) *= gain.values[static_cast<std::size_t>(i)] / std::sqrt(sum / double(x.cols) + eps);
+    for (std::int64_t i = 0; i < x.cols; ++i)
+      y.at(t, i) *= gain.values[static_cast<std::size_t>(i)] / std::sqrt(sum / double(x.cols) + eps);
   }
   return y;
 }
@@ -60,7 +61,9 @@ Matrix rms_norm(const Matrix& x, const Matrix& gain, double eps) {
 Matrix rotate(const Matrix& x, const nn::RopeOptions& options, std::int64_t stride = 1) {
   const nn::YarnOptions& yarn = options.yarn;
   const double w = double(x.cols), s = yarn.factor;
-  const auto corr = [&](double n) { return w * std::log(double(yarn.original_length) / (2 * M_PI * n)) / (2 * std::log(options.theta)); };
+  const auto corr = [&](double n) {
+    return w * std::log(double(yarn.original_length) / (2 * M_PI * n)) / (2 * std::log(options.theta));
+  };
   const auto m = [&](double mscale) { return s > 1 ? 0.1 * mscale * std::log(s) + 1 : 1.0; };
   const double low = std::max(std::floor(corr(yarn.beta_fast)), 0.0);
   double high = std::min(std::ceil(corr(yarn.beta_slow)), w - 1);
@@ -135,7 +138,8 @@ Matrix pool(const Matrix& x, const Matrix& logits, const Matrix& position, const
 /// chosen(t, j): whether query t of the group attends block j, from the summed probabilities of its heads over compressed blocks.
 std::vector<std::vector<bool>> choose_blocks(const std::vector<Matrix>& p_cmp, std::int64_t seq, const nn::NsaOptions& nsa) {
   const std::int64_t l = nsa.block_length, d = nsa.block_stride, s = nsa.select_block, blocks = (seq + s - 1) / s;
-  std::vector<std::vector<bool>> chosen(static_cast<std::size_t>(seq), std::vector<bool>(static_cast<std::size_t>(blocks), false));
+  std::vector<std::vector<bool>> chosen(static_cast<std::size_t>(seq),
+                                        std::vector<bool>(static_cast<std::size_t>(blocks), false));
   for (std::int64_t t = 0; t < seq; ++t) {
     const std::int64_t own = t / s;
     std::vector<double> importance(static_cast<std::size_t>(own + 1), 0.0);
@@ -185,15 +189,16 @@ class Reference {
   Matrix mla(const Matrix& x) {
     const std::int64_t dn = o_.qk_nope_head_dim, dr = o_.qk_rope_head_dim, dv = o_.v_head_dim, rank = o_.kv_lora_rank;
     const Matrix q = o_.q_lora_rank > 0
-                         ? project(rms_norm(project(x, w("q_a_proj.weight")), w("q_a_layernorm.weight"), o_.rms_norm_eps), w("q_b_proj.weight"))
+                         ? project(rms_norm(project(x, w("q_a_proj.weight")), w("q_a_layernorm.weight"), o_.rms_norm_eps),
+                                   w("q_b_proj.weight"))
                          : project(x, w("q_proj.weight"));
     const Matrix a = project(x, w("kv_a_proj_with_mqa.weight"));
     const Matrix c = rms_norm(columns(a, 0, rank), w("kv_a_layernorm.weight"), o_.rms_norm_eps), r = columns(a, rank, dr);
     const Matrix k_rope = rotate(r, o_.rope);
     const auto head = [&](std::int64_t h, const Matrix& latent, const Matrix& shared, const std::string& up) -> HeadInputs {
       const Matrix kv = columns(project(latent, w(up)), h * (dn + dv), dn + dv);
-      return {join(columns(q, h * (dn + dr), dn), rotate(columns(q, h * (dn + dr) + dn, dr), o_.rope)), join(columns(kv, 0, dn), shared),
-              columns(kv, dn, dv)};
+      return {join(columns(q, h * (dn + dr), dn), rotate(columns(q, h * (dn + dr) + dn, dr), o_.rope)),
+              join(columns(kv, 0, dn), shared), columns(kv, dn, dv)};
     };
     std::vector<HeadInputs> slc, cmp, win;
     for (std::int64_t h = 0; h < o_.num_heads; ++h) slc.push_back(head(h, c, k_rope, "kv_b_proj.weight"));
@@ -201,8 +206,8 @@ class Reference {
     const bool tied = o_.nsa->tie_up;
     const Matrix pooled = pool(c, project(c, w("nsa.compress.latent_weight")), w("nsa.compress.latent_position"), *o_.nsa);
     const Matrix c_pooled = rms_norm(pooled, w("nsa.compress.norm.weight"), o_.rms_norm_eps);
-    const Matrix k_pooled = rotate(pool(r, project(c, w("nsa.compress.rope_weight")), w("nsa.compress.rope_position"), *o_.nsa), o_.rope,
-                                   o_.nsa->block_stride);
+    const Matrix k_pooled = rotate(pool(r, project(c, w("nsa.compress.rope_weight")), w("nsa.compress.rope_position"), *o_.nsa),
+                                   o_.rope, o_.nsa->block_stride);
     for (std::int64_t h = 0; h < o_.num_heads; ++h) {
       cmp.push_back(head(h, c_pooled, k_pooled, tied ? "kv_b_proj.weight" : "nsa.cmp.kv_b_proj.weight"));
       win.push_back(head(h, c, k_rope, tied ? "kv_b_proj.weight" : "nsa.win.kv_b_proj.weight"));
@@ -230,9 +235,11 @@ class Reference {
       }
       slc.push_back(tokens(h, "nsa.slc."));
       win.push_back(tokens(h, "nsa.win."));
-      const Matrix k = columns(project(x, w("nsa.cmp.k_proj.weight")), g * dk, dk), v = columns(project(x, w("nsa.cmp.v_proj.weight")), g * dv, dv);
-      cmp.push_back(head(h, rotate(pool(k, project(k, w("nsa.phi_k.weight")), w("nsa.phi_k.position"), *o_.nsa), o_.rope, o_.nsa->block_stride),
-                         pool(v, project(v, w("nsa.phi_v.weight")), w("nsa.phi_v.position"), *o_.nsa)));
+      const Matrix k = columns(project(x, w("nsa.cmp.k_proj.weight")), g * dk, dk),
+                   v = columns(project(x, w("nsa.cmp.v_proj.weight")), g * dv, dv);
+      cmp.push_back(head(
+          h, rotate(pool(k, project(k, w("nsa.phi_k.weight")), w("nsa.phi_k.position"), *o_.nsa), o_.rope, o_.nsa->block_stride),
+          pool(v, project(v, w("nsa.phi_v.weight")), w("nsa.phi_v.position"), *o_.nsa)));
     }
     return o_.nsa ? sparse(x, cmp, slc, win, o_.num_kv_heads) : dense(slc);
   }
@@ -243,8 +250,8 @@ class Reference {
     return o;
   }
 
-  Matrix sparse(const Matrix& x, const std::vector<HeadInputs>& cmp, const std::vector<HeadInputs>& slc, const std::vector<HeadInputs>& win,
-                std::int64_t groups) {
+  Matrix sparse(const Matrix& x, const std::vector<HeadInputs>& cmp, const std::vector<HeadInputs>& slc,
+                const std::vector<HeadInputs>& win, std::int64_t groups) {
     const nn::NsaOptions& nsa = *o_.nsa;
     const std::int64_t heads = o_.num_heads, per_group = heads / groups;
     const Visible whole_block = [&](auto t, auto i) { return i * nsa.block_stride + nsa.block_length - 1 <= t; };
@@ -261,7 +268,8 @@ class Reference {
         return j <= t && chosen[static_cast<std::size_t>(t)][static_cast<std::size_t>(j / nsa.select_block)];
       };
       const Visible in_window = [&](auto t, auto j) { return j <= t && j > t - nsa.window; };
-      const Matrix branch[3] = {project(p_cmp[at], transpose(cmp[at].v)), attend(slc[at].q, slc[at].k, slc[at].v, scale_, in_block),
+      const Matrix branch[3] = {project(p_cmp[at], transpose(cmp[at].v)),
+                                attend(slc[at].q, slc[at].k, slc[at].v, scale_, in_block),
                                 attend(win[at].q, win[at].k, win[at].v, scale_, in_window)};
       Matrix mixed(x.rows, o_.v_head_dim);
       for (std::int64_t b = 0; b < 3; ++b) {
@@ -295,8 +303,8 @@ std::map<std::string, Matrix> read_weights(const nn::ParameterList& parameters, 
 
 }  // namespace
 
-Tensor reference_attention(const nn::AttentionOptions& options, const std::string& prefix, const nn::ParameterList& parameters, ConstView x,
-                           std::int64_t batch) {
+Tensor reference_attention(const nn::AttentionOptions& options, const std::string& prefix, const nn::ParameterList& parameters,
+                           ConstView x, std::int64_t batch) {
   Reference reference(options, read_weights(parameters, prefix));
   const std::int64_t seq = x.shape[0] / batch;
   Tensor y = Tensor::empty(x.shape, x.dtype);
@@ -338,7 +346,8 @@ nn::AttentionOptions small_mla() {
   o.kv_lora_rank = 7;
   o.qk_nope_head_dim = 5;
   o.qk_rope_head_dim = 4;
-  o.rope = {.theta = 50.0, .yarn = {.factor = 4.0, .original_length = 16, .beta_fast = 2.0, .mscale = 1.0, .mscale_all_dim = 0.6}};
+  o.rope = {.theta = 50.0,
+            .yarn = {.factor = 4.0, .original_length = 16, .beta_fast = 2.0, .mscale = 1.0, .mscale_all_dim = 0.6}};
   o.max_positions = 256;
   o.dtype = DType::kF64;
   return o;
@@ -354,7 +363,13 @@ nn::AttentionOptions small_gqa() {
 }
 
 nn::NsaOptions small_nsa() {
-  return {.block_length = 4, .block_stride = 2, .select_block = 4, .num_selected = 4, .window = 5, .tie_up = false, .num_select_groups = 1};
+  return {.block_length = 4,
+          .block_stride = 2,
+          .select_block = 4,
+          .num_selected = 4,
+          .window = 5,
+          .tie_up = false,
+          .num_select_groups = 1};
 }
 
 }  // namespace hadal::test

@@ -12,8 +12,8 @@
 namespace hadal::test {
 
 /// y [batch*S, d] for x [batch*S, d]; every sequence starts at position 0.
-Tensor reference_attention(const nn::AttentionOptions& options, const std::string& prefix, const nn::ParameterList& parameters, ConstView x,
-                           std::int64_t batch);
+Tensor reference_attention(const nn::AttentionOptions& options, const std::string& prefix, const nn::ParameterList& parameters,
+                           ConstView x, std::int64_t batch);
 
 /// A layer with generic weights, and all that its tests need around it.
 struct AttentionCase {

@@ -1,5 +1,5 @@
-// What spec/model.md 9.5 asks of sparse attention: gates that leave one branch give dense attention back, both forms agree, an even
-// split of blocks selects by the compressed probabilities themselves, and the first rows are finite.
+// What spec/model.md 9.5 asks of sparse attention: gates that leave one branch give dense attention back, both forms agree, an
+// even split of blocks selects by the compressed probabilities themselves, and the first rows are finite.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -22,7 +22,8 @@ void open_only(test::AttentionCase& attention, nn::Branch branch) {
   for (std::int64_t i = 0; i < 3 * heads; ++i) bias.as<double>()[i] = i / heads == static_cast<std::int64_t>(branch) ? 1e3 : -1e3;
 }
 
-void copy_weight(const test::AttentionCase& from, const std::string& from_name, test::AttentionCase& to, const std::string& to_name) {
+void copy_weight(const test::AttentionCase& from, const std::string& from_name, test::AttentionCase& to,
+                 const std::string& to_name) {
   const ConstView source = from.parameter(from_name).value();
   const View target = to.parameter(to_name).value();
   ASSERT_EQ(source.bytes(), target.bytes());
@@ -102,11 +103,19 @@ TEST(SparseAttention, BothFormsAgreeInSingle) {
 TEST(SparseAttention, EvenBlocksAreSelectedByTheirProbability) {
   Stream stream;
   const std::int64_t block = 4, heads = 4, width = 6, count = 5, entries = kSeq / block;
-  const nn::NsaOptions options{.block_length = block, .block_stride = block, .select_block = block, .num_selected = count, .window = 1,
-                               .tie_up = false, .num_select_groups = 2};
+  const nn::NsaOptions options{.block_length = block,
+                               .block_stride = block,
+                               .select_block = block,
+                               .num_selected = count,
+                               .window = 1,
+                               .tie_up = false,
+                               .num_select_groups = 2};
   const nn::NsaBranches branches(options, 1.3, 2);
   const Tensor q = test::normal_tensor({kSeq, heads * width}, 1), k = test::normal_tensor({entries, width}, 2);
-  const nn::BranchInput in{.q = nn::split_heads(q.view(), heads), .k = nn::split_heads(k.view(), 1), .k_shared = {}, .v = nn::split_heads(k.view(), 1)};
+  const nn::BranchInput in{.q = nn::split_heads(q.view(), heads),
+                           .k = nn::split_heads(k.view(), 1),
+                           .k_shared = {},
+                           .v = nn::split_heads(k.view(), 1)};
   Tensor o = Tensor::empty({kSeq, heads * width}, DType::kF64), lse = Tensor::empty({kSeq, heads}, DType::kF64);
   branches.compressed(stream, 1, in, 0, nn::split_heads(o.view(), heads), lse);
   const Tensor blocks = branches.select(stream, 1, in, lse, 0);
@@ -131,7 +140,8 @@ TEST(SparseAttention, EvenBlocksAreSelectedByTheirProbability) {
       for (const auto& [p, j] : order) expected.push_back(j);
       std::sort(expected.begin(), expected.end());
       expected.resize(count, -1);
-      for (std::int64_t n = 0; n < count; ++n) EXPECT_EQ(blocks.as<std::int32_t>()[(t * 2 + group) * count + n], expected[static_cast<std::size_t>(n)]);
+      for (std::int64_t n = 0; n < count; ++n)
+        EXPECT_EQ(blocks.as<std::int32_t>()[(t * 2 + group) * count + n], expected[static_cast<std::size_t>(n)]);
     }
   }
 }
@@ -146,7 +156,8 @@ TEST(SparseAttention, FirstRowsAreFiniteAndCompressedIsZeroThere) {
     const Tensor compressed = sparse.forward(x);
     for (std::int64_t t = 0; t < kSeq; ++t) {
       double sum = 0;
-      for (std::int64_t i = 0; i < options.hidden_size; ++i) sum += std::abs(compressed.as<double>()[t * options.hidden_size + i]);
+      for (std::int64_t i = 0; i < options.hidden_size; ++i)
+        sum += std::abs(compressed.as<double>()[t * options.hidden_size + i]);
       EXPECT_EQ(sum == 0, t < options.nsa->block_length - 1) << t;
     }
   }

@@ -20,7 +20,8 @@ TEST(Rope, TurnsInterleavedPairsByPosition) {
   const std::int64_t batch = 2, seq = 3, heads = 2, total = 9;
   Tensor x = test::normal_tensor({batch * seq, heads * total}, 1);
   const Tensor before = x.clone();
-  table.apply(stream, batch, heads_of(x.view(), heads, total, 2, 6), heads_of(x.view(), heads, total, 2, 6), nn::RopeMode::kForward, 5, 4);
+  table.apply(stream, batch, heads_of(x.view(), heads, total, 2, 6), heads_of(x.view(), heads, total, 2, 6),
+              nn::RopeMode::kForward, 5, 4);
   for (std::int64_t t = 0; t < batch * seq; ++t) {
     for (std::int64_t h = 0; h < heads; ++h) {
       const double* in = before.as<double>() + (t * heads + h) * total;

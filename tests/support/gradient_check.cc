@@ -40,10 +40,10 @@ Difference differentiate(double& element, const LossTerms& terms, double step) {
 }
 
 struct Worst {
-  double error = 0;   ///< largest |a - b| - noise
+  double error = 0;  ///< largest |a - b| - noise
   std::int64_t element = 0;
   double analytic = 0, numeric = 0;
-  double scale = 0;   ///< largest |numeric|
+  double scale = 0;  ///< largest |numeric|
 };
 
 Worst compare(const GradientPair& pair, const LossTerms& terms, const GradientCheckOptions& options) {
@@ -85,7 +85,8 @@ double doubling_error(ConstView twice, ConstView once) {
   double largest = 0;
   for (const GradientPair& pair : pairs) {
     if (pair.value.numel() != pair.gradient.numel()) {
-      return ::testing::AssertionFailure() << pair.name << ": " << pair.gradient.numel() << " gradients of " << pair.value.numel();
+      return ::testing::AssertionFailure() << pair.name << ": " << pair.gradient.numel() << " gradients of "
+                                           << pair.value.numel();
     }
     results.push_back(compare(pair, terms, options));
     largest = std::max(largest, results.back().scale);
@@ -96,14 +97,15 @@ double doubling_error(ConstView twice, ConstView once) {
     const double relative = worst.error / std::max({worst.scale, 1e-12 * largest, std::numeric_limits<double>::min()});
     if (relative <= options.tolerance) continue;
     if (verdict) verdict = ::testing::AssertionFailure();
-    verdict << "\n  " << pairs[i].name << " " << pairs[i].value.shape.str() << ": relative " << relative << " at element " << worst.element
-            << ", analytic " << worst.analytic << ", numeric " << worst.numeric;
+    verdict << "\n  " << pairs[i].name << " " << pairs[i].value.shape.str() << ": relative " << relative << " at element "
+            << worst.element << ", analytic " << worst.analytic << ", numeric " << worst.numeric;
   }
   if (largest == 0) return ::testing::AssertionFailure() << "every difference is zero: nothing was checked";
   return verdict;
 }
 
-::testing::AssertionResult layer_gradients_agree(nn::Layer& layer, nn::Context& ctx, View x, const GradientCheckOptions& options) {
+::testing::AssertionResult layer_gradients_agree(nn::Layer& layer, nn::Context& ctx, View x,
+                                                 const GradientCheckOptions& options) {
   nn::ParameterList parameters;
   layer.collect(parameters);
   std::erase_if(parameters, [](const nn::Parameter* p) { return !p->options().trainable; });
@@ -132,7 +134,8 @@ double doubling_error(ConstView twice, ConstView once) {
   }
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (const double error = doubling_error(parameters[i]->grad(), gradients[i]); error > 1e-12) {
-      return ::testing::AssertionFailure() << parameters[i]->name() << ": two passes give not twice the gradient of one, off by " << error;
+      return ::testing::AssertionFailure() << parameters[i]->name() << ": two passes give not twice the gradient of one, off by "
+                                           << error;
     }
     pairs.push_back({parameters[i]->name(), parameters[i]->value(), gradients[i]});
   }
@@ -151,7 +154,8 @@ void fill_normal(View values, std::uint64_t seed, double std, double mean) {
   const Random random(seed, RandomPurpose::kSynthetic);
   kernels::visit_float(values.dtype, [&]<class T>() {
     T* data = values.as<T>();
-    for (std::int64_t i = 0; i < values.numel(); ++i) data[i] = static_cast<T>(mean + std * random.normal(static_cast<std::uint64_t>(i)));
+    for (std::int64_t i = 0; i < values.numel(); ++i)
+      data[i] = static_cast<T>(mean + std * random.normal(static_cast<std::uint64_t>(i)));
   });
 }
 

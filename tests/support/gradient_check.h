@@ -4,7 +4,8 @@
 //   (8 (L(+h) - L(-h)) - (L(+2h) - L(-2h))) / (12 h)
 // taken term by term, so that terms which do not change cancel exactly. A tensor passes when
 //   max |analytic - numeric| - noise <= tolerance * max(max |numeric|, 1e-12 of the largest gradient of all tensors),
-// noise being what rounding of the terms themselves puts into the difference: it only matters for gradients that are (almost) zero.
+// noise being what rounding of the terms themselves puts into the difference: it only matters for gradients that are (almost)
+// zero.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -43,7 +44,8 @@ using LossTerms = std::function<std::vector<double>()>;
 /// A whole layer: loss = sum of y * (fixed random weights); checks d_x and every trainable parameter, and that backward_weight
 /// accumulates (a second pass doubles every gradient). x [T, d_in] f64 is perturbed in place and restored.
 /// Discrete choices must be held by the caller (Attention::hold_selection).
-::testing::AssertionResult layer_gradients_agree(nn::Layer& layer, nn::Context& ctx, View x, const GradientCheckOptions& options = {});
+::testing::AssertionResult layer_gradients_agree(nn::Layer& layer, nn::Context& ctx, View x,
+                                                 const GradientCheckOptions& options = {});
 
 /// Overwrites a f64 or f32 tensor with Normal(mean, std) values that depend on (seed, element) alone.
 void fill_normal(View values, std::uint64_t seed, double std = 1.0, double mean = 0.0);

@@ -9,7 +9,8 @@ namespace hadal::kernels::simd::HADAL_SIMD {
 namespace {
 
 template <class T>
-void forward(std::int64_t heads, std::int64_t width, const T* logits, const T* bias, const T* o0, const T* o1, const T* o2, T* g, T* y) {
+void forward(std::int64_t heads, std::int64_t width, const T* logits, const T* bias, const T* o0, const T* o1, const T* o2, T* g,
+             T* y) {
   for (std::int64_t i = 0; i < 3 * heads; ++i) g[i] = T{1} / (T{1} + exp_approx(-(logits[i] + bias[i])));
   for (std::int64_t h = 0; h < heads; ++h) {
     const T a = g[h], b = g[heads + h], c = g[2 * heads + h];
@@ -40,8 +41,8 @@ T scale_and_dot(std::int64_t n, T g, const T* __restrict d_y, const T* __restric
 }
 
 template <class T>
-void backward(std::int64_t heads, std::int64_t width, const T* g, const T* o0, const T* o1, const T* o2, const T* d_y, T* d_o0, T* d_o1,
-              T* d_o2, T* d_logits, T* d_bias) {
+void backward(std::int64_t heads, std::int64_t width, const T* g, const T* o0, const T* o1, const T* o2, const T* d_y, T* d_o0,
+              T* d_o1, T* d_o2, T* d_logits, T* d_bias) {
   const T* o[3] = {o0, o1, o2};
   T* d_o[3] = {d_o0, d_o1, d_o2};
   for (std::int64_t b = 0; b < 3; ++b) {

@@ -8,7 +8,8 @@ namespace hadal::kernels::simd::HADAL_SIMD {
 namespace {
 
 template <class T>
-void in_place(std::int64_t heads, std::int64_t pairs, T sine_sign, const T* cosines, const T* sines, T* y, std::int64_t y_stride) {
+void in_place(std::int64_t heads, std::int64_t pairs, T sine_sign, const T* cosines, const T* sines, T* y,
+              std::int64_t y_stride) {
   for (std::int64_t h = 0; h < heads; ++h) {
     T* __restrict row = y + h * y_stride;
     const T* __restrict c = cosines;
@@ -22,8 +23,8 @@ void in_place(std::int64_t heads, std::int64_t pairs, T sine_sign, const T* cosi
 }
 
 template <class T, bool kAdd>
-void out_of_place(std::int64_t heads, std::int64_t pairs, T sine_sign, const T* cosines, const T* sines, const T* x, std::int64_t x_stride,
-                  T* y, std::int64_t y_stride) {
+void out_of_place(std::int64_t heads, std::int64_t pairs, T sine_sign, const T* cosines, const T* sines, const T* x,
+                  std::int64_t x_stride, T* y, std::int64_t y_stride) {
   for (std::int64_t h = 0; h < heads; ++h) {
     const T* __restrict in = x + h * x_stride;
     T* __restrict out = y + h * y_stride;

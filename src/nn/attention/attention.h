@@ -23,7 +23,8 @@ class Attention : public Layer {
  public:
   /// Empty cache for at most `max_tokens`.
   virtual std::unique_ptr<AttentionCache> make_cache(std::int64_t max_tokens) const = 0;
-  /// x [n, d]: the next n tokens of the sequence, appended to the cache -> [n, d]. Equals the rows of `forward` over the whole sequence.
+  /// x [n, d]: the next n tokens of the sequence, appended to the cache -> [n, d]. Equals the rows of `forward` over the whole
+  /// sequence.
   virtual Tensor decode(Context& ctx, ConstView x, AttentionCache& cache) = 0;
   /// While held, the blocks that sparse queries selected in the first `forward` after the call are used again by every later one,
   /// so that finite differences see no jump. For gradient checks; dense layers ignore it.

@@ -33,7 +33,7 @@ struct AttentionOptions {
   std::int64_t q_lora_rank = 0;  ///< 0: queries are projected directly
   std::int64_t kv_lora_rank = 0;
   std::int64_t qk_nope_head_dim = 0;
-  std::int64_t qk_rope_head_dim = 0;  ///< even
+  std::int64_t qk_rope_head_dim = 0;           ///< even
   LatentMode latent_mode = LatentMode::kAuto;  ///< of decoding, and of the selected branch in training
   // GQA
   std::int64_t num_kv_heads = 0;  ///< divides num_heads; each is a selection group of its own under NSA

@@ -19,8 +19,12 @@ Tensor BranchGate::forward(Stream& stream, ConstView x, const PerBranch<Tensor>&
   const Tensor logits = weight_.apply(stream, x);
   s.g = Tensor::empty(logits.shape(), x.dtype);
   Tensor y = Tensor::empty(o[kWindow].shape(), x.dtype);
-  run(stream, kernels::BranchGateForward{
-                  .heads = heads_, .logits = logits, .bias = bias_.value(), .o = {o[0].view(), o[1].view(), o[2].view()}, .g = s.g, .y = y});
+  run(stream, kernels::BranchGateForward{.heads = heads_,
+                                         .logits = logits,
+                                         .bias = bias_.value(),
+                                         .o = {o[0].view(), o[1].view(), o[2].view()},
+                                         .g = s.g,
+                                         .y = y});
   return y;
 }
 

@@ -37,7 +37,8 @@ class CacheTail {
   /// Tokens that may be taken back before the rows that are still needed might be gone.
   static constexpr std::int64_t kMaxRollback = 64;
 
-  CacheTail(std::int64_t keep, std::int64_t width, DType dtype) : keep_(keep), data_(Tensor::empty({capacity(0), width}, dtype)) {}
+  CacheTail(std::int64_t keep, std::int64_t width, DType dtype)
+      : keep_(keep), data_(Tensor::empty({capacity(0), width}, dtype)) {}
 
   std::int64_t first() const { return first_; }
   std::int64_t length() const { return length_; }
@@ -63,11 +64,14 @@ class CacheTail {
   }
   void truncate(std::int64_t length) {
     HADAL_CHECK(length == 0 || first_ <= std::max<std::int64_t>(0, length - keep_),
-                "cannot go back from {} to {} tokens: a sparse cache goes back {} at most, or to 0", length_, length, kMaxRollback);
+                "cannot go back from {} to {} tokens: a sparse cache goes back {} at most, or to 0", length_, length,
+                kMaxRollback);
     length_ = length;
     if (length == 0) first_ = 0;
   }
-  double bytes() const { return static_cast<double>((length_ - first_) * data_.shape()[1]) * static_cast<double>(size_of(data_.dtype())); }
+  double bytes() const {
+    return static_cast<double>((length_ - first_) * data_.shape()[1]) * static_cast<double>(size_of(data_.dtype()));
+  }
 
  private:
   /// A multiple of what is kept, so that rows move seldom.

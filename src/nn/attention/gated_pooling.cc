@@ -6,8 +6,8 @@
 
 namespace hadal::nn {
 
-GatedPooling::GatedPooling(const NsaOptions& o, std::string weight_name, std::string position_name, std::int64_t out, std::int64_t in,
-                           DType dtype)
+GatedPooling::GatedPooling(const NsaOptions& o, std::string weight_name, std::string position_name, std::int64_t out,
+                           std::int64_t in, DType dtype)
     : block_length_(o.block_length),
       block_stride_(o.block_stride),
       weight_(Parameter(std::move(weight_name), {out, in}, dtype, {.init = Init::zeros()})),
@@ -19,7 +19,8 @@ void GatedPooling::collect(ParameterList& parameters) {
   parameters.push_back(&position_);
 }
 
-void GatedPooling::forward(Stream& stream, std::int64_t batch, ConstView u, kernels::ConstHeads x, kernels::Heads y, State& s) const {
+void GatedPooling::forward(Stream& stream, std::int64_t batch, ConstView u, kernels::ConstHeads x, kernels::Heads y,
+                           State& s) const {
   s.logits = weight_.apply(stream, u);
   run(stream, kernels::NsaCompressForward{.batch = batch,
                                           .block_length = block_length_,
@@ -30,8 +31,8 @@ void GatedPooling::forward(Stream& stream, std::int64_t batch, ConstView u, kern
                                           .y = y});
 }
 
-void GatedPooling::backward_input(Stream& stream, std::int64_t batch, kernels::ConstHeads x, kernels::ConstHeads d_y, kernels::Heads d_x,
-                                  View d_u, State& s) {
+void GatedPooling::backward_input(Stream& stream, std::int64_t batch, kernels::ConstHeads x, kernels::ConstHeads d_y,
+                                  kernels::Heads d_x, View d_u, State& s) {
   s.d_logits = Tensor::empty(s.logits.shape(), x.dtype);
   kernels::Heads d_logits = d_x;
   d_logits.data = s.d_logits.view().data;

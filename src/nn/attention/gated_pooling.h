@@ -15,17 +15,18 @@ class GatedPooling {
  public:
   /// Of one micro-batch.
   struct State {
-    Tensor logits;    ///< as x: [B*S, G w]
+    Tensor logits;  ///< as x: [B*S, G w]
     Tensor d_logits;
   };
 
-  GatedPooling(const NsaOptions& options, std::string weight_name, std::string position_name, std::int64_t out, std::int64_t in, DType dtype);
+  GatedPooling(const NsaOptions& options, std::string weight_name, std::string position_name, std::int64_t out, std::int64_t in,
+               DType dtype);
 
   /// u [B*S*G, in]; x [B*S, G, w]; y [B*Nc, G, w].
   void forward(Stream& stream, std::int64_t batch, ConstView u, kernels::ConstHeads x, kernels::Heads y, State& state) const;
   /// d_x is overwritten, then d_u += d_logits W (d_u may be d_x's own memory). Finishes the position's gradient.
-  void backward_input(Stream& stream, std::int64_t batch, kernels::ConstHeads x, kernels::ConstHeads d_y, kernels::Heads d_x, View d_u,
-                      State& state);
+  void backward_input(Stream& stream, std::int64_t batch, kernels::ConstHeads x, kernels::ConstHeads d_y, kernels::Heads d_x,
+                      View d_u, State& state);
   void backward_weight(Stream& stream, ConstView u, State& state);
   void collect(ParameterList& parameters);
 

@@ -26,7 +26,9 @@ class GqaCache : public AttentionCache {
     k.truncate(length);
     v.truncate(length);
   }
-  double bytes_per_token() const override { return length() == 0 ? 0.0 : (k.bytes() + v.bytes()) / static_cast<double>(length()); }
+  double bytes_per_token() const override {
+    return length() == 0 ? 0.0 : (k.bytes() + v.bytes()) / static_cast<double>(length());
+  }
 
   CacheRows k;  ///< rotated
   CacheRows v;

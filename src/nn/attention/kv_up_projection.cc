@@ -13,11 +13,15 @@ using kernels::Heads;
 
 /// One head of packed rows as a [T, width] matrix whose leading dimension is the token stride.
 ConstView matrix(const ConstHeads& x, std::int64_t head) {
-  return {static_cast<const char*>(x.data) + static_cast<std::size_t>(head * x.head_stride) * size_of(x.dtype), x.dtype, {x.tokens, x.width}};
+  return {static_cast<const char*>(x.data) + static_cast<std::size_t>(head * x.head_stride) * size_of(x.dtype),
+          x.dtype,
+          {x.tokens, x.width}};
 }
 
 View matrix(const Heads& x, std::int64_t head) {
-  return {static_cast<char*>(x.data) + static_cast<std::size_t>(head * x.head_stride) * size_of(x.dtype), x.dtype, {x.tokens, x.width}};
+  return {static_cast<char*>(x.data) + static_cast<std::size_t>(head * x.head_stride) * size_of(x.dtype),
+          x.dtype,
+          {x.tokens, x.width}};
 }
 
 }  // namespace
@@ -42,7 +46,8 @@ ConstView KvUpProjection::value_rows(std::int64_t head) const {
 
 void KvUpProjection::absorb(Stream& stream, ConstHeads q, Heads q_latent) const {
   for (std::int64_t h = 0; h < heads_; ++h) {
-    run(stream, Gemm{.a = matrix(q, h), .b = key_rows(h), .c = matrix(q_latent, h), .lda = q.token_stride, .ldc = q_latent.token_stride});
+    run(stream,
+        Gemm{.a = matrix(q, h), .b = key_rows(h), .c = matrix(q_latent, h), .lda = q.token_stride, .ldc = q_latent.token_stride});
   }
 }
 
@@ -71,7 +76,8 @@ void KvUpProjection::absorb_backward(Stream& stream, ConstHeads d_q_latent, Head
 
 void KvUpProjection::expand_backward(Stream& stream, ConstHeads d_o, Heads d_z) const {
   for (std::int64_t h = 0; h < heads_; ++h) {
-    run(stream, Gemm{.a = matrix(d_o, h), .b = value_rows(h), .c = matrix(d_z, h), .lda = d_o.token_stride, .ldc = d_z.token_stride});
+    run(stream,
+        Gemm{.a = matrix(d_o, h), .b = value_rows(h), .c = matrix(d_z, h), .lda = d_o.token_stride, .ldc = d_z.token_stride});
   }
 }
 

@@ -21,9 +21,13 @@ class KvUpProjection {
 
   /// Keys [T, H, dn] and values [T, H, dv] inside the packed product [T, H (dn + dv)].
   template <class AnyView>
-  auto keys(AnyView kv) const { return kernels::heads_of(kv, heads_, nope_ + value_, 0, nope_); }
+  auto keys(AnyView kv) const {
+    return kernels::heads_of(kv, heads_, nope_ + value_, 0, nope_);
+  }
   template <class AnyView>
-  auto values(AnyView kv) const { return kernels::heads_of(kv, heads_, nope_ + value_, nope_, value_); }
+  auto values(AnyView kv) const {
+    return kernels::heads_of(kv, heads_, nope_ + value_, nope_, value_);
+  }
 
   /// q [T, H, dn] -> q_latent [T, H, R], overwritten.
   void absorb(Stream& stream, kernels::ConstHeads q, kernels::Heads q_latent) const;
@@ -37,8 +41,8 @@ class KvUpProjection {
   void absorb_weight(Stream& stream, kernels::ConstHeads q, kernels::ConstHeads d_q_latent);
   void expand_weight(Stream& stream, kernels::ConstHeads z, kernels::ConstHeads d_o);
 
-  /// Whether the absorbed form takes fewer multiply-adds: `queries` rows that see `pairs` (query, key) pairs in all, against `keys`
-  /// latents that the other form has to project up.
+  /// Whether the absorbed form takes fewer multiply-adds: `queries` rows that see `pairs` (query, key) pairs in all, against
+  /// `keys` latents that the other form has to project up.
   bool absorbing_pays(LatentMode mode, std::int64_t queries, std::int64_t pairs, std::int64_t keys) const;
 
  private:

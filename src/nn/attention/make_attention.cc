@@ -50,7 +50,8 @@ void validate(const AttentionOptions& o) {
     require_positive("head_dim", o.head_dim);
     require_divides("num_kv_heads", o.num_kv_heads, "num_heads", o.num_heads);
   }
-  if (o.rope_width() % 2 != 0) throw UserError("attention: the rotated width {} is odd; channels rotate in pairs", o.rope_width());
+  if (o.rope_width() % 2 != 0)
+    throw UserError("attention: the rotated width {} is odd; channels rotate in pairs", o.rope_width());
   if (o.nsa) validate_nsa(o);
 }
 

@@ -29,7 +29,9 @@ class MlaCache : public AttentionCache {
     c.truncate(length);
     k_rope.truncate(length);
   }
-  double bytes_per_token() const override { return length() == 0 ? 0.0 : (c.bytes() + k_rope.bytes()) / static_cast<double>(length()); }
+  double bytes_per_token() const override {
+    return length() == 0 ? 0.0 : (c.bytes() + k_rope.bytes()) / static_cast<double>(length());
+  }
 
   CacheRows c;       ///< [tokens, R], normed
   CacheRows k_rope;  ///< [tokens, dr], rotated
@@ -43,7 +45,8 @@ MlaAttention::MlaAttention(const AttentionOptions& options, const std::string& p
       rope_(std::move(rope)),
       projections_(options, prefix),
       kv_b_(options, prefix + ".kv_b_proj.weight"),
-      o_proj_(prefix + ".o_proj.weight", options.hidden_size, options.num_heads * options.v_head_dim, options.init_std, options.dtype) {}
+      o_proj_(prefix + ".o_proj.weight", options.hidden_size, options.num_heads * options.v_head_dim, options.init_std,
+              options.dtype) {}
 
 void MlaAttention::collect(ParameterList& parameters) {
   projections_.collect(parameters);
@@ -62,15 +65,16 @@ Tensor MlaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   s.kv = kv_b_.linear().apply(ctx.stream, latent.c);
   s.o = Tensor::empty({x.shape[0], o_proj_.in()}, x.dtype);
   s.lse = Tensor::empty({x.shape[0], options_.num_heads}, x.dtype);
-  run(ctx.stream, kernels::FlashAttentionForward{.batch = ctx.batch,
-                                                 .q = projections_.q_all(latent.q.view()),
-                                                 .k = kv_b_.keys(s.kv.view()),
-                                                 .k_shared = projections_.r(latent.kv_a),
-                                                 .v = kv_b_.values(s.kv.view()),
-                                                 .mask = {},
-                                                 .scale = scale_,
-                                                 .o = heads_of(s.o.view(), options_.num_heads, options_.v_head_dim, 0, options_.v_head_dim),
-                                                 .lse = s.lse});
+  run(ctx.stream,
+      kernels::FlashAttentionForward{.batch = ctx.batch,
+                                     .q = projections_.q_all(latent.q.view()),
+                                     .k = kv_b_.keys(s.kv.view()),
+                                     .k_shared = projections_.r(latent.kv_a),
+                                     .v = kv_b_.values(s.kv.view()),
+                                     .mask = {},
+                                     .scale = scale_,
+                                     .o = heads_of(s.o.view(), options_.num_heads, options_.v_head_dim, 0, options_.v_head_dim),
+                                     .lse = s.lse});
   return o_proj_.apply(ctx.stream, s.o);
 }
 
@@ -100,8 +104,10 @@ Tensor MlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
   latent.q.reset();
   s.kv.reset();
   s.lse.reset();
-  rope_->apply(ctx.stream, ctx.batch, projections_.q_rope(latent.d_q.view()), projections_.q_rope(latent.d_q.view()), RopeMode::kTranspose);
-  rope_->apply(ctx.stream, ctx.batch, projections_.r(latent.d_kv_a.view()), projections_.r(latent.d_kv_a.view()), RopeMode::kTranspose);
+  rope_->apply(ctx.stream, ctx.batch, projections_.q_rope(latent.d_q.view()), projections_.q_rope(latent.d_q.view()),
+               RopeMode::kTranspose);
+  rope_->apply(ctx.stream, ctx.batch, projections_.r(latent.d_kv_a.view()), projections_.r(latent.d_kv_a.view()),
+               RopeMode::kTranspose);
   latent.d_c = kv_b_.linear().apply_transposed(ctx.stream, s.d_kv);
   Tensor d_x = Tensor::empty(latent.x.shape, d_y.dtype);
   projections_.backward_input(ctx.stream, latent, d_x, 0);
@@ -123,12 +129,14 @@ Tensor MlaAttention::decode(Context& ctx, ConstView x, AttentionCache& attention
   auto& cache = static_cast<MlaCache&>(attention_cache);
   Stream& stream = ctx.stream;
   const std::int64_t rows = x.shape[0], start = cache.length(), total = start + rows;
-  const std::int64_t heads = options_.num_heads, rank = options_.kv_lora_rank, rope = options_.qk_rope_head_dim, value = options_.v_head_dim;
+  const std::int64_t heads = options_.num_heads, rank = options_.kv_lora_rank, rope = options_.qk_rope_head_dim,
+                     value = options_.v_head_dim;
 
   MlaProjections::State latent;
   latent.c = cache.c.append(rows);
   projections_.forward(stream, x, latent);
-  rope_->apply(stream, 1, projections_.r(latent.kv_a), heads_of(cache.k_rope.append(rows), 1, rope, 0, rope), RopeMode::kForward, start);
+  rope_->apply(stream, 1, projections_.r(latent.kv_a), heads_of(cache.k_rope.append(rows), 1, rope, 0, rope), RopeMode::kForward,
+               start);
 
   Tensor o = Tensor::empty({rows, heads * value}, x.dtype);
   const kernels::Heads o_heads = heads_of(o.view(), heads, value, 0, value);

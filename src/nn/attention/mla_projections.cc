@@ -45,7 +45,8 @@ void MlaProjections::forward(Stream& stream, ConstView x, State& s) const {
     s.q_a = q_a_->down.apply(stream, x);
     s.q_a_rms = Tensor::empty({rows}, x.dtype);
     s.c_q = Tensor::empty(s.q_a.shape(), x.dtype);
-    run(stream, kernels::RmsNormForward{.x = s.q_a, .gain = q_a_->norm.value(), .eps = eps_, .y = s.c_q, .inverse_rms = s.q_a_rms});
+    run(stream,
+        kernels::RmsNormForward{.x = s.q_a, .gain = q_a_->norm.value(), .eps = eps_, .y = s.c_q, .inverse_rms = s.q_a_rms});
     s.q = q_b_.apply(stream, s.c_q);
   } else {
     s.q = q_b_.apply(stream, x);
@@ -59,8 +60,9 @@ void MlaProjections::forward(Stream& stream, ConstView x, State& s) const {
   place(s.c, s.c_storage, rank_);
   kv_a_.apply(stream, x, s.kv_a);
   s.kv_a_rms = Tensor::empty({rows}, x.dtype);
-  run(stream, kernels::RmsNormForward{
-                  .x = s.kv_a, .x_stride = rank_ + rope_, .gain = kv_a_norm_.value(), .eps = eps_, .y = s.c, .inverse_rms = s.kv_a_rms});
+  run(stream,
+      kernels::RmsNormForward{
+          .x = s.kv_a, .x_stride = rank_ + rope_, .gain = kv_a_norm_.value(), .eps = eps_, .y = s.c, .inverse_rms = s.kv_a_rms});
 }
 
 void MlaProjections::backward_input(Stream& stream, State& s, View d_x, double beta) {

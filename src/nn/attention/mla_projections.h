@@ -17,13 +17,13 @@ class MlaProjections {
  public:
   /// Of one micro-batch. After backward_input only what backward_weight reads is left.
   struct State {
-    ConstView x;            ///< [T, d]
-    Tensor q_a, q_a_rms;    ///< [T, q_lora_rank], [T]
-    Tensor c_q;             ///< [T, q_lora_rank]
-    Tensor q;               ///< [T, H (dn + dr)], not rotated by `forward`
-    View kv_a;              ///< [T, R + dr]: a_c, then r as projected
-    Tensor kv_a_rms;        ///< [T]
-    View c;                 ///< [T, R]
+    ConstView x;                     ///< [T, d]
+    Tensor q_a, q_a_rms;             ///< [T, q_lora_rank], [T]
+    Tensor c_q;                      ///< [T, q_lora_rank]
+    Tensor q;                        ///< [T, H (dn + dr)], not rotated by `forward`
+    View kv_a;                       ///< [T, R + dr]: a_c, then r as projected
+    Tensor kv_a_rms;                 ///< [T]
+    View c;                          ///< [T, R]
     Tensor kv_a_storage, c_storage;  ///< unless the caller gave places of its own
     // Backward: filled by the caller ...
     Tensor d_q;     ///< of q before rotation
@@ -44,14 +44,22 @@ class MlaProjections {
 
   // Packed rows as heads; of a View or a ConstView.
   template <class AnyView>
-  auto q_nope(AnyView q) const { return kernels::heads_of(q, heads_, nope_ + rope_, 0, nope_); }
+  auto q_nope(AnyView q) const {
+    return kernels::heads_of(q, heads_, nope_ + rope_, 0, nope_);
+  }
   template <class AnyView>
-  auto q_rope(AnyView q) const { return kernels::heads_of(q, heads_, nope_ + rope_, nope_, rope_); }
+  auto q_rope(AnyView q) const {
+    return kernels::heads_of(q, heads_, nope_ + rope_, nope_, rope_);
+  }
   template <class AnyView>
-  auto q_all(AnyView q) const { return kernels::heads_of(q, heads_, nope_ + rope_, 0, nope_ + rope_); }
+  auto q_all(AnyView q) const {
+    return kernels::heads_of(q, heads_, nope_ + rope_, 0, nope_ + rope_);
+  }
   /// The last dr columns of kv_a or its gradient, as one head.
   template <class AnyView>
-  auto r(AnyView kv_a) const { return kernels::heads_of(kv_a, 1, rank_ + rope_, rank_, rope_); }
+  auto r(AnyView kv_a) const {
+    return kernels::heads_of(kv_a, 1, rank_ + rope_, rank_, rope_);
+  }
 
  private:
   /// Query latent: only with q_lora_rank.

@@ -21,7 +21,8 @@ std::int64_t NsaBranches::num_compressed(std::int64_t tokens) const {
   return kernels::num_compressed(tokens, options_.block_length, options_.block_stride);
 }
 
-void NsaBranches::compressed(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, Heads o, View lse) const {
+void NsaBranches::compressed(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, Heads o,
+                             View lse) const {
   run(stream, FlashAttentionForward{.batch = batch,
                                     .q = in.q,
                                     .k = in.k,
@@ -34,7 +35,8 @@ void NsaBranches::compressed(Stream& stream, std::int64_t batch, const BranchInp
                                     .lse = lse});
 }
 
-Tensor NsaBranches::select(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView lse, std::int64_t query_start) const {
+Tensor NsaBranches::select(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView lse,
+                           std::int64_t query_start) const {
   const std::int64_t last_position = query_start + in.q.tokens / batch - 1;
   const std::int64_t count = std::min(options_.num_selected, last_position / options_.select_block + 1);
   Tensor blocks = Tensor::empty({in.q.tokens, select_groups_, count}, DType::kI32);
@@ -53,8 +55,8 @@ Tensor NsaBranches::select(Stream& stream, std::int64_t batch, const BranchInput
   return blocks;
 }
 
-void NsaBranches::selected(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView blocks, std::int64_t query_start, Heads o,
-                           View lse) const {
+void NsaBranches::selected(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView blocks, std::int64_t query_start,
+                           Heads o, View lse) const {
   run(stream, kernels::NsaSelectedForward{.batch = batch,
                                           .q = in.q,
                                           .k = in.k,
@@ -68,7 +70,8 @@ void NsaBranches::selected(Stream& stream, std::int64_t batch, const BranchInput
                                           .lse = lse});
 }
 
-void NsaBranches::window(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, Heads o, View lse) const {
+void NsaBranches::window(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, Heads o,
+                         View lse) const {
   run(stream, FlashAttentionForward{.batch = batch,
                                     .q = in.q,
                                     .k = in.k,
@@ -103,11 +106,13 @@ FlashAttentionBackward flash_backward(std::int64_t batch, const BranchInput& in,
 
 }  // namespace
 
-void NsaBranches::compressed_backward(Stream& stream, std::int64_t batch, const BranchInput& in, const BranchGradient& gradient) const {
+void NsaBranches::compressed_backward(Stream& stream, std::int64_t batch, const BranchInput& in,
+                                      const BranchGradient& gradient) const {
   run(stream, flash_backward(batch, in, block_mask(), scale_, gradient));
 }
 
-void NsaBranches::window_backward(Stream& stream, std::int64_t batch, const BranchInput& in, const BranchGradient& gradient) const {
+void NsaBranches::window_backward(Stream& stream, std::int64_t batch, const BranchInput& in,
+                                  const BranchGradient& gradient) const {
   run(stream, flash_backward(batch, in, window_mask(), scale_, gradient));
 }
 

@@ -29,15 +29,18 @@ class NsaBranches {
       : options_(options), scale_(scale), select_groups_(select_groups) {}
 
   /// Attention over compressed entries; rows that see none give 0.
-  void compressed(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, kernels::Heads o, View lse) const;
+  void compressed(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, kernels::Heads o,
+                  View lse) const;
   /// Blocks I32 [B*S, groups, n], n at most the blocks that there are, from the compressed branch's input and lse.
   Tensor select(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView lse, std::int64_t query_start) const;
-  void selected(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView blocks, std::int64_t query_start, kernels::Heads o,
-                View lse) const;
-  void window(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, kernels::Heads o, View lse) const;
+  void selected(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView blocks, std::int64_t query_start,
+                kernels::Heads o, View lse) const;
+  void window(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, kernels::Heads o,
+              View lse) const;
 
   void compressed_backward(Stream& stream, std::int64_t batch, const BranchInput& in, const BranchGradient& gradient) const;
-  void selected_backward(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView blocks, const BranchGradient& gradient) const;
+  void selected_backward(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView blocks,
+                         const BranchGradient& gradient) const;
   void window_backward(Stream& stream, std::int64_t batch, const BranchInput& in, const BranchGradient& gradient) const;
 
   /// Compressed entries of a sequence of `tokens`.

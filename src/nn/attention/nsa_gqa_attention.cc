@@ -11,14 +11,14 @@ namespace {
 
 struct NsaGqaSaved : Saved {
   ConstView x, d_y;
-  Tensor q;                       ///< [T, H dk], rotated
-  PerBranch<Tensor> k, v;         ///< [T, G dk], [T, G dv]; k rotated but for the compressed branch
-  Tensor k_pooled, v_pooled;      ///< [B Nc, G dk] rotated, [B Nc, G dv]
+  Tensor q;                   ///< [T, H dk], rotated
+  PerBranch<Tensor> k, v;     ///< [T, G dk], [T, G dv]; k rotated but for the compressed branch
+  Tensor k_pooled, v_pooled;  ///< [B Nc, G dk] rotated, [B Nc, G dv]
   GatedPooling::State phi_k, phi_v;
   BranchGate::State gate;
-  PerBranch<Tensor> o, lse;       ///< [T, H dv], [T, H]
-  Tensor blocks;                  ///< I32 [T, G, n]
-  Tensor mixed;                   ///< [T, H dv]
+  PerBranch<Tensor> o, lse;  ///< [T, H dv], [T, H]
+  Tensor blocks;             ///< I32 [T, G, n]
+  Tensor mixed;              ///< [T, H dv]
   Tensor d_q;
   PerBranch<Tensor> d_k, d_v;
 
@@ -33,8 +33,8 @@ struct NsaGqaSaved : Saved {
 
 PerBranch<Linear> branch_projections(const AttentionOptions& o, const std::string& prefix, const char* what, std::int64_t width) {
   const auto make = [&](Branch branch) {
-    return Linear(prefix + ".nsa." + kBranchNames[branch] + "." + what + ".weight", o.num_kv_heads * width, o.hidden_size, o.init_std,
-                  o.dtype);
+    return Linear(prefix + ".nsa." + kBranchNames[branch] + "." + what + ".weight", o.num_kv_heads * width, o.hidden_size,
+                  o.init_std, o.dtype);
   };
   return {make(kCompressed), make(kSelected), make(kWindow)};
 }
@@ -72,7 +72,8 @@ Tensor NsaGqaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   NsaGqaSaved& s = kept != nullptr ? *kept : scratch;
   Stream& stream = ctx.stream;
   const std::int64_t heads = options_.num_heads, groups = options_.num_kv_heads, rows = x.shape[0], batch = ctx.batch;
-  const std::int64_t key = options_.head_dim, value = options_.v_head_dim, entries = batch * branches_.num_compressed(rows / batch);
+  const std::int64_t key = options_.head_dim, value = options_.v_head_dim,
+                     entries = batch * branches_.num_compressed(rows / batch);
 
   s.x = x;
   s.q = q_proj_.apply(stream, x);
@@ -88,10 +89,10 @@ Tensor NsaGqaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   s.k_pooled = Tensor::empty({entries, groups * key}, x.dtype);
   s.v_pooled = Tensor::empty({entries, groups * value}, x.dtype);
   const kernels::Heads pooled = split_heads(s.k_pooled.view(), groups);
-  phi_k_.forward(stream, batch, s.k[kCompressed].view().reshape({rows * groups, key}), split_heads(s.k[kCompressed].view(), groups), pooled,
-                 s.phi_k);
-  phi_v_.forward(stream, batch, s.v[kCompressed].view().reshape({rows * groups, value}), split_heads(s.v[kCompressed].view(), groups),
-                 split_heads(s.v_pooled.view(), groups), s.phi_v);
+  phi_k_.forward(stream, batch, s.k[kCompressed].view().reshape({rows * groups, key}),
+                 split_heads(s.k[kCompressed].view(), groups), pooled, s.phi_k);
+  phi_v_.forward(stream, batch, s.v[kCompressed].view().reshape({rows * groups, value}),
+                 split_heads(s.v[kCompressed].view(), groups), split_heads(s.v_pooled.view(), groups), s.phi_v);
   rope_->apply(stream, batch, pooled, pooled, RopeMode::kForward, 0, nsa_.block_stride);
 
   const auto out = [&](Branch branch) { return split_heads(s.o[branch].view(), heads); };
@@ -129,7 +130,8 @@ Tensor NsaGqaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved
     s.d_k[branch] = Tensor::empty(s.k[branch].shape(), d_y.dtype);
     s.d_v[branch] = Tensor::empty(s.v[branch].shape(), d_y.dtype);
   }
-  branches_.compressed_backward(stream, batch, s.input(kCompressed, heads, groups), gradient(kCompressed, d_k_pooled, d_v_pooled));
+  branches_.compressed_backward(stream, batch, s.input(kCompressed, heads, groups),
+                                gradient(kCompressed, d_k_pooled, d_v_pooled));
   branches_.selected_backward(stream, batch, s.input(kSelected, heads, groups), s.blocks,
                               gradient(kSelected, s.d_k[kSelected], s.d_v[kSelected]));
   branches_.window_backward(stream, batch, s.input(kWindow, heads, groups), gradient(kWindow, s.d_k[kWindow], s.d_v[kWindow]));
@@ -145,9 +147,11 @@ Tensor NsaGqaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved
   unrotate(s.d_k[kWindow], groups, 1);
   unrotate(d_k_pooled, groups, nsa_.block_stride);
   phi_k_.backward_input(stream, batch, split_heads(s.k[kCompressed].view(), groups), split_heads(d_k_pooled.view(), groups),
-                        split_heads(s.d_k[kCompressed].view(), groups), s.d_k[kCompressed].view().reshape({rows * groups, key}), s.phi_k);
+                        split_heads(s.d_k[kCompressed].view(), groups), s.d_k[kCompressed].view().reshape({rows * groups, key}),
+                        s.phi_k);
   phi_v_.backward_input(stream, batch, split_heads(s.v[kCompressed].view(), groups), split_heads(d_v_pooled.view(), groups),
-                        split_heads(s.d_v[kCompressed].view(), groups), s.d_v[kCompressed].view().reshape({rows * groups, value}), s.phi_v);
+                        split_heads(s.d_v[kCompressed].view(), groups), s.d_v[kCompressed].view().reshape({rows * groups, value}),
+                        s.phi_v);
 
   q_proj_.apply_transposed(stream, s.d_q, d_x, 1);
   for (const Branch branch : {kCompressed, kSelected, kWindow}) {

@@ -1,6 +1,6 @@
-// What sparse GQA keeps of a sequence (spec/model.md 8.6): keys and values of the selected branch for every token, compressed entries,
-// the last w-1 tokens of the window branch and the last l-1 raw tokens from which the next compressed entry will be pooled.
-// Tails hold CacheTail::kMaxRollback tokens more than that, so that a rejected speculation can be taken back.
+// What sparse GQA keeps of a sequence (spec/model.md 8.6): keys and values of the selected branch for every token, compressed
+// entries, the last w-1 tokens of the window branch and the last l-1 raw tokens from which the next compressed entry will be
+// pooled. Tails hold CacheTail::kMaxRollback tokens more than that, so that a rejected speculation can be taken back.
 #pragma once
 
 #include "kernels/nsa.h"
@@ -38,7 +38,9 @@ class NsaGqaCache : public AttentionCache {
   }
 
  private:
-  std::int64_t entries(std::int64_t tokens) const { return kernels::num_compressed(tokens, nsa_.block_length, nsa_.block_stride); }
+  std::int64_t entries(std::int64_t tokens) const {
+    return kernels::num_compressed(tokens, nsa_.block_length, nsa_.block_stride);
+  }
 
   NsaOptions nsa_;
 

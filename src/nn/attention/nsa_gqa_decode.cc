@@ -11,7 +11,8 @@ std::unique_ptr<AttentionCache> NsaGqaAttention::make_cache(std::int64_t max_tok
 Tensor NsaGqaAttention::decode(Context& ctx, ConstView x, AttentionCache& attention_cache) {
   auto& cache = static_cast<NsaGqaCache&>(attention_cache);
   Stream& stream = ctx.stream;
-  const std::int64_t heads = options_.num_heads, groups = options_.num_kv_heads, key = options_.head_dim, value = options_.v_head_dim;
+  const std::int64_t heads = options_.num_heads, groups = options_.num_kv_heads, key = options_.head_dim,
+                     value = options_.v_head_dim;
   const std::int64_t rows = x.shape[0], start = cache.length(), total = start + rows;
 
   Tensor q = q_proj_.apply(stream, x);
@@ -29,7 +30,8 @@ Tensor NsaGqaAttention::decode(Context& ctx, ConstView x, AttentionCache& attent
   // Entries whose last token is among the new ones.
   const std::int64_t first_entry = cache.k_pooled.length(), new_entries = branches_.num_compressed(total) - first_entry;
   if (new_entries > 0) {
-    const std::int64_t begin = first_entry * nsa_.block_stride, end = begin + (new_entries - 1) * nsa_.block_stride + nsa_.block_length;
+    const std::int64_t begin = first_entry * nsa_.block_stride,
+                       end = begin + (new_entries - 1) * nsa_.block_stride + nsa_.block_length;
     const View k_raw = cache.k_raw.rows(begin, end), v_raw = cache.v_raw.rows(begin, end);
     const kernels::Heads pooled = split_heads(cache.k_pooled.append(new_entries), groups);
     GatedPooling::State scratch;

@@ -11,8 +11,8 @@ namespace {
 
 using kernels::heads_of;
 
-/// Longest sequence whose selected branch runs with keys and values per head: about where the absorbed form, with its one entry for
-/// all heads, starts to win (spec/model.md 9.3).
+/// Longest sequence whose selected branch runs with keys and values per head: about where the absorbed form, with its one entry
+/// for all heads, starts to win (spec/model.md 9.3).
 constexpr std::int64_t kLongestMhaSequence = 8192;
 
 }  // namespace
@@ -24,10 +24,10 @@ NsaMlaAttention::NsaMlaAttention(const AttentionOptions& o, const std::string& p
       branches_(nsa_, softmax_scale(o.qk_width(), o.rope), nsa_.num_select_groups),
       projections_(o, prefix),
       kv_b_(o, prefix + ".kv_b_proj.weight"),
-      pool_latent_(nsa_, prefix + ".nsa.compress.latent_weight", prefix + ".nsa.compress.latent_position", o.kv_lora_rank, o.kv_lora_rank,
-                   o.dtype),
-      pool_rope_(nsa_, prefix + ".nsa.compress.rope_weight", prefix + ".nsa.compress.rope_position", o.qk_rope_head_dim, o.kv_lora_rank,
-                 o.dtype),
+      pool_latent_(nsa_, prefix + ".nsa.compress.latent_weight", prefix + ".nsa.compress.latent_position", o.kv_lora_rank,
+                   o.kv_lora_rank, o.dtype),
+      pool_rope_(nsa_, prefix + ".nsa.compress.rope_weight", prefix + ".nsa.compress.rope_position", o.qk_rope_head_dim,
+                 o.kv_lora_rank, o.dtype),
       // Norm gains start at one and do not decay.
       pooled_norm_(prefix + ".nsa.compress.norm.weight", {o.kv_lora_rank}, o.dtype, {.init = Init::ones(), .decays = false}),
       gate_(o, prefix),
@@ -102,7 +102,8 @@ Tensor NsaMlaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   if (s.in_latent) {
     const std::int64_t rank = options_.kv_lora_rank, rope = options_.qk_rope_head_dim;
     s.q_latent = Tensor::empty({rows, heads * (rank + rope)}, x.dtype);
-    rope_->apply(stream, batch, projections_.q_rope(s.latent.q.view()), heads_of(s.q_latent.view(), heads, rank + rope, rank, rope));
+    rope_->apply(stream, batch, projections_.q_rope(s.latent.q.view()),
+                 heads_of(s.q_latent.view(), heads, rank + rope, rank, rope));
   }
   rope_->apply(stream, batch, projections_.q_rope(s.latent.q.view()), projections_.q_rope(s.latent.q.view()));
   compress(stream, batch, s);

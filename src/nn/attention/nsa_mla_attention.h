@@ -1,7 +1,7 @@
-// Native sparse attention on multi-head latent attention (spec/model.md 9.2, appendix B). Queries, the latent c and the shared rotated
-// key are those of dense MLA; each branch has an up-projection of its own (or all share one, tie_up). Compressed entries are pooled
-// latents, normed, with pooled un-rotated keys that rotate at their block's first position.
-// Shape legend: T = B*S rows, d hidden size, H heads, dn/dr/dv widths, R = kv_lora_rank, Nc compressed entries per sequence.
+// Native sparse attention on multi-head latent attention (spec/model.md 9.2, appendix B). Queries, the latent c and the shared
+// rotated key are those of dense MLA; each branch has an up-projection of its own (or all share one, tie_up). Compressed entries
+// are pooled latents, normed, with pooled un-rotated keys that rotate at their block's first position. Shape legend: T = B*S
+// rows, d hidden size, H heads, dn/dr/dv widths, R = kv_lora_rank, Nc compressed entries per sequence.
 #pragma once
 
 #include <memory>
@@ -64,7 +64,7 @@ class NsaMlaAttention : public Attention {
   NsaBranches branches_;
   HeldBlocks held_;
   MlaProjections projections_;
-  KvUpProjection kv_b_;                       ///< of the selected branch, or of all (tie_up)
+  KvUpProjection kv_b_;  ///< of the selected branch, or of all (tie_up)
   std::optional<KvUpProjection> kv_compressed_;
   std::optional<KvUpProjection> kv_window_;
   GatedPooling pool_latent_;  ///< A [R, R], P [l, R]

@@ -81,12 +81,14 @@ void NsaMlaAttention::branches_backward(Stream& stream, std::int64_t batch, PerB
       s.d_kv[kSelected].reset();
     }
   }
-  rope_->apply(stream, batch, projections_.q_rope(latent.d_q.view()), projections_.q_rope(latent.d_q.view()), RopeMode::kTranspose);
+  rope_->apply(stream, batch, projections_.q_rope(latent.d_q.view()), projections_.q_rope(latent.d_q.view()),
+               RopeMode::kTranspose);
   if (s.in_latent) {
     const std::int64_t rank = options_.kv_lora_rank, rope = options_.qk_rope_head_dim;
-    kv_b_.absorb_backward(stream, heads_of(s.d_q_latent.view(), heads, rank + rope, 0, rank), projections_.q_nope(latent.d_q.view()));
-    rope_->apply(stream, batch, heads_of(s.d_q_latent.view(), heads, rank + rope, rank, rope), projections_.q_rope(latent.d_q.view()),
-                 RopeMode::kAddTranspose);
+    kv_b_.absorb_backward(stream, heads_of(s.d_q_latent.view(), heads, rank + rope, 0, rank),
+                          projections_.q_nope(latent.d_q.view()));
+    rope_->apply(stream, batch, heads_of(s.d_q_latent.view(), heads, rank + rope, rank, rope),
+                 projections_.q_rope(latent.d_q.view()), RopeMode::kAddTranspose);
   }
 }
 
@@ -121,11 +123,12 @@ void NsaMlaAttention::compress_backward(Stream& stream, std::int64_t batch, NsaM
                                        .d_residual = {},
                                        .d_x = d_pooled,
                                        .d_gain = pooled_norm_.grad()});
-  pool_latent_.backward_input(stream, batch, split_heads(latent.c, 1), split_heads(d_pooled.view(), 1), split_heads(latent.d_c.view(), 1),
-                              latent.d_c, s.pool_latent);
+  pool_latent_.backward_input(stream, batch, split_heads(latent.c, 1), split_heads(d_pooled.view(), 1),
+                              split_heads(latent.d_c.view(), 1), latent.d_c, s.pool_latent);
   const kernels::Heads d_k_rope = split_heads(s.d_k_rope_pooled.view(), 1);
   rope_->apply(stream, batch, d_k_rope, d_k_rope, RopeMode::kTranspose, 0, nsa_.block_stride);
-  pool_rope_.backward_input(stream, batch, projections_.r(latent.kv_a), d_k_rope, projections_.r(latent.d_kv_a.view()), latent.d_c, s.pool_rope);
+  pool_rope_.backward_input(stream, batch, projections_.r(latent.kv_a), d_k_rope, projections_.r(latent.d_kv_a.view()),
+                            latent.d_c, s.pool_rope);
   for (Tensor* done : {&s.pooled, &s.pooled_rms, &s.k_rope_pooled, &s.d_k_rope_pooled}) done->reset();
 }
 
@@ -138,7 +141,8 @@ void NsaMlaAttention::backward_weight(Context& ctx, Saved& saved) {
   up(kWindow).linear().accumulate(stream, s.d_kv[kWindow], c);
   if (s.in_latent) {
     const std::int64_t heads = options_.num_heads, rank = options_.kv_lora_rank, rope = options_.qk_rope_head_dim;
-    kv_b_.absorb_weight(stream, projections_.q_nope(s.latent.q.view()), heads_of(s.d_q_latent.view(), heads, rank + rope, 0, rank));
+    kv_b_.absorb_weight(stream, projections_.q_nope(s.latent.q.view()),
+                        heads_of(s.d_q_latent.view(), heads, rank + rope, 0, rank));
     kv_b_.expand_weight(stream, split_heads(s.z.view(), heads), split_heads(s.d_o_selected.view(), heads));
   } else if (!nsa_.tie_up) {
     kv_b_.linear().accumulate(stream, s.d_kv[kSelected], c);

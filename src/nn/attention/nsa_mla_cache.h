@@ -1,6 +1,6 @@
-// What sparse MLA keeps of a sequence (spec/model.md 9.4): the latent and the rotated key of every token, compressed entries, and the
-// last l-1 rows of [a_c | r] as projected, whose r the next compressed entry will pool. That tail holds CacheTail::kMaxRollback tokens
-// more, so that a rejected speculation can be taken back.
+// What sparse MLA keeps of a sequence (spec/model.md 9.4): the latent and the rotated key of every token, compressed entries, and
+// the last l-1 rows of [a_c | r] as projected, whose r the next compressed entry will pool. That tail holds
+// CacheTail::kMaxRollback tokens more, so that a rejected speculation can be taken back.
 #pragma once
 
 #include "kernels/nsa.h"

@@ -42,14 +42,16 @@ void NsaMlaAttention::append_compressed(Stream& stream, NsaMlaCache& cache) cons
   rope_->apply(stream, 1, k_rope, k_rope, RopeMode::kForward, begin, nsa_.block_stride);
 }
 
-void NsaMlaAttention::decode_branches(Stream& stream, View q, std::int64_t start, NsaMlaCache& cache, PerBranch<Tensor>& o) const {
+void NsaMlaAttention::decode_branches(Stream& stream, View q, std::int64_t start, NsaMlaCache& cache,
+                                      PerBranch<Tensor>& o) const {
   const std::int64_t heads = options_.num_heads, rank = options_.kv_lora_rank, rope = options_.qk_rope_head_dim;
   const std::int64_t rows = q.shape[0], total = start + rows, entries = cache.c_pooled.length();
   const std::int64_t window_begin = std::max<std::int64_t>(0, start - nsa_.window + 1);
   Tensor lse = Tensor::empty({rows, heads}, q.dtype);
   // Queries in the latent space, with the rotated columns that all branches share; z likewise is reused.
   Tensor q_latent = Tensor::empty({rows, heads * (rank + rope)}, q.dtype), z = Tensor::empty({rows, heads * rank}, q.dtype);
-  rope_->apply(stream, 1, projections_.q_rope(q), heads_of(q_latent.view(), heads, rank + rope, rank, rope), RopeMode::kForward, start);
+  rope_->apply(stream, 1, projections_.q_rope(q), heads_of(q_latent.view(), heads, rank + rope, rank, rope), RopeMode::kForward,
+               start);
   rope_->apply(stream, 1, projections_.q_rope(q), projections_.q_rope(q), RopeMode::kForward, start);
   const KvUpProjection* absorbed_by = nullptr;
 
@@ -77,13 +79,15 @@ void NsaMlaAttention::decode_branches(Stream& stream, View q, std::int64_t start
   };
 
   Tensor blocks;
-  attend_in(kCompressed, cache.c_pooled.all(), cache.k_rope_pooled.all(), rows * entries, [&](const BranchInput& in, kernels::Heads out) {
-    branches_.compressed(stream, 1, in, start, out, lse);
-    blocks = branches_.select(stream, 1, in, lse, start);
-  });
+  attend_in(kCompressed, cache.c_pooled.all(), cache.k_rope_pooled.all(), rows * entries,
+            [&](const BranchInput& in, kernels::Heads out) {
+              branches_.compressed(stream, 1, in, start, out, lse);
+              blocks = branches_.select(stream, 1, in, lse, start);
+            });
   attend_in(kSelected, cache.c.all(), cache.k_rope.all(), rows * std::min(total, nsa_.num_selected * nsa_.select_block),
             [&](const BranchInput& in, kernels::Heads out) { branches_.selected(stream, 1, in, blocks, start, out, lse); });
-  attend_in(kWindow, cache.c.rows(window_begin, total), cache.k_rope.rows(window_begin, total), rows * std::min(total, nsa_.window),
+  attend_in(kWindow, cache.c.rows(window_begin, total), cache.k_rope.rows(window_begin, total),
+            rows * std::min(total, nsa_.window),
             [&](const BranchInput& in, kernels::Heads out) { branches_.window(stream, 1, in, start - window_begin, out, lse); });
 }
 

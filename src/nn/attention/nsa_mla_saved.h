@@ -12,18 +12,18 @@ struct NsaMlaSaved : Saved {
   Tensor k_rope;                 ///< [T, dr], rotated
   // Compressed entries.
   GatedPooling::State pool_latent, pool_rope;
-  Tensor pooled, pooled_rms;     ///< [B Nc, R] before the norm, [B Nc]
-  Tensor c_pooled;               ///< [B Nc, R]
-  Tensor k_rope_pooled;          ///< [B Nc, dr], rotated
+  Tensor pooled, pooled_rms;  ///< [B Nc, R] before the norm, [B Nc]
+  Tensor c_pooled;            ///< [B Nc, R]
+  Tensor k_rope_pooled;       ///< [B Nc, dr], rotated
   // Branches.
-  PerBranch<Tensor> kv;          ///< [B Nc or T, H (dn + dv)]; tied: the window's serves the selected branch too
-  bool in_latent = false;        ///< selected branch in MQA form
-  Tensor q_latent;               ///< [T, H (R + dr)]
-  Tensor z;                      ///< [T, H R]
-  PerBranch<Tensor> o, lse;      ///< [T, H dv], [T, H]
-  Tensor blocks;                 ///< I32 [T, groups, n]
+  PerBranch<Tensor> kv;      ///< [B Nc or T, H (dn + dv)]; tied: the window's serves the selected branch too
+  bool in_latent = false;    ///< selected branch in MQA form
+  Tensor q_latent;           ///< [T, H (R + dr)]
+  Tensor z;                  ///< [T, H R]
+  PerBranch<Tensor> o, lse;  ///< [T, H dv], [T, H]
+  Tensor blocks;             ///< I32 [T, groups, n]
   BranchGate::State gate;
-  Tensor mixed;                  ///< [T, H dv]
+  Tensor mixed;  ///< [T, H dv]
   // Backward.
   ConstView d_y;
   PerBranch<Tensor> d_kv;
