@@ -54,6 +54,23 @@ TEST(Rope, TransposeUndoesAndAddsOutOfPlace) {
   EXPECT_LT(test::relative_difference(y, x), 1e-14);
 }
 
+// Widths around the vector lanes, in single: in place and out of place agree with f64.
+TEST(Rope, EveryWidth) {
+  Stream stream;
+  for (const std::int64_t width : {2, 10, 16, 30, 34, 64}) {
+    const nn::RopeTable exact(64, width, {}, DType::kF64), single(64, width, {}, DType::kF32);
+    Tensor x = test::normal_tensor({40, 3 * width}, 2), x32 = test::normal_tensor({40, 3 * width}, 2, 1.0, DType::kF32);
+    Tensor out = Tensor::empty({40, 3 * width}, DType::kF32);
+    exact.apply(stream, 1, heads_of(x.view(), 3, width, 0, width), heads_of(x.view(), 3, width, 0, width));
+    single.apply(stream, 1, heads_of(x32.view(), 3, width, 0, width), heads_of(out.view(), 3, width, 0, width));
+    single.apply(stream, 1, heads_of(x32.view(), 3, width, 0, width), heads_of(x32.view(), 3, width, 0, width));
+    for (std::int64_t i = 0; i < x.numel(); ++i) {
+      EXPECT_NEAR(static_cast<double>(x32.as<float>()[i]), x.as<double>()[i], 2e-6);
+      EXPECT_NEAR(static_cast<double>(out.as<float>()[i]), x.as<double>()[i], 2e-6);
+    }
+  }
+}
+
 TEST(Rope, YarnMatchesThePublishedNumbers) {
   nn::RopeOptions options{.theta = 1e4, .yarn = {.factor = 40.0}};
   EXPECT_NEAR(nn::softmax_scale(192, options), 0.135234, 5e-7);
