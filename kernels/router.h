@@ -17,6 +17,7 @@ struct RouterOptions {
   std::int64_t topk_groups = 1;
   bool normalize = true;   ///< weights divided by their sum + 1e-20
   double scaling = 1.0;    ///< routed_scaling_factor
+  bool forced = false;     ///< experts (t*K + slot) mod E whatever the scores: the perfectly even load of a bench
 };
 
 /// s = sigmoid(logits) or softmax(logits); choice by s + bias within the best groups (others -inf), ties to the lower index;

@@ -103,10 +103,14 @@ void router_forward(Stream&, const RouterForward& args) {
       for (std::int64_t t = begin; t < end; ++t) {
         T* s = scores + t * num_experts;
         score_row(o.score, num_experts, logits + t * num_experts, s);
-        for (std::int64_t e = 0; e < num_experts; ++e) choice.value[e] = bias == nullptr ? s[e] : s[e] + static_cast<T>(bias[e]);
-        keep_best_groups(o, num_experts, choice);
         std::int32_t* chosen = experts + t * o.top_k;
-        choose(o.top_k, num_experts, choice, chosen);
+        if (o.forced) {
+          for (std::int64_t k = 0; k < o.top_k; ++k) chosen[k] = static_cast<std::int32_t>((t * o.top_k + k) % num_experts);
+        } else {
+          for (std::int64_t e = 0; e < num_experts; ++e) choice.value[e] = bias == nullptr ? s[e] : s[e] + static_cast<T>(bias[e]);
+          keep_best_groups(o, num_experts, choice);
+          choose(o.top_k, num_experts, choice, chosen);
+        }
         T sum = 0;
         for (std::int64_t k = 0; k < o.top_k; ++k) sum += s[chosen[k]];
         const T factor = static_cast<T>(o.scaling) / (o.normalize ? sum + static_cast<T>(1e-20) : T{1});

@@ -46,6 +46,25 @@ constexpr Command kCommands[] = {
      "  hadal import DeepSeek-V2-Lite --out imported\n"
      "  hadal train configs/run/quickstart.yaml run.init_from=imported",
      import_command},
+    {"train", "trains a model, alone or on many ranks; resumes by itself",
+     "  mpirun -n 2 hadal train configs/run/quickstart.yaml\n"
+     "  hadal train configs/run/quickstart.yaml run.dir=runs/a train.steps=500 optim.lr=2e-3",
+     train_command},
+    {"generate", "continues a text with a trained model",
+     "  hadal generate quickstart/run --prompt 'In the beginning' --max-tokens 100\n"
+     "  hadal generate quickstart/run --prompt 'And' --temperature 0 --speculate",
+     generate_command},
+    {"eval", "loss, perplexity, bits per byte and MTP acceptance of a model",
+     "  hadal eval quickstart/run --data quickstart/tokens.h5 --held-out\n"
+     "  hadal eval quickstart/run --data other.h5 --json eval.json",
+     eval_command},
+    {"logits", "logits of given tokens, for parity checks",
+     "  hadal logits quickstart/run --tokens tokens.safetensors --out logits.safetensors --dtype f64",
+     logits_command},
+    {"bench", "tokens per second of whole training steps",
+     "  hadal bench configs/bench/cpu_small.yaml --threads 1\n"
+     "  mpirun -n 2 hadal bench configs/bench/cpu_small.yaml --json bench.json",
+     bench_command},
 };
 
 }  // namespace

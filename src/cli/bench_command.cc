@@ -1,0 +1,62 @@
+// hadal bench CONFIG: tokens/s of whole training steps on synthetic tokens, natural and forced-balanced routing.
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <cstdio>
+
+#include "cli/command_functions.h"
+#include "cli/common_flags.h"
+#include "cli/rank_threads.h"
+#include "comm/world.h"
+#include "config/load.h"
+#include "core/parallel_for.h"
+#include "kernels/peak.h"
+#include "model/parameter_count.h"
+#include "train/bench.h"
+
+namespace hadal::cli {
+
+int bench_command(const std::vector<std::string>& arguments) {
+  CLI::App app;
+  ConfigArguments config_arguments;
+  OutputFlags output;
+  int threads = 0;
+  std::int64_t warmup = 2, steps = 7;
+  add_config_arguments(app, config_arguments);
+  add_output_flags(app, output);
+  app.add_option("--threads", threads, "threads per rank (default: run.threads)")->check(CLI::Range(1, 1024));
+  app.add_option("--warmup", warmup, "steps before the clock runs")->check(CLI::Range(0, 1000));
+  app.add_option("--steps", steps, "timed steps; the median counts")->check(CLI::Range(1, 100000));
+  parse_arguments(app, "bench", arguments);
+
+  const Config config = load_config(config_arguments.path, config_arguments.overrides).config;
+  std::unique_ptr<comm::Communicator> world = comm::init_from_environment();
+  set_num_threads(threads_of_rank(threads > 0 ? threads : config.run.threads));
+  const DType dtype = config.precision.compute == ComputeType::kF64 ? DType::kF64 : DType::kF32;
+  const double peak = kernels::peak_flops(dtype, num_threads()) * world->size();
+  const double flops = model::model_flops_per_token(config.model, config.data.sequence_length);
+  const train::BenchResult natural = train::bench_steps(config, *world, false, warmup, steps);
+  const train::BenchResult forced = config.model.moe.num_experts > 0 ? train::bench_steps(config, *world, true, warmup, steps) : natural;
+  if (world->is_root()) {
+    std::printf("%-10s %12s %10s %12s %10s\n", "routing", "tokens/s", "of peak", "ms/step", "loss");
+    const double step_tokens = static_cast<double>(config.train.global_batch * config.data.sequence_length);
+    for (const auto& [name, r] : {std::pair{"natural", natural}, std::pair{"forced", forced}}) {
+      std::printf("%-10s %12.0f %9.1f%% %12.1f %10.4f\n", name, r.tokens_per_s, 100 * r.tokens_per_s * flops / peak, 1e3 * step_tokens / r.tokens_per_s,
+                  r.loss);
+    }
+    std::printf("%d rank(s) x %d thread(s), %s, measured peak %.1f GFLOP/s, %.1f MFLOP per token, peak memory %.2f GiB a rank\n", world->size(),
+                num_threads(), std::string(name_of(dtype)).c_str(), peak / 1e9, flops / 1e6, static_cast<double>(natural.peak_bytes) / (1 << 30));
+    nlohmann::ordered_json figures{{"tokens_per_s", {{"natural", natural.tokens_per_s}, {"forced", forced.tokens_per_s}}},
+                                   {"model_flops_per_token", flops},
+                                   {"flops_share_of_gemm_peak", natural.tokens_per_s * flops / peak},
+                                   {"gemm_peak_flops", peak},
+                                   {"peak_bytes", natural.peak_bytes},
+                                   {"threads", num_threads()},
+                                   {"ranks", world->size()},
+                                   {"device", "cpu"}};
+    write_figures(output, figures.dump(2));
+  }
+  return comm::finish(std::move(world), 0);
+}
+
+}  // namespace hadal::cli

@@ -1,0 +1,26 @@
+#include "cli/model_flags.h"
+
+#include <CLI/CLI.hpp>
+
+#include "core/parallel_for.h"
+
+namespace hadal::cli {
+
+void add_model_flags(CLI::App& app, ModelFlags& flags) {
+  app.add_option("CKPT", flags.checkpoint, "step directory, checkpoints/ or run directory (its newest step)")->required();
+  app.add_option("--tokenizer", flags.tokenizer, "tokenizer directory instead of the run's own");
+  app.add_option("--dtype", flags.dtype, "f32 or f64: dtype of the whole computation (default: as trained)")->check(CLI::IsMember({"f32", "f64"}));
+  app.add_flag("--ema", flags.average, "use the moving average of the weights");
+  app.add_option("--threads", flags.threads, "threads (default: the cores this process may use)")->check(CLI::Range(1, 1024));
+}
+
+train::LoadedModel load_model(const ModelFlags& flags) {
+  if (flags.threads > 0) set_num_threads(flags.threads);
+  train::LoadModelOptions options;
+  options.tokenizer = flags.tokenizer;
+  options.average = flags.average;
+  if (!flags.dtype.empty()) options.compute = flags.dtype == "f64" ? ComputeType::kF64 : ComputeType::kF32;
+  return train::load_model(flags.checkpoint, options);
+}
+
+}  // namespace hadal::cli

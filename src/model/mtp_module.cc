@@ -1,0 +1,89 @@
+#include "model/mtp_module.h"
+
+#include "kernels/gemm.h"
+
+namespace hadal::model {
+namespace {
+
+std::string module_name(std::int64_t layer_idx, const char* part) { return fmt::format("model.layers.{}.{}", layer_idx, part); }
+
+/// Columns [half*d, half*d + d) of a [d, 2d] matrix; its rows stay 2d apart.
+template <class V>
+V half_of(V matrix, std::int64_t half) {
+  const std::int64_t width = matrix.shape[1] / 2;
+  V slice = matrix;
+  using Byte = std::conditional_t<std::is_same_v<V, View>, char, const char>;
+  slice.data = static_cast<Byte*>(matrix.data) + static_cast<std::size_t>(half * width) * size_of(matrix.dtype);
+  slice.shape = Shape{matrix.shape[0], width};
+  return slice;
+}
+
+}  // namespace
+
+MtpModule::MtpModule(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope)
+    : hidden_size_(model.shape.hidden_size),
+      embedding_norm_(module_name(layer_idx, "enorm"), hidden_size_, model.shape.rms_norm_eps, model.dtype),
+      hidden_norm_(module_name(layer_idx, "hnorm"), hidden_size_, model.shape.rms_norm_eps, model.dtype),
+      projection_(module_name(layer_idx, "eh_proj.weight"), {hidden_size_, 2 * hidden_size_}, model.dtype,
+                  {.init = nn::Init::normal(model.shape.init_std)}),
+      block_(model, layer_idx, rope),
+      out_norm_(module_name(layer_idx, "shared_head.norm"), hidden_size_, model.shape.rms_norm_eps, model.dtype) {}
+
+Tensor MtpModule::project(nn::Context& ctx, ConstView embedding, ConstView hidden) {
+  Tensor projected = Tensor::empty(hidden.shape, hidden.dtype, hidden.device);
+  const ConstView w = static_cast<const nn::Parameter&>(projection_).value();
+  run(ctx.stream, kernels::Gemm{.a = embedding, .b = half_of(w, 0), .c = projected, .transpose_b = true, .ldb = 2 * hidden_size_});
+  run(ctx.stream, kernels::Gemm{.a = hidden, .b = half_of(w, 1), .c = projected, .transpose_b = true, .beta = 1, .ldb = 2 * hidden_size_});
+  return projected;
+}
+
+Tensor MtpModule::forward(nn::Context& ctx, ConstView embedding, ConstView hidden, Record* record) {
+  Record local;
+  Record& r = record == nullptr ? local : *record;
+  const bool keep = record != nullptr;
+  r.embedding = embedding_norm_.forward(ctx, embedding, keep ? &r.embedding_norm : nullptr);
+  r.hidden = hidden_norm_.forward(ctx, hidden, keep ? &r.hidden_norm : nullptr);
+  r.projected = project(ctx, r.embedding, r.hidden);
+  r.block_out = block_.forward(ctx, r.projected, keep ? &r.block : nullptr);
+  return out_norm_.forward(ctx, r.block_out, keep ? &r.out_norm : nullptr);
+}
+
+MtpModule::InputGradients MtpModule::backward_input(nn::Context& ctx, ConstView d_out, Record& r) {
+  r.d_block_out = out_norm_.backward(ctx, d_out, {}, r.out_norm);
+  r.d_projected = block_.backward_input(ctx, r.d_block_out, *r.block);
+  const ConstView w = static_cast<const nn::Parameter&>(projection_).value();
+  Tensor d_normed = Tensor::empty(d_out.shape, d_out.dtype, d_out.device);
+  InputGradients gradients;
+  run(ctx.stream, kernels::Gemm{.a = r.d_projected, .b = half_of(w, 0), .c = d_normed, .ldb = 2 * hidden_size_});
+  gradients.d_embedding = embedding_norm_.backward(ctx, d_normed, {}, r.embedding_norm);
+  run(ctx.stream, kernels::Gemm{.a = r.d_projected, .b = half_of(w, 1), .c = d_normed, .ldb = 2 * hidden_size_});
+  gradients.d_hidden = hidden_norm_.backward(ctx, d_normed, {}, r.hidden_norm);
+  return gradients;
+}
+
+void MtpModule::backward_weight(nn::Context& ctx, Record& r) {
+  block_.backward_weight(ctx, *r.block);
+  const View d_w = projection_.grad();
+  run(ctx.stream,
+      kernels::Gemm{.a = r.d_projected, .b = r.embedding, .c = half_of(d_w, 0), .transpose_a = true, .beta = 1, .ldc = 2 * hidden_size_});
+  run(ctx.stream,
+      kernels::Gemm{.a = r.d_projected, .b = r.hidden, .c = half_of(d_w, 1), .transpose_a = true, .beta = 1, .ldc = 2 * hidden_size_});
+}
+
+void MtpModule::collect(nn::ParameterList& parameters) {
+  embedding_norm_.collect(parameters);
+  hidden_norm_.collect(parameters);
+  parameters.push_back(&projection_);
+  block_.collect(parameters);
+  out_norm_.collect(parameters);
+}
+
+Tensor MtpModule::decode(nn::Context& ctx, ConstView embedding, ConstView hidden, nn::AttentionCache& cache) {
+  const Tensor e = embedding_norm_.forward(ctx, embedding, nullptr);
+  const Tensor h = hidden_norm_.forward(ctx, hidden, nullptr);
+  const Tensor projected = project(ctx, e, h);
+  const Tensor out = block_.decode(ctx, projected, cache);
+  return out_norm_.forward(ctx, out, nullptr);
+}
+
+}  // namespace hadal::model

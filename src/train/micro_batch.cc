@@ -1,0 +1,89 @@
+#include "train/micro_batch.h"
+
+#include <cstring>
+
+#include "kernels/dispatch.h"
+
+namespace hadal::train {
+namespace {
+
+/// One row of a batch.
+struct Row {
+  const std::int32_t* tokens;
+  const std::int32_t* targets;
+  const std::uint8_t* mask;
+  const std::int32_t* documents;
+  std::int64_t seq;
+
+  bool counts(std::int64_t i, std::int64_t depth) const {
+    if (depth == 0) return mask[i] != 0;
+    return i + depth < seq && mask[i + depth] != 0 && documents[i + depth] == documents[i];
+  }
+  /// t_{i+depth+1} where the row has it.
+  std::int32_t target(std::int64_t i, std::int64_t depth) const { return i + depth < seq ? targets[i + depth] : -1; }
+  std::int32_t input(std::int64_t i, std::int64_t depth) const { return i + depth < seq ? tokens[i + depth] : -1; }
+};
+
+Row row_of(const data::Batch& batch, std::int64_t r) {
+  const std::int64_t seq = batch.tokens.shape()[1];
+  return {batch.tokens.as<std::int32_t>() + r * seq, batch.targets.as<std::int32_t>() + r * seq, batch.loss_mask.as<std::uint8_t>() + r * seq,
+          batch.document_ids.as<std::int32_t>() + r * seq, seq};
+}
+
+std::int64_t count_depth(const data::Batch& batch, std::int64_t depth) {
+  std::int64_t count = 0;
+  for (std::int64_t r = 0; r < batch.num_rows(); ++r) {
+    const Row row = row_of(batch, r);
+    for (std::int64_t i = 0; i < row.seq; ++i) count += row.counts(i, depth);
+  }
+  return count;
+}
+
+model::Prediction make_prediction(const data::Batch& batch, std::int64_t begin, std::int64_t end, std::int64_t depth, std::int64_t valid,
+                                  DType dtype) {
+  const std::int64_t seq = batch.tokens.shape()[1];
+  const std::int64_t tokens = (end - begin) * seq;
+  model::Prediction p;
+  if (depth > 0) p.inputs = Tensor::empty({tokens}, DType::kI32);
+  p.targets = Tensor::empty({tokens}, DType::kI32);
+  p.weights = Tensor::empty({tokens}, dtype);
+  const double weight = valid > 0 ? 1.0 / static_cast<double>(valid) : 0.0;
+  kernels::visit_float(dtype, [&]<class T>() {
+    for (std::int64_t r = begin; r < end; ++r) {
+      const Row row = row_of(batch, r);
+      for (std::int64_t i = 0; i < seq; ++i) {
+        const std::int64_t t = (r - begin) * seq + i;
+        if (depth > 0) p.inputs.as<std::int32_t>()[t] = row.input(i, depth);
+        p.targets.as<std::int32_t>()[t] = row.target(i, depth);
+        p.weights.as<T>()[t] = row.counts(i, depth) ? static_cast<T>(weight) : T{0};
+      }
+    }
+  });
+  return p;
+}
+
+}  // namespace
+
+ValidCounts count_valid(const data::Batch& batch, std::int64_t mtp_depth) {
+  ValidCounts counts{.main = count_depth(batch, 0), .mtp = {}};
+  for (std::int64_t k = 1; k <= mtp_depth; ++k) counts.mtp.push_back(count_depth(batch, k));
+  return counts;
+}
+
+model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin, std::int64_t end, const LossScales& scales, DType dtype) {
+  const std::int64_t seq = batch.tokens.shape()[1];
+  model::MicroBatch micro;
+  micro.batch = end - begin;
+  micro.seq = seq;
+  micro.sequence_scale = 1.0 / static_cast<double>(scales.sequences);
+  micro.mtp_weight = scales.mtp_weight;
+  micro.tokens = Tensor::empty({micro.batch * seq}, DType::kI32);
+  std::memcpy(micro.tokens.view().data, batch.tokens.as<std::int32_t>() + begin * seq, micro.tokens.bytes());
+  micro.main = make_prediction(batch, begin, end, 0, scales.valid.main, dtype);
+  for (std::size_t k = 0; k < scales.valid.mtp.size(); ++k) {
+    micro.mtp.push_back(make_prediction(batch, begin, end, static_cast<std::int64_t>(k) + 1, scales.valid.mtp[k], dtype));
+  }
+  return micro;
+}
+
+}  // namespace hadal::train

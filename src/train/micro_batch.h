@@ -1,0 +1,30 @@
+// From sampled rows to what the model reads: tokens, shifted targets of every MTP depth, and loss weights.
+#pragma once
+
+#include <vector>
+
+#include "data/sampler.h"
+#include "model/model.h"
+
+namespace hadal::train {
+
+/// Positions that count, over some rows: of the main loss and of each MTP depth. Depth k at position i predicts t_{i+k+1} from
+/// t_{i+k}; it counts where both exist in the row, the target is not masked, and t_{i+k} is in the document of t_i
+/// (spec/model.md 7).
+struct ValidCounts {
+  std::int64_t main = 0;
+  std::vector<std::int64_t> mtp;
+};
+ValidCounts count_valid(const data::Batch& batch, std::int64_t mtp_depth);
+
+/// What the weights of one global batch are made of.
+struct LossScales {
+  ValidCounts valid;            ///< over the whole global batch
+  std::int64_t sequences = 1;   ///< of the global batch
+  double mtp_weight = 0.0;      ///< lambda
+};
+
+/// Rows [begin, end) of `batch` as a micro-batch: weight 1 / valid where a position counts, 0 elsewhere.
+model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin, std::int64_t end, const LossScales& scales, DType dtype);
+
+}  // namespace hadal::train

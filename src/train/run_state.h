@@ -1,0 +1,36 @@
+// What a run is besides its tensors, and how both are saved and restored.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "comm/communicator.h"
+#include "config/config.h"
+#include "data/sampler.h"
+#include "model/model.h"
+#include "optim/adamw.h"
+
+namespace hadal::train {
+
+struct RunState {
+  std::int64_t step = 0;         ///< optimizer steps tried (a skipped update counts)
+  std::int64_t tokens = 0;       ///< trained
+  std::uint64_t next_sample = 0; ///< global index of the next sample
+};
+
+/// Writes a checkpoint of everything into `run_dir`/checkpoints/step-N by rank 0, keeps the newest `config.checkpoint.keep_last`, and
+/// returns its path. Collective.
+std::filesystem::path save_run(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer,
+                               const data::Sampler& sampler, comm::Communicator& world);
+
+/// Restores the newest sound checkpoint of the run directory; nothing when there is none. UserError when the saved run's model or
+/// data are not this config's. Collective; every rank reads.
+std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::AdamW& optimizer, const data::Sampler& sampler,
+                                    comm::Communicator& world);
+
+/// Weights and balancing biases of a checkpoint (step, checkpoints or run directory) into the model; every tensor must fit.
+void load_weights(const std::filesystem::path& checkpoint, model::Model& model);
+
+}  // namespace hadal::train

@@ -1,0 +1,194 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <filesystem>
+
+#include "checkpoint/run_status.h"
+#include "config/write.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "core/parallel_for.h"
+#include "kernels/peak.h"
+#include "model/engine_notes.h"
+#include "model/parameter_count.h"
+#include "optim/lr_schedule.h"
+
+namespace hadal::train {
+namespace {
+
+// Updates skipped in a row before the run gives up (spec/reliability.md 2).
+constexpr std::int64_t kMaxSkipped = 3;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// "model.layers.3.mlp" -> "moe.layer_3.load".
+std::string load_key(const nn::MoeLayer& moe) {
+  const std::string& name = moe.name();
+  const std::size_t begin = std::string_view("model.layers.").size();
+  return "moe.layer_" + name.substr(begin, name.find('.', begin) - begin) + ".load";
+}
+
+std::vector<double> load_shares(nn::MoeLayer& moe) {
+  const auto counts = moe.counts().span<std::int64_t>();
+  double total = 0;
+  for (const std::int64_t count : counts) total += static_cast<double>(count);
+  std::vector<double> shares;
+  for (const std::int64_t count : counts) shares.push_back(total > 0 ? static_cast<double>(count) / total : 0.0);
+  return shares;
+}
+
+}  // namespace
+
+Trainer::Trainer(const LoadedConfig& loaded, comm::Communicator& world, bool quiet)
+    : config_(loaded.config),
+      world_(world),
+      quiet_(quiet),
+      data_(open_run_data(config_)),
+      model_(model::model_options(config_)),
+      optimizer_(config_.optim, model_.parameters()),
+      train_step_(model_, optimizer_, world) {
+  if (world.is_root()) {
+    for (const std::string& sentence : loaded.inert) log_warning("{}", sentence);
+  }
+  const std::int64_t quantum = config_.train.micro_batch;
+  HADAL_CHECK(quantum >= 1, "micro_batch {}", quantum);
+  start();
+}
+
+void Trainer::start() {
+  const std::filesystem::path run_dir = config_.run.dir;
+  if (world_.is_root()) std::filesystem::create_directories(run_dir / "checkpoints");
+  world_.barrier();
+  const std::optional<RunState> restored = restore_run(config_, model_, optimizer_, *data_.training, world_);
+  if (restored) {
+    state_ = *restored;
+    last_saved_step_ = state_.step;
+  } else if (!config_.run.init_from.empty()) {
+    load_weights(config_.run.init_from, model_);
+    optimizer_.reset_average();
+  } else {
+    model_.initialize(static_cast<std::uint64_t>(config_.run.seed));
+    optimizer_.reset_average();
+  }
+  flops_per_token_ = model::model_flops_per_token(config_.model, config_.data.sequence_length);
+  peak_flops_ = kernels::peak_flops(model_.options().dtype, num_threads()) * world_.size();
+  if (!world_.is_root()) return;
+  const std::string yaml = to_yaml(config_);
+  write_file_atomically(run_dir / "config.yaml", yaml);
+  metrics_.emplace(run_dir, restored ? std::optional(state_.step) : std::nullopt, yaml);
+  progress_.emplace(detect_progress(config_.train.steps, quiet_), stderr);
+  const model::ParameterCount count = model::count_parameters(config_.model);
+  log_info("{}: {:.2f} M parameters, {:.2f} M active per token; {} x {} threads ({}); {} at step {}", config_.run.dir,
+           static_cast<double>(count.total_with_mtp) / 1e6, static_cast<double>(count.active) / 1e6, world_.size(), num_threads(),
+           world_.description(), restored ? "resumed" : config_.run.init_from.empty() ? "new" : "new, weights of " + config_.run.init_from, state_.step);
+}
+
+int Trainer::run() {
+  const SignalHandlers handlers(world_.size() == 1);
+  write_status("running", 0);
+  while (state_.step < config_.train.steps) {
+    double seconds = 0;
+    const StepResult result = step(seconds);
+    record(result, seconds);
+    if (config_.checkpoint.interval > 0 && state_.step % config_.checkpoint.interval == 0) save();
+    if (answer_requests()) return static_cast<int>(ExitCode::kStoppedEarly);
+  }
+  if (last_saved_step_ != state_.step) save();
+  if (progress_) progress_->finish();
+  write_status("done", 0);
+  return 0;
+}
+
+StepResult Trainer::step(double& seconds) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::int64_t rows = optim::batch_size(config_.train, state_.tokens, config_.train.micro_batch * world_.size());
+  const data::RowRange share = data::rows_of_rank(rows, world_.rank(), world_.size());
+  const data::Batch batch =
+      data_.training->batch(state_.next_sample + static_cast<std::uint64_t>(share.begin), share.end - share.begin);
+  const StepInput input{.lr = optim::learning_rate(config_.optim, state_.step, config_.train.steps),
+                        .mtp_weight = optim::scheduled_value(config_.balance.mtp_weight, config_.balance.mtp_schedule, state_.tokens),
+                        .bias_speed = optim::scheduled_value(config_.balance.bias_update_speed, config_.balance.bias_update_schedule, state_.tokens)};
+  const StepResult result = train_step_.run(stream_, batch, rows, config_.train.micro_batch, input);
+  ++state_.step;
+  state_.tokens += rows * config_.data.sequence_length;
+  state_.next_sample += static_cast<std::uint64_t>(rows);
+  seconds = seconds_since(begin);
+  skipped_in_a_row_ = result.applied ? 0 : skipped_in_a_row_ + 1;
+  return result;
+}
+
+void Trainer::record(const StepResult& result, double seconds) {
+  const bool interval_ended = state_.step % config_.train.log_interval == 0 || is_last_step() || state_.step == 1;
+  const std::int64_t rows = optim::batch_size(config_.train, state_.tokens, config_.train.micro_batch * world_.size());
+  const double tokens_per_s = static_cast<double>(rows * config_.data.sequence_length) / seconds;
+  report::MetricsRow row;
+  row.set("step", state_.step);
+  row.set("tokens", state_.tokens);
+  row.set("samples", static_cast<std::int64_t>(state_.next_sample));
+  row.set("loss", result.loss);
+  if (!result.mtp_loss.empty()) row.set("mtp_loss", result.mtp_loss[0]);
+  row.set("balance_loss", result.balance_loss);
+  row.set("lr", optim::learning_rate(config_.optim, state_.step - 1, config_.train.steps));
+  row.set("grad_norm", result.grad_norm);
+  row.set("tokens_per_s", tokens_per_s);
+  row.set("step_ms", seconds * 1e3);
+  row.set("peak_share", tokens_per_s * flops_per_token_ / peak_flops_);
+  if (!model_.moe_layers().empty()) row.set("max_vio", result.max_violation);
+  row.set("memory_bytes", static_cast<std::int64_t>(memory_stats(kCpu).peak_bytes));
+  if (!result.applied) row.set("skipped", std::int64_t{1});
+  if (interval_ended) {
+    for (nn::MoeLayer* moe : model_.moe_layers()) row.set(load_key(*moe), load_shares(*moe));
+  }
+  validate(row);
+  if (metrics_) metrics_->write(row);
+  if (progress_) progress_->update(row, interval_ended);
+  if (skipped_in_a_row_ == 0) return;
+  if (progress_) progress_->note(fmt::format("step {}: loss or gradient is not finite; the update was skipped", state_.step));
+  if (skipped_in_a_row_ >= kMaxSkipped) {
+    throw Error(ExitCode::kNumerics, fmt::format("step {}: {} updates in a row were not finite; lower optim.lr or resume from an older checkpoint",
+                                                 state_.step, kMaxSkipped));
+  }
+}
+
+void Trainer::validate(report::MetricsRow& row) {
+  const std::int64_t interval = config_.train.eval_interval;
+  if (!data_.validation || !((interval > 0 && state_.step % interval == 0) || is_last_step())) return;
+  const EvaluationResult result = evaluate(model_, stream_, *data_.validation, config_.train.eval_tokens, config_.train.micro_batch, world_,
+                                           data_.tokenizer ? &*data_.tokenizer : nullptr);
+  row.set("val_loss", result.loss);
+  row.set("val_unigram_entropy", result.unigram_entropy);
+  if (result.bits_per_byte > 0) row.set("val_bits_per_byte", result.bits_per_byte);
+  if (result.mtp_loss > 0) row.set("val_mtp_acceptance", result.acceptance);
+  if (progress_) {
+    progress_->note(fmt::format("step {}: validation loss {:.4f} ({:.1f} % of the unigram entropy {:.4f}), {:.3f} bits per byte", state_.step,
+                                result.loss, 100.0 * result.loss / result.unigram_entropy, result.unigram_entropy, result.bits_per_byte));
+  }
+}
+
+void Trainer::save() {
+  if (last_saved_step_ == state_.step) return;
+  if (metrics_) metrics_->sync();
+  last_checkpoint_ = save_run(config_, state_, model_, optimizer_, *data_.training, world_).string();
+  last_saved_step_ = state_.step;
+}
+
+bool Trainer::answer_requests() {
+  const auto request = static_cast<Request>(world_.all_reduce_max(static_cast<std::int64_t>(pending_request())));
+  if (request == Request::kNone) return false;
+  save();
+  saved(request);
+  if (progress_) progress_->note(fmt::format("step {}: saved {}", state_.step, last_checkpoint_));
+  if (request != Request::kSaveAndStop) return false;
+  if (progress_) progress_->finish();
+  write_status("stopped", static_cast<int>(ExitCode::kStoppedEarly));
+  return true;
+}
+
+void Trainer::write_status(const char* state, int exit_code) {
+  if (!world_.is_root()) return;
+  checkpoint::write_run_status(config_.run.dir, {.state = state, .step = state_.step, .checkpoint = last_checkpoint_, .exit_code = exit_code});
+}
+
+}  // namespace hadal::train

@@ -1,0 +1,122 @@
+// Guards: gradients of the dense and the MoE layer through router, experts and shared experts; the bias balancer's rule and its effect
+// from a skewed start.
+#include "nn/moe/moe_layer.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/gradient_check.h"
+
+namespace hadal::nn {
+namespace {
+
+MoeOptions small_options() {
+  MoeOptions o;
+  o.hidden_size = 6;
+  o.num_experts = 8;
+  o.num_shared = 1;
+  o.width = 5;
+  o.router = {.top_k = 2, .num_groups = 4, .topk_groups = 2, .normalize = true, .scaling = 2.5};
+  o.dtype = DType::kF64;
+  return o;
+}
+
+TEST(FeedForward, GradientsAgree) {
+  FeedForward layer("model.layers.0.mlp", 6, 7, 0.02, DType::kF64);
+  ParameterList parameters;
+  layer.collect(parameters);
+  test::randomize(parameters, 3, 0.5);
+  Stream stream;
+  Context ctx{.stream = stream, .batch = 1, .seq = 5};
+  Tensor x = test::normal_tensor({5, 6}, 4);
+  EXPECT_TRUE(test::layer_gradients_agree(layer, ctx, x));
+}
+
+class MoeForms : public testing::TestWithParam<int> {};
+
+TEST_P(MoeForms, GradientsAgree) {
+  MoeOptions o = small_options();
+  if (GetParam() == 1) {  // V2: softmax, largest score per group, weights as they are
+    o.has_bias = false;
+    o.router = {.score = kernels::RouterOptions::Score::kSoftmax, .group_score = kernels::RouterOptions::GroupScore::kMax, .top_k = 3, .num_groups = 2,
+                .topk_groups = 1, .normalize = false, .scaling = 16.0};
+  }
+  if (GetParam() == 2) o.num_shared = 0;
+  MoeLayer layer("model.layers.1.mlp", o);
+  ParameterList parameters;
+  layer.collect(parameters);
+  test::randomize(parameters, 3, 0.5);
+  Stream stream;
+  Context ctx{.stream = stream, .batch = 2, .seq = 4};
+  Tensor x = test::normal_tensor({8, 6}, 4);
+  EXPECT_TRUE(test::layer_gradients_agree(layer, ctx, x));
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, MoeForms, testing::Values(0, 1, 2));
+
+TEST(MoeLayer, OneExpertEqualsTheDenseLayer) {
+  MoeOptions o = small_options();
+  o.num_experts = 1;
+  o.num_shared = 0;
+  o.router = {.top_k = 1};
+  MoeLayer moe("model.layers.1.mlp", o);
+  FeedForward dense("model.layers.1.mlp", 6, 5, 0.02, DType::kF64);
+  ParameterList a, b;
+  moe.collect(a);
+  dense.collect(b);
+  test::randomize(a, 3, 0.5);
+  std::copy_n(a[2]->value().as<double>(), a[2]->numel(), b[0]->value().as<double>());
+  std::copy_n(a[3]->value().as<double>(), a[3]->numel(), b[1]->value().as<double>());
+  Stream stream;
+  Context ctx{.stream = stream, .batch = 1, .seq = 7};
+  const Tensor x = test::normal_tensor({7, 6}, 4);
+  EXPECT_LT(test::relative_difference(moe.forward(ctx, x, nullptr), dense.forward(ctx, x, nullptr)), 1e-13);
+}
+
+TEST(Balancer, FollowsTheSignOfTheLoad) {
+  MoeOptions o = small_options();
+  o.num_experts = 4;
+  o.router = {.top_k = 1};
+  MoeLayer layer("model.layers.1.mlp", o);
+  const std::int64_t counts[] = {9, 4, 4, 3};  // mean 5
+  std::copy(std::begin(counts), std::end(counts), layer.counts().as<std::int64_t>());
+  layer.update_bias(0.5);
+  ParameterList parameters;
+  layer.collect(parameters);
+  const float* bias = parameters[1]->value().as<float>();
+  EXPECT_EQ(bias[0], -0.5f);
+  EXPECT_EQ(bias[1], 0.5f);
+  EXPECT_NEAR(layer.max_violation(), 9.0 / 5 - 1, 1e-15);
+  const std::int64_t even[] = {5, 5, 5, 5};
+  std::copy(std::begin(even), std::end(even), layer.counts().as<std::int64_t>());
+  layer.update_bias(0.5);
+  EXPECT_EQ(bias[0], -0.5f);
+}
+
+TEST(Balancer, ASkewedStartIsEvenWithin300Steps) {
+  MoeOptions o = small_options();
+  o.hidden_size = 16;
+  o.router = {.top_k = 2};
+  MoeLayer layer("model.layers.1.mlp", o);
+  ParameterList parameters;
+  layer.collect(parameters);
+  test::randomize(parameters, 3, 0.1);
+  // Experts 0 and 1 start far ahead of the others.
+  for (int i = 0; i < 2; ++i) parameters[1]->value().as<float>()[i] = 1.0f;
+  Stream stream;
+  Context ctx{.stream = stream, .batch = 8, .seq = 512};
+  const Tensor x = test::normal_tensor({4096, 16}, 4);
+  double first = 0, last = 0;
+  for (int step = 0; step < 300; ++step) {
+    layer.reset_statistics();
+    SavedPtr saved;
+    layer.forward(ctx, x, &saved);
+    last = layer.max_violation();
+    if (step == 0) first = last;
+    layer.update_bias(step < 250 ? 5e-3 : 2e-4);
+  }
+  EXPECT_GT(first, 2.0);
+  EXPECT_LT(last, 0.1);
+}
+
+}  // namespace
+}  // namespace hadal::nn
