@@ -10,6 +10,7 @@
 set -u
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+# shellcheck source=launch/packages.sh
 . "$here/launch/packages.sh"
 
 sanitizers='' install=1
