@@ -1,7 +1,8 @@
 // Shape checks that the attention ops share.
 #pragma once
 
-#include "kernels/flash_attention.h"
+#include "core/error.h"
+#include "kernels/heads.h"
 
 namespace hadal::kernels {
 
