@@ -43,6 +43,7 @@ class BatchReader {
       const ssize_t got = ::read(descriptor_, batch.data() + before, kBatchBytes);
       batch.resize(before + static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
       if (got < 0 && errno == EINTR) continue;
+      if (got < 0 && errno == EISDIR) throw UserError("{}: a directory, not a file of text", name_);
       if (got < 0) throw IoError("{}: read failed: {}", name_, std::strerror(errno));
       ended_ = got == 0;
       if (ended_ || whole_) continue;

@@ -1,6 +1,8 @@
 // Pre-tokenizers: cut text into pieces that merges never cross (spec/interop.md 4.4).
 // DeepSeek-V3 is three Split/Isolated stages: each stage runs on every piece of the stage before with that piece as its whole
 // subject; matches become pieces and so do the gaps between them. GPT-2 is one stage.
+// Categories are those of the PCRE2 linked (10.42: Unicode 14). To it, code points assigned later are no letters, and only
+// there pieces can differ from those of HF tokenizers, which knows a younger Unicode.
 #pragma once
 
 #include <cstddef>

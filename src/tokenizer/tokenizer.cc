@@ -44,7 +44,7 @@ Tokenizer Tokenizer::from_json(std::string_view json, std::string_view config, c
     model->eos_id = id_or_none(*model, "<|eos|>");
     model->pad_id = id_or_none(*model, "<|pad|>");
   } else {
-    const std::string config_name = name + " (" + kConfigName + ")";
+    const std::string config_name = (std::filesystem::path(name).parent_path() / kConfigName).string();
     const TokenizerRoles roles = parse_tokenizer_config(config, config_name);
     model->bos_id = role_id(*model, roles.bos, config_name, "bos_token");
     model->eos_id = role_id(*model, roles.eos, config_name, "eos_token");

@@ -116,6 +116,7 @@ TEST_F(TokenizerCommand, BadInputEndsWithTwoAndTheReason) {
   refused("decode --tokenizer " + path("tok"), "stdin:2: 'eight' is not a token id", dir_ / "ids.txt");
   write_file_atomically(dir_ / "ids.txt", "5 300\n");
   refused("decode --tokenizer " + path("tok"), "token id 300 is outside the vocabulary of 300", dir_ / "ids.txt");
+  refused("encode --tokenizer " + path("tok") + " --input " + path("tok"), "a directory");
   EXPECT_FALSE(std::filesystem::exists(path("x")));
 }
 
