@@ -18,7 +18,6 @@
 namespace hadal::data_tools {
 namespace {
 
-constexpr std::uint64_t kBatchBytes = 16 << 20;
 constexpr std::size_t kBatchPieces = 1 << 16;
 
 struct BatchPiece {
@@ -34,7 +33,7 @@ struct TextBatch {
 /// All inputs as one row of pieces.
 class Reader {
  public:
-  Reader(const InputList& inputs, const DocumentOptions& options, std::uint64_t file, const TextPosition& from)
+  Reader(const InputList& inputs, const BuildOptions& options, std::uint64_t file, const TextPosition& from)
       : inputs_(inputs), options_(options), file_(file), from_(from) {
     for (std::uint64_t i = 0; i < file; ++i) done_bytes_ += inputs_.files[i].bytes;
   }
@@ -43,7 +42,7 @@ class Reader {
     TextBatch batch;
     std::uint64_t bytes = 0;
     while (file_ < inputs_.files.size()) {
-      if (!reader_) reader_.emplace(inputs_.files[file_], options_, std::exchange(from_, {}));
+      if (!reader_) reader_.emplace(inputs_.files[file_], options_.documents, std::exchange(from_, {}));
       std::optional<Piece> piece = reader_->next();
       if (!piece) {
         reader_.reset();
@@ -51,7 +50,7 @@ class Reader {
         continue;
       }
       bytes += piece->text.size();
-      const bool full = bytes >= kBatchBytes || batch.pieces.size() >= kBatchPieces;
+      const bool full = bytes >= options_.batch_bytes || batch.pieces.size() >= kBatchPieces;
       const bool resumable = piece->resumable;
       batch.pieces.push_back({file_, *std::move(piece)});
       if (full && resumable) break;
@@ -62,7 +61,7 @@ class Reader {
 
  private:
   const InputList& inputs_;
-  const DocumentOptions& options_;
+  const BuildOptions& options_;
   std::uint64_t file_;
   TextPosition from_;
   std::uint64_t done_bytes_ = 0;
@@ -118,7 +117,7 @@ class Builder {
   }
 
   BuildResult run() {
-    Reader reader(inputs_, options_.documents, journal_.file, journal_.position);
+    Reader reader(inputs_, options_, journal_.file, journal_.position);
     auto saved = std::chrono::steady_clock::now();
     auto coming = std::async(std::launch::async, [&] { return reader.next_batch(); });
     for (;;) {

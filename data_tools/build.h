@@ -1,6 +1,6 @@
 // Text files to token files (`hadal data build`): in bounded memory, in parallel, and continued after a kill.
 //
-// The text is read in batches of about 16 MiB; the pieces of a batch are encoded on all threads while the next batch is
+// The text is read in batches; the pieces of a batch are encoded on all threads while the next batch is
 // read, and appended in order: the output depends on the input and the options alone. Every few seconds what is written
 // is made durable and OUT.journal says how far the build came; the same command goes on from there, to the same bytes.
 #pragma once
@@ -41,7 +41,8 @@ struct BuildOptions {
   DocumentOptions documents;
   bool replace_invalid = false;    ///< U+FFFD for invalid UTF-8 instead of an error
   bool overwrite = false;          ///< replace finished outputs
-  double journal_seconds = 5.0;    ///< between two durable points
+  std::uint64_t batch_bytes = 16 << 20;  ///< of text in memory at once, twice
+  double journal_seconds = 5.0;          ///< between two durable points
   std::function<void(const BuildFigures&)> progress;  ///< after each batch
   std::function<bool()> stop;      ///< asked after each batch; true: make durable and return
 };

@@ -22,11 +22,12 @@ constexpr Command kCommands[] = {
      "  echo 'In the beginning' | hadal tokenizer encode --tokenizer tokenizer\n"
      "  hadal tokenizer encode --tokenizer tokenizer --input a.txt | hadal tokenizer decode --tokenizer tokenizer",
      tokenizer_command},
-    {"data", "text to token files; what is in one",
+    {"data", "text to token files; what is in one; the batches of a run",
      "  hadal data build --input corpus.txt --documents 16KiB --tokenizer tokenizer --out corpus.h5\n"
      "  hadal data build --input web/*.jsonl.zst --text-key content --tokenizer tokenizer --out web.h5\n"
      "  hadal data build --input books --tokenizer tokenizer --megatron books_text_document\n"
-     "  hadal data inspect corpus.h5 --show 2",
+     "  hadal data inspect corpus.h5 --show 2\n"
+     "  hadal data batches configs/run/quickstart.yaml --steps 10 --out batches.safetensors",
      data_command},
     {"report", "the curves of runs: one HTML page, a summary and a plot of the loss",
      "  hadal report runs/quickstart\n"

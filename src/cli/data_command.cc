@@ -1,4 +1,4 @@
-// hadal data build | inspect (spec/cli.md).
+// hadal data build | inspect | batches (spec/cli.md).
 #include <fmt/core.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -13,6 +13,8 @@
 
 #include "cli/command_functions.h"
 #include "cli/common_flags.h"
+#include "cli/data_batches.h"
+#include "config/load.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
@@ -216,8 +218,23 @@ int data_command(const std::vector<std::string>& arguments) {
   inspect_app->add_option("--tokenizer", inspect.tokenizer, "to print text; by default the one the file was written with, if it is still there");
   add_output_flags(*inspect_app, inspect.output);
 
+  ConfigArguments config;
+  BatchesFlags batches;
+  OutputFlags batches_output;
+  CLI::App* batches_app = app.add_subcommand("batches", "the exact global batches that training will see, as safetensors");
+  add_config_arguments(*batches_app, config);
+  batches_app->add_option("--steps", batches.steps, "number of steps N")->required()->check(CLI::PositiveNumber);
+  batches_app->add_option("--first-step", batches.first_step, "steps before the first one written")->check(CLI::NonNegativeNumber);
+  batches_app->add_option("--out", batches.out, "tokens, targets, positions, document_ids I32 and loss_mask U8, all [N, B, S]")
+      ->required()
+      ->type_name("FILE.safetensors");
+  add_quiet_flag(*batches_app, batches_output);
+
   parse_arguments(app, "data", arguments);
-  return build_app->parsed() ? run_build(build) : run_inspect(inspect);
+  if (build_app->parsed()) return run_build(build);
+  if (inspect_app->parsed()) return run_inspect(inspect);
+  write_batches(load_config(config.path, config.overrides).config, batches);
+  return 0;
 }
 
 }  // namespace hadal::cli

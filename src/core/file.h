@@ -26,6 +26,8 @@ class File {
   ~File();
 
   std::uint64_t size() const;
+  /// Time of the last change of the contents, nanoseconds since 1970.
+  std::int64_t modified_ns() const;
   /// Reads exactly bytes.size() bytes at `offset`; DamagedDataError when the file ends before.
   void read_at(std::uint64_t offset, std::span<std::byte> bytes) const;
   /// Writes all of `bytes` at `offset`; IoError with errno text.

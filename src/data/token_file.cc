@@ -38,7 +38,8 @@ void widen(std::span<const std::byte> bytes, std::int32_t* out) {
 
 }  // namespace
 
-TokenFile::TokenFile(const std::filesystem::path& path) : name_(path.string()), file_(File::open_read(path)) {
+TokenFile::TokenFile(const std::filesystem::path& path)
+    : name_(path.string()), file_(File::open_read(path)), modified_ns_(file_.modified_ns()) {
   const bool has_user_block = starts_with(file_, 0, kUserBlockMagic) || starts_with(file_, kUserBlockBytes, kHdf5Signature);
   if (!has_user_block && !starts_with(file_, 0, kHdf5Signature)) {
     throw UserError("{}: not a token file: it has no HDF5 signature (write one with `hadal data build`)", name_);
@@ -181,10 +182,20 @@ void TokenFile::verify_block(const Blocks& blocks, std::uint64_t block) const {
   blocks.verified[block].store(1, std::memory_order_release);
 }
 
+void TokenFile::forget_when_modified() const {
+  const std::int64_t now = file_.modified_ns();
+  if (now == modified_ns_.load(std::memory_order_acquire)) return;
+  for (const Blocks* blocks : {&tokens_, &mask_}) {
+    for (std::size_t block = 0; block < blocks->hashes.size() / 2; ++block) blocks->verified[block].store(0, std::memory_order_release);
+  }
+  modified_ns_.store(now, std::memory_order_release);
+}
+
 void TokenFile::read_bytes(const Blocks& blocks, std::uint64_t begin, std::span<std::byte> out) const {
   HADAL_CHECK(begin <= blocks.count && out.size() / blocks.element_bytes <= blocks.count - begin, "{}: tokens {} + {} of {}", name_, begin,
               out.size() / blocks.element_bytes, blocks.count);
   if (out.empty()) return;
+  forget_when_modified();
   const std::uint64_t first_byte = begin * blocks.element_bytes;
   const std::uint64_t last_block = (first_byte + out.size() - 1) / kTokenBlockBytes;
   for (std::uint64_t block = first_byte / kTokenBlockBytes; block <= last_block; ++block) {

@@ -2,7 +2,7 @@
 //
 // Opening checks the structure without the HDF5 library, the completeness, the head hash and the document ends; nothing of
 // the tokens is read. A 4 MiB block of tokens (and of the loss mask) is verified when it is first touched, from any thread:
-// its XXH3-128 and that every id is below vocab_size. What is wrong is a DamagedDataError with the file's path and block.
+// its XXH3-128 and that every id is below vocab_size; again when the file's time of change moved meanwhile. What is wrong is a DamagedDataError with the file's path and block.
 #pragma once
 
 #include <atomic>
@@ -56,6 +56,8 @@ class TokenFile : public TokenSource {
   std::vector<std::uint64_t> read_u64(const Hdf5Structure& structure, const char* name, std::uint64_t count) const;
   void read_bytes(const Blocks& blocks, std::uint64_t begin, std::span<std::byte> out) const;
   void verify_block(const Blocks& blocks, std::uint64_t block) const;
+  /// A file that was written to since it was opened has to prove itself again.
+  void forget_when_modified() const;
   void check_ids(std::span<const std::byte> bytes, std::uint64_t first_token) const;
   [[noreturn]] void damaged(const std::string& reason) const;
 
@@ -65,6 +67,7 @@ class TokenFile : public TokenSource {
   std::uint64_t num_tokens_ = 0;
   Hash128 head_hash_;
   std::vector<std::uint64_t> doc_ends_;
+  mutable std::atomic<std::int64_t> modified_ns_;
   Blocks tokens_;
   Blocks mask_;
 };

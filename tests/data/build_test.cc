@@ -251,11 +251,12 @@ TEST(Build, SameBytesForAnyThreadsAndAfterAnyStop) {
     std::erase(text, '\n');
     lines += "{\"text\":\"" + text + "\"}\n";
   }
-  // Three batches of plain text, then JSON lines.
-  spill(dir / "a.txt.zst", zstd(prose(36 << 20, 1)));
+  // Several batches of plain text, then JSON lines; documents longer than a batch.
+  spill(dir / "a.txt.zst", zstd(prose(3 << 20, 1)));
   spill(dir / "b.jsonl.gz", gzip(lines));
   spill(dir / "c.txt", prose(100'000, 3));
   BuildOptions options = options_of(dir, {"a.txt.zst", "b.jsonl.gz", "c.txt"}, "1MiB");
+  options.batch_bytes = 700'000;
   options.megatron = dir / "pair";
   const auto outputs = [&] { return std::array{read_file(dir / "out.h5"), read_file(dir / "pair.bin"), read_file(dir / "pair.idx")}; };
   const int threads = num_threads();
@@ -294,8 +295,9 @@ TEST(Build, SameBytesForAnyThreadsAndAfterAnyStop) {
 
 TEST(Build, AJournalOfOtherInputsDoesNotCount) {
   const TempDir dir;
-  spill(dir / "a.txt", prose(20 << 20));
+  spill(dir / "a.txt", prose(1'000'000));
   BuildOptions options = options_of(dir, {"a.txt"});
+  options.batch_bytes = 300'000;
   options.stop = [] { return true; };
   EXPECT_FALSE(build(options, byte_encoder()).finished);
   spill(dir / "a.txt", "another text");

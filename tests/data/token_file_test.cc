@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <thread>
@@ -230,17 +231,19 @@ TEST(TokenFile, DamagedStructureNeverCrashes) {
   const auto path = dir / "bad.h5";
   const Random random(4, RandomPurpose::kSynthetic);
   int refused = 0;
+  spill(path, bytes);
+  File file = File::open_read_write(path);
+  const auto good = std::as_bytes(std::span(bytes)).subspan(512, 4096);
   for (std::uint64_t trial = 0; trial < 3000; ++trial) {
-    std::string bad = bytes;
+    file.write_at(512, good);
     const std::uint64_t count = 1 + random.below(100 * trial, 4);
     for (std::uint64_t i = 0; i < count; ++i) {
-      // Mostly where the structures lie.
-      const std::uint64_t at = 512 + random.below(100 * trial + 2 * i + 1, 4096);
-      bad[at] = static_cast<char>(random.bits(100 * trial + 2 * i + 2));
+      // Where the structures lie.
+      const auto value = static_cast<std::byte>(random.bits(100 * trial + 2 * i + 2));
+      file.write_at(512 + random.below(100 * trial + 2 * i + 1, good.size()), std::span(&value, 1));
     }
-    spill(path, bad);
     try {
-      read_hdf5_structure(File::open_read(path), kUserBlockBytes);
+      read_hdf5_structure(file, kUserBlockBytes);
     } catch (const DamagedDataError&) {
       ++refused;
     }
@@ -288,11 +291,19 @@ TEST(TokenFile, RewrittenDuringARunIsRefused) {
   std::vector<std::int32_t> out(10);
   file.read(500, out);
   const auto offset = read_hdf5_structure(File::open_read(path), kUserBlockBytes).datasets.at("tokens").offset;
-  const std::vector<std::byte> junk(100, std::byte{0xff});
+  // Valid ids, other ones.
+  const std::vector<std::byte> junk(100, std::byte{1});
   File::open_read_write(path).write_at(offset + 1000, junk);
+  std::filesystem::last_write_time(path, std::filesystem::last_write_time(path) + std::chrono::seconds(1));
   EXPECT_THROW(file.read(500, out), DamagedDataError);
   std::filesystem::resize_file(path, offset + 10);
   EXPECT_THROW(file.read(500, out), DamagedDataError);
+
+  write_small(dir / "b.h5", random_tokens(1000, 1000));
+  const TokenFile touched(dir / "b.h5");
+  touched.read(500, out);
+  std::filesystem::last_write_time(dir / "b.h5", std::filesystem::last_write_time(dir / "b.h5") + std::chrono::seconds(1));
+  EXPECT_NO_THROW(touched.read(500, out));
 }
 
 // Files of other software: superblock at byte 0, without a user block.
