@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/simd/vector.h"
+
 #ifdef HADAL_SIMD
 namespace hadal::kernels::simd::HADAL_SIMD {
 #else
@@ -67,6 +69,33 @@ inline double exp_approx(double x) {
   const double scale_b = __builtin_bit_cast(double, (rest + 1023) << 52);
   const double result = p * scale_a * scale_b;
   return x < kLow ? 0.0 : (x > kHigh ? __builtin_inf() : result);
+}
+
+/// Lane by lane the same as exp_approx, for loops whose registers are laid out by hand.
+inline Vector<float> exp_of(Vector<float> x) {
+  typedef std::int32_t Integers __attribute__((vector_size(HADAL_VECTOR_BYTES)));
+  constexpr float kLow = -87.336540f, kHigh = 88.722835f, kMagic = 12582912.0f;
+  const Vector<float> inside = x < kLow ? broadcast(kLow) : (x > kHigh ? broadcast(kHigh) : x);
+  const Vector<float> shifted = inside * 1.44269504f + kMagic;
+  const Vector<float> n = shifted - kMagic;
+  const Vector<float> r = (inside - n * 0.693359375f) - n * -2.12194440e-4f;
+  Vector<float> p = r * 0.00138145401f + 0.00836874514f;
+  p = p * r + 0.0416683908f;
+  p = p * r + 0.166665204f;
+  p = p * r + 0.499999934f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const Integers integer = reinterpret_cast<Integers>(shifted) - __builtin_bit_cast(std::int32_t, kMagic);
+  const Integers half = integer >> 1;
+  const Vector<float> result = p * reinterpret_cast<Vector<float>>((half + 127) << 23) *
+                               reinterpret_cast<Vector<float>>((integer - half + 127) << 23);
+  return x < kLow ? Vector<float>{} : (x > kHigh ? broadcast(__builtin_inff()) : result);
+}
+
+inline Vector<double> exp_of(Vector<double> x) {
+  Vector<double> result;
+  for (int lane = 0; lane < kLanesOf<double>; ++lane) result[lane] = exp_approx(x[lane]);
+  return result;
 }
 
 }  // namespace
