@@ -164,6 +164,21 @@ using simd::kStripRows;
 inline constexpr int64_t kBlockRows = 64;   ///< rows of a query block; a token's heads stay together
 inline constexpr int64_t kKeyTile = 128;    ///< keys of a tile
 
+/// After the last key of the rows of tokens [t0, t1): o = output / row_sum, lse = ln(row_sum 2^row_max); nothing seen: 0 and -inf.
+/// `lse` is the whole [B*S, H].
+template <class T>
+void finish_rows(const AttentionInputs<T>& in, int64_t b, int64_t kv, int64_t t0, int64_t t1, const T* row_max, const T* row_sum,
+                 T* output, T* lse, const Heads& o) {
+  T* const to = lse + (b * in.tokens + t0) * in.heads + kv * in.group;
+  for (int64_t row = 0; row < (t1 - t0) * in.group; ++row) {
+    const bool none = row_max[row] == kMasked<T>;
+    to[row / in.group * in.heads + row % in.group] = none ? kMasked<T> : row_max[row] * kLn2<T> + std::log(row_sum[row]);
+    const T inverse = none ? T{0} : T{1} / row_sum[row];
+    for (int64_t c = 0; c < in.value_padded; ++c) output[row * in.value_padded + c] *= inverse;
+  }
+  in.unpack_rows(output, in.value_padded, b, kv, t0, t1, T{1}, o);
+}
+
 /// Pieces into which the queries of one (sequence, key head) are cut so that few heads still feed many cores. Depends on sizes
 /// alone; a piece has at least 256 rows, since each packs the keys again.
 inline int64_t query_parts(int64_t batch, int64_t key_heads, int64_t rows) {

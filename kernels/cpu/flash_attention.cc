@@ -70,15 +70,7 @@ void forward_task(const FlashAttentionForward& args, const AttentionInputs<T>& i
                       in.value_padded, output + r0 * in.value_padded, in.value_padded, true);
       }
     }
-    T* const lse = args.lse.as<T>() + (b * in.tokens + t0) * in.heads + kv * in.group;
-    for (int64_t r = 0; r < rows; ++r) {
-      const T sum = row_sum[r];
-      lse[r / in.group * in.heads + r % in.group] =
-          row_max[r] == kMasked<T> ? kMasked<T> : row_max[r] * kLn2<T> + std::log(sum);
-      const T inverse = row_max[r] == kMasked<T> ? T{0} : T{1} / sum;
-      for (int64_t c = 0; c < in.value_width; ++c) output[r * in.value_padded + c] *= inverse;
-    }
-    in.unpack_rows(output, in.value_padded, b, kv, t0, t1, T{1}, args.o);
+    finish_rows(in, b, kv, t0, t1, row_max, row_sum, output, args.lse.as<T>(), args.o);
   }
 }
 

@@ -196,8 +196,8 @@ void nsa(benchmark::State& state, const Sizes& s, Part part) {
   report_flops(state, kDTypeOf<T>, flops, seconds);
 }
 
-void add(const std::string& name, const std::function<void(benchmark::State&)>& body) {
-  benchmark::RegisterBenchmark(name.c_str(), body)->UseManualTime()->Iterations(12)->Unit(benchmark::kMicrosecond);
+void add(const std::string& name, const std::function<void(benchmark::State&)>& body, int64_t iterations = 12) {
+  benchmark::RegisterBenchmark(name.c_str(), body)->UseManualTime()->Iterations(iterations)->Unit(benchmark::kMicrosecond);
 }
 
 const bool registered = [] {
@@ -225,7 +225,8 @@ const bool registered = [] {
          {std::pair{Part::kCompress, "compress"}, {Part::kCompressBackward, "compress_backward"}, {Part::kCompressed, "compressed"},
           {Part::kCompressedBackward, "compressed_backward"}, {Part::kSelect, "select"}, {Part::kSelected, "selected"},
           {Part::kSelectedBackward, "selected_backward"}}) {
-      add(fmt::format("nsa/f32/{}/{}", s.name, name), [=](benchmark::State& state) { nsa<float>(state, s, part); });
+      add(fmt::format("nsa/f32/{}/{}", s.name, name), [=](benchmark::State& state) { nsa<float>(state, s, part); },
+          s.tokens < 1000 ? 200 : 12);
     }
   }
   return true;

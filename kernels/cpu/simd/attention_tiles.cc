@@ -48,6 +48,22 @@ void pack_columns(std::int64_t rows, std::int64_t width, const T* from, std::int
   }
 }
 
+template <class T>
+void gather(std::int64_t rows, const std::int32_t* index, std::int64_t width, const T* from, T* to) {
+  for (std::int64_t row = 0; row < rows; ++row, to += width) {
+    const T* const source = from + index[row] * width;
+    for (std::int64_t i = 0; i < width; i += kLanesOf<T>) store(to + i, load(source + i));
+  }
+}
+
+template <class T, bool kAdd>
+void scatter(std::int64_t rows, const std::int32_t* index, std::int64_t width, const T* from, T* to) {
+  for (std::int64_t row = 0; row < rows; ++row, from += width) {
+    T* const target = to + index[row] * width;
+    for (std::int64_t i = 0; i < width; i += kLanesOf<T>) store(target + i, kAdd ? load(target + i) + load(from + i) : load(from + i));
+  }
+}
+
 // Neighbouring lanes of x, then of y, combined: [x0 x1, x2 x3, .., y0 y1, ..].
 template <class T, class Combine, int... I>
 inline Vector<T> fold(Vector<T> x, Vector<T> y, const Combine& combine, std::integer_sequence<int, I...>) {
@@ -244,8 +260,10 @@ void probabilities(std::int64_t n, T* s, T lse) {
 }  // namespace
 
 template <class T>
-constexpr AttentionTiles<T> kTable{kLanesOf<T>,   pack_rows<T>, pack_columns<T>,  row_dots<T>, gemm<T, false>,
-                                   gemm<T, true>, softmax<T>,   softmax_gradient<T>, probabilities<T>};
+constexpr AttentionTiles<T> kTable{
+    .lanes = kLanesOf<T>, .pack_rows = pack_rows<T>, .pack_columns = pack_columns<T>, .gather = gather<T>,
+    .scatter = scatter<T, false>, .scatter_add = scatter<T, true>, .row_dots = row_dots<T>, .gemm = gemm<T, false>,
+    .gemm_ta = gemm<T, true>, .softmax = softmax<T>, .softmax_gradient = softmax_gradient<T>, .probabilities = probabilities<T>};
 
 const AttentionTiles<float>& attention_tiles_f32() { return kTable<float>; }
 const AttentionTiles<double>& attention_tiles_f64() { return kTable<double>; }

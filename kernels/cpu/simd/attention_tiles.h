@@ -18,6 +18,10 @@ struct AttentionTiles {
                     std::int64_t padded);
   /// to[c * ld + r] = from[r * stride + c], c < width; zeros up to the next multiple of `lanes` in r.
   void (*pack_columns)(std::int64_t rows, std::int64_t width, const T* from, std::int64_t stride, T* to, std::int64_t ld);
+  /// Rows of `width` (padded) elements by index: to[i] = from[index[i]]; to[index[i]] = from[i]; to[index[i]] += from[i].
+  void (*gather)(std::int64_t rows, const std::int32_t* index, std::int64_t width, const T* from, T* to);
+  void (*scatter)(std::int64_t rows, const std::int32_t* index, std::int64_t width, const T* from, T* to);
+  void (*scatter_add)(std::int64_t rows, const std::int32_t* index, std::int64_t width, const T* from, T* to);
   /// result[r] = <a[r], b[r]>, rows <= kStripRows.
   void (*row_dots)(std::int64_t rows, std::int64_t width, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* result);
   /// C[m, n] = (accumulate ? C : 0) + A[m, k] B[k, n], A row-major; n padded.
