@@ -33,8 +33,8 @@ void forward(Stream&, const NsaCompressForward& args) {
       const int64_t b = task / chunks / groups, g = task / chunks % groups, c = task % chunks * kChannels;
       for (int64_t i = 0; i < blocks; ++i) {
         const int64_t token = b * tokens + i * args.block_stride;
-        pooling.forward(args.block_length, std::min(kChannels, width - c), at<T>(args.x, token, g, c), args.x.token_stride,
-                        at<T>(args.logits, token, g, c), args.logits.token_stride, position + c, width,
+        pooling.forward({args.block_length, std::min(kChannels, width - c), at<T>(args.x, token, g, c), args.x.token_stride,
+                         at<T>(args.logits, token, g, c), args.logits.token_stride, position + c, width},
                         at<T>(args.y, b * blocks + i, g, c));
       }
     });
@@ -59,10 +59,11 @@ void backward(Stream&, const NsaCompressBackward& args) {
       }
       for (int64_t i = 0; i < blocks; ++i) {
         const int64_t token = b * tokens + i * args.block_stride;
-        pooling.backward(length, channels, at<T>(args.x, token, g, c), args.x.token_stride, at<T>(args.logits, token, g, c),
-                         args.logits.token_stride, position + c, width, at<T>(args.d_y, b * blocks + i, g, c),
-                         at<T>(args.d_x, token, g, c), args.d_x.token_stride, at<T>(args.d_logits, token, g, c),
-                         args.d_logits.token_stride, partial.template as<T>() + (b * groups + g) * size + c);
+        pooling.backward({length, channels, at<T>(args.x, token, g, c), args.x.token_stride, at<T>(args.logits, token, g, c),
+                          args.logits.token_stride, position + c, width},
+                         at<T>(args.d_y, b * blocks + i, g, c),
+                         {at<T>(args.d_x, token, g, c), args.d_x.token_stride, at<T>(args.d_logits, token, g, c),
+                          args.d_logits.token_stride, partial.template as<T>() + (b * groups + g) * size + c});
       }
     });
     for (int64_t i = 0; i < args.batch * groups; ++i) {

@@ -1,81 +1,96 @@
 #include "kernels/cpu/simd/gated_pooling.h"
 
-#include "kernels/cpu/simd/exp.h"
+#include "kernels/cpu/simd/exp2.h"
 #include "kernels/cpu/simd/tables.h"
+#include "kernels/cpu/simd/vector.h"
 
 HADAL_SIMD_TABLE(GatedPooling, gated_pooling)
 
 namespace hadal::kernels::simd::HADAL_SIMD {
 namespace {
 
-constexpr std::int64_t kWidth = 64;
+using std::int64_t;
+
+// Reads and writes of a whole vector, or of one channel where fewer are left: the same code serves both.
+template <class T>
+struct Whole {
+  using Lanes = Vector<T>;
+  static constexpr int64_t kCount = kLanesOf<T>;
+  static Lanes get(const T* from) { return load(from); }
+  static void put(T* to, Lanes value) { store(to, value); }
+  static Lanes exp2(Lanes x) { return exp2_of(x); }
+};
+template <class T>
+struct Single {
+  using Lanes = T;
+  static constexpr int64_t kCount = 1;
+  static Lanes get(const T* from) { return *from; }
+  static void put(T* to, Lanes value) { *to = value; }
+  static Lanes exp2(Lanes x) { return exp2_of(broadcast(x))[0]; }
+};
 
 template <class T>
-void largest(std::int64_t length, std::int64_t width, const T* logits, std::int64_t logits_stride, const T* position,
-             std::int64_t position_stride, T* most) {
-  for (std::int64_t c = 0; c < width; ++c) most[c] = logits[c] + position[c];
-  for (std::int64_t j = 1; j < length; ++j) {
-    const T* a = logits + j * logits_stride;
-    const T* b = position + j * position_stride;
-    for (std::int64_t c = 0; c < width; ++c) {
-      const T value = a[c] + b[c];
-      most[c] = value > most[c] ? value : most[c];
+constexpr T kLog2E = static_cast<T>(1.4426950408889634074);
+
+// Softmax statistics of one group of channels: 2^(log2 e (logit + position) - most) sums to `total`, times x to `weighted`.
+template <class T, class Access>
+struct Pooled {
+  using Lanes = typename Access::Lanes;
+
+  Pooled(const PoolingBlock<T>& block, int64_t c) {
+    most = logit(block, 0, c);
+    for (int64_t j = 1; j < block.length; ++j) {
+      const Lanes value = logit(block, j, c);
+      most = value <= most ? most : value;
     }
+    total = weighted = Lanes{};
+    for (int64_t j = 0; j < block.length; ++j) {
+      const Lanes e = Access::exp2(logit(block, j, c) - most);
+      total += e;
+      weighted += e * Access::get(block.x + j * block.x_stride + c);
+    }
+  }
+  static Lanes logit(const PoolingBlock<T>& block, int64_t j, int64_t c) {
+    return (Access::get(block.logits + j * block.logits_stride + c) + Access::get(block.position + j * block.position_stride + c)) *
+           kLog2E<T>;
+  }
+
+  Lanes most, total, weighted;
+};
+
+template <class T, class Access>
+void pool(const PoolingBlock<T>& block, int64_t c, T* y) {
+  const Pooled<T, Access> pooled(block, c);
+  Access::put(y + c, pooled.weighted / pooled.total);
+}
+
+template <class T, class Access>
+void pool_gradient(const PoolingBlock<T>& block, int64_t c, const T* d_y, const PoolingGradient<T>& to) {
+  using Lanes = typename Access::Lanes;
+  const Pooled<T, Access> pooled(block, c);
+  const Lanes mean = pooled.weighted / pooled.total, factor = Access::get(d_y + c) / pooled.total;
+  const auto add = [](T* sum, Lanes value) { Access::put(sum, Access::get(sum) + value); };
+  for (int64_t j = 0; j < block.length; ++j) {
+    const Lanes share = Access::exp2(Pooled<T, Access>::logit(block, j, c) - pooled.most) * factor;  // alpha d_y
+    const Lanes d_logit = share * (Access::get(block.x + j * block.x_stride + c) - mean);
+    add(to.d_x + j * to.d_x_stride + c, share);
+    add(to.d_logits + j * to.d_logits_stride + c, d_logit);
+    add(to.d_position + j * block.position_stride + c, d_logit);
   }
 }
 
-// sum_j e and sum_j e x with e = exp(logit - most).
 template <class T>
-void sums(std::int64_t length, std::int64_t width, const T* x, std::int64_t x_stride, const T* logits, std::int64_t logits_stride,
-          const T* position, std::int64_t position_stride, const T* most, T* total, T* weighted) {
-  for (std::int64_t c = 0; c < width; ++c) total[c] = weighted[c] = 0;
-  for (std::int64_t j = 0; j < length; ++j) {
-    const T* a = logits + j * logits_stride;
-    const T* b = position + j * position_stride;
-    const T* row = x + j * x_stride;
-    for (std::int64_t c = 0; c < width; ++c) {
-      const T e = exp_approx(a[c] + b[c] - most[c]);
-      total[c] += e;
-      weighted[c] += e * row[c];
-    }
-  }
+void forward(const PoolingBlock<T>& block, T* y) {
+  int64_t c = 0;
+  for (; c + kLanesOf<T> <= block.width; c += kLanesOf<T>) pool<T, Whole<T>>(block, c, y);
+  for (; c < block.width; ++c) pool<T, Single<T>>(block, c, y);
 }
 
 template <class T>
-void forward(std::int64_t length, std::int64_t width, const T* x, std::int64_t x_stride, const T* logits,
-             std::int64_t logits_stride, const T* position, std::int64_t position_stride, T* y) {
-  T most[kWidth], total[kWidth], weighted[kWidth];
-  largest(length, width, logits, logits_stride, position, position_stride, most);
-  sums(length, width, x, x_stride, logits, logits_stride, position, position_stride, most, total, weighted);
-  for (std::int64_t c = 0; c < width; ++c) y[c] = weighted[c] / total[c];
-}
-
-template <class T>
-void backward(std::int64_t length, std::int64_t width, const T* x, std::int64_t x_stride, const T* logits,
-              std::int64_t logits_stride, const T* position, std::int64_t position_stride, const T* d_y, T* d_x,
-              std::int64_t d_x_stride, T* d_logits, std::int64_t d_logits_stride, T* d_position) {
-  T most[kWidth], total[kWidth], mean[kWidth];
-  largest(length, width, logits, logits_stride, position, position_stride, most);
-  sums(length, width, x, x_stride, logits, logits_stride, position, position_stride, most, total, mean);
-  for (std::int64_t c = 0; c < width; ++c) {
-    mean[c] /= total[c];
-    total[c] = d_y[c] / total[c];
-  }
-  for (std::int64_t j = 0; j < length; ++j) {
-    const T* a = logits + j * logits_stride;
-    const T* b = position + j * position_stride;
-    const T* row = x + j * x_stride;
-    T* to_x = d_x + j * d_x_stride;
-    T* to_logits = d_logits + j * d_logits_stride;
-    T* to_position = d_position + j * position_stride;
-    for (std::int64_t c = 0; c < width; ++c) {
-      const T share = exp_approx(a[c] + b[c] - most[c]) * total[c];  // alpha dy
-      const T d_logit = share * (row[c] - mean[c]);
-      to_x[c] += share;
-      to_logits[c] += d_logit;
-      to_position[c] += d_logit;
-    }
-  }
+void backward(const PoolingBlock<T>& block, const T* d_y, const PoolingGradient<T>& to) {
+  int64_t c = 0;
+  for (; c + kLanesOf<T> <= block.width; c += kLanesOf<T>) pool_gradient<T, Whole<T>>(block, c, d_y, to);
+  for (; c < block.width; ++c) pool_gradient<T, Single<T>>(block, c, d_y, to);
 }
 
 }  // namespace
