@@ -42,17 +42,22 @@ void top_blocks(const T* value, int64_t count, int64_t n, std::vector<std::pair<
   std::sort(to, to + n);
 }
 
-// importance[j] += p[i] * overlap(block i, selection block j) / d over the blocks i that a token sees.
+// Where the probability of a compressed block goes: as l <= l', to at most two selection blocks, by overlap / d.
 template <class T>
-void spread(const NsaSelect& args, const T* p, int64_t visible, int64_t count, T* importance) {
+struct Share {
+  int64_t block;
+  T here, next;
+};
+
+template <class T>
+std::vector<Share<T>> shares(const NsaSelect& args, int64_t num_keys) {
   const int64_t l = args.block_length, d = args.block_stride, s = args.select_block;
-  for (int64_t i = 0; i < visible; ++i) {
-    const int64_t begin = i * d, end = begin + l;
-    for (int64_t j = begin / s; j < count && j * s < end; ++j) {
-      const int64_t overlap = std::min(end, (j + 1) * s) - std::max(begin, j * s);
-      importance[j] += p[i] * static_cast<T>(overlap / d);
-    }
+  std::vector<Share<T>> result;
+  for (int64_t i = 0; i < num_keys; ++i) {
+    const int64_t block = i * d / s, here = std::min(i * d + l, (block + 1) * s) - i * d;
+    result.push_back({block, static_cast<T>(here / d), static_cast<T>((l - here) / d)});
   }
+  return result;
 }
 
 // Tokens [first, last) of sequence b, selection group `group`: probabilities of the compressed branch are recomputed strip by
@@ -60,46 +65,54 @@ void spread(const NsaSelect& args, const T* p, int64_t visible, int64_t count, T
 template <class T>
 void select_task(const NsaSelect& args, const AttentionInputs<T>& in, int64_t b, int64_t group, int64_t first, int64_t last) {
   const int64_t lanes = in.tiles.lanes, wp = in.width_padded, n = args.blocks.shape[2];
-  const Visibility visible({.kind = AttentionMask::Kind::kBlocks, .block_length = args.block_length, .block_stride = args.block_stride},
-                           in.keys);
-  const int64_t num_keys = visible.at(args.query_start + last - 1).end, ld = std::max(lanes, round_up(num_keys, lanes));
+  const AttentionMask mask{
+      .kind = AttentionMask::Kind::kBlocks, .block_length = args.block_length, .block_stride = args.block_stride};
+  const Visibility visible(mask, in.keys);
+  const auto end_of = [&](int64_t token) { return visible.at(args.query_start + token).end; };  // keys that it sees
+  const int64_t num_keys = end_of(last - 1), ld = std::max(lanes, round_up(num_keys, lanes));
   const int64_t heads_per_group = in.heads / args.num_groups, first_head = group * heads_per_group;
   const int64_t first_kv = first_head / in.group, last_kv = (first_head + heads_per_group - 1) / in.group;
   const int64_t max_blocks = (args.query_start + last - 1) / args.select_block + 1;
   const auto padded = Scratch<T>::padded;
   Scratch<T> scratch(padded((last_kv - first_kv + 1) * in.width * ld) + padded(kStripRows * wp) + 2 * padded(kStripRows * ld) +
-                     padded(max_blocks));
+                     padded(max_blocks + 1));
   T* const keys_t = scratch.take_zeros((last_kv - first_kv + 1) * in.width * ld);
   T* const queries = scratch.take_zeros(kStripRows * wp);
   T* const scores = scratch.take(kStripRows * ld);
   T* const p = scratch.take(kStripRows * ld);
-  T* const importance = scratch.take(max_blocks);
+  T* const importance = scratch.take(max_blocks + 1);  // one more: a share of zero may go there
   for (int64_t kv = first_kv; num_keys > 0 && kv <= last_kv; ++kv) {
     in.pack_keys_transposed(b, kv, {0, num_keys}, keys_t + (kv - first_kv) * in.width * ld, ld);
   }
+  const std::vector<Share<T>> share_of = shares<T>(args, num_keys);
   std::vector<std::pair<T, std::int32_t>> best;
   const T* const lse = args.lse.as<T>();
   const auto& vector = simd::vector_ops<T>();
 
   for (int64_t t0 = first; t0 < last; t0 += kStripRows) {
     const int64_t t1 = std::min(t0 + kStripRows, last), rows = t1 - t0;
-    const int64_t end = visible.at(args.query_start + t1 - 1).end, used = round_up(end, lanes);
+    const bool choice = (args.query_start + t1 - 1) / args.select_block + 1 > n;  // else every block is taken
+    const int64_t end = choice ? end_of(t1 - 1) : 0, used = round_up(end, lanes);
     std::fill(p, p + rows * ld, T{0});
     for (int64_t head = first_head; end > 0 && head < first_head + heads_per_group; ++head) {
       in.tiles.pack_rows(rows, in.width, in.at(in.q, b * in.tokens + t0, head), in.q.token_stride, in.scale * kLog2E<T>, queries, wp,
                          wp);
       in.tiles.gemm(rows, used, in.width, queries, wp, keys_t + (head / in.group - first_kv) * in.width * ld, ld, scores, ld, false);
       for (int64_t row = 0; row < rows; ++row) {
-        const int64_t seen = visible.at(args.query_start + t0 + row).end;
+        const int64_t seen = end_of(t0 + row);
         if (seen == 0) continue;
         in.tiles.probabilities(round_up(seen, lanes), scores + row * ld, lse[(b * in.tokens + t0 + row) * in.heads + head] * kLog2E<T>);
         vector.add(seen, scores + row * ld, p + row * ld);
       }
     }
     for (int64_t row = 0; row < rows; ++row) {
-      const int64_t position = args.query_start + t0 + row, own = position / args.select_block, count = own + 1;
-      std::fill(importance, importance + count, T{0});
-      spread(args, p + row * ld, visible.at(position).end, count, importance);
+      const int64_t own = (args.query_start + t0 + row) / args.select_block, count = own + 1;
+      std::fill(importance, importance + count + 1, T{0});
+      for (int64_t i = 0, seen = std::min(end_of(t0 + row), end); i < seen; ++i) {
+        const Share<T>& share = share_of[static_cast<std::size_t>(i)];
+        importance[share.block] += p[row * ld + i] * share.here;
+        importance[share.block + 1] += p[row * ld + i] * share.next;
+      }
       for (const int64_t forced : {int64_t{0}, own, std::max<int64_t>(own - 1, 0)}) importance[forced] = -kMasked<T>;
       std::int32_t* const to = args.blocks.as<std::int32_t>() + ((b * in.tokens + t0 + row) * args.num_groups + group) * n;
       top_blocks(importance, count, n, best, to);

@@ -81,6 +81,8 @@ const std::vector<Case>& cases() {
       {1, 600, 2, 1, 8, 4, 8, 1, 64, 3},      // parts and partial sums
       {1, 700, 2, 2, 8, 4, 8, 1, 64, 7},      // a strip's union fills several score buffers
       {1, 90, 5, 1, 7, 3, 5, 1, 5, 4},        // nothing round
+      {2, 40, 6, 2, 7, 3, 5, 3, 5, 4},        // nothing round, short
+      {1, 300, 4, 4, 16, 8, 16, 1, 16, 8},    // twice as long as what is selected
   };
   return all;
 }
