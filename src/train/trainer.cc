@@ -59,7 +59,10 @@ Trainer::Trainer(const LoadedConfig& loaded, comm::Communicator& world, bool qui
 
 void Trainer::start() {
   const std::filesystem::path run_dir = config_.run.dir;
-  if (world_.is_root()) std::filesystem::create_directories(run_dir / "checkpoints");
+  if (world_.is_root()) {
+    lock_.emplace(run_dir);
+    std::filesystem::create_directories(run_dir / "checkpoints");
+  }
   world_.barrier();
   const std::optional<RunState> restored = restore_run(config_, model_, optimizer_, *data_.training, world_);
   if (restored) {
@@ -88,6 +91,16 @@ void Trainer::start() {
 int Trainer::run() {
   const SignalHandlers handlers(world_.size() == 1);
   write_status("running", 0);
+  try {
+    return train();
+  } catch (const Error& error) {
+    if (progress_) progress_->finish();
+    write_status("failed", static_cast<int>(error.code()));
+    throw;
+  }
+}
+
+int Trainer::train() {
   while (state_.step < config_.train.steps) {
     double seconds = 0;
     const StepResult result = step(seconds);

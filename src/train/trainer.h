@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "checkpoint/run_lock.h"
 #include "comm/communicator.h"
 #include "config/load.h"
 #include "model/model.h"
@@ -28,6 +29,7 @@ class Trainer {
 
  private:
   void start();
+  int train();
   StepResult step(double& seconds);
   void record(const StepResult& result, double seconds);
   void validate(report::MetricsRow& row);
@@ -41,6 +43,7 @@ class Trainer {
   comm::Communicator& world_;
   bool quiet_;
   Stream stream_;
+  std::optional<checkpoint::RunLock> lock_;  ///< rank 0
   RunData data_;
   model::Model model_;
   optim::AdamW optimizer_;

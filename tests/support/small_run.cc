@@ -92,6 +92,10 @@ std::vector<report::MetricsRow> SmallRun::train(const std::string& name, int ran
   } else {
     comm::run_local_group(ranks, [&](comm::Communicator& world) { train::Trainer(loaded, world, true).run(); });
   }
+  return read_metrics(run_dir);
+}
+
+std::vector<report::MetricsRow> read_metrics(const std::filesystem::path& run_dir) {
   std::map<std::int64_t, report::MetricsRow> last;
   const std::string text = read_file(run_dir / "metrics.jsonl");
   for (std::size_t begin = 0; begin < text.size();) {

@@ -26,6 +26,8 @@ struct SmallRun {
   std::filesystem::path config_path() const;
 };
 
+/// Rows of `run_dir`/metrics.jsonl that hold a loss, the last one of each step, by step; a torn last line does not count.
+std::vector<report::MetricsRow> read_metrics(const std::filesystem::path& run_dir);
 /// The values of one key, a row each.
 std::vector<double> column(const std::vector<report::MetricsRow>& rows, const std::string& key);
 
