@@ -29,15 +29,22 @@ constexpr Command kCommands[] = {
      "  hadal data inspect corpus.h5 --show 2\n"
      "  hadal data batches configs/run/quickstart.yaml --steps 10 --out batches.safetensors",
      data_command},
+    {"train", "trains a model, alone or on many ranks; resumes by itself",
+     "  mpirun -n 2 hadal train configs/run/quickstart.yaml\n"
+     "  hadal train configs/run/quickstart.yaml run.dir=runs/a train.steps=500 optim.lr=2e-3",
+     train_command},
     {"report", "the curves of runs: one HTML page, a summary and a plot of the loss",
      "  hadal report runs/quickstart\n"
      "  hadal report runs/a runs/b runs/c --out compare.html",
      report_command},
-    {"checkpoint", "what a checkpoint holds; is it intact; how do two differ",
-     "  hadal checkpoint inspect runs/a\n"
-     "  hadal checkpoint verify runs/a/checkpoints/step-100\n"
-     "  hadal checkpoint diff runs/a runs/b --json -",
-     checkpoint_command},
+    {"eval", "loss, perplexity, bits per byte and MTP acceptance of a model",
+     "  hadal eval quickstart/run --data quickstart/tokens.h5 --held-out\n"
+     "  hadal eval quickstart/run --data other.h5 --json eval.json",
+     eval_command},
+    {"generate", "continues a text with a trained model",
+     "  hadal generate quickstart/run --prompt 'In the beginning' --max-tokens 100\n"
+     "  hadal generate quickstart/run --prompt 'And' --temperature 0 --speculate",
+     generate_command},
     {"export", "a checkpoint as a Hugging Face model directory",
      "  hadal export runs/a --out exported\n"
      "  hadal export runs/a --dtype f32 --no-mtp --out exported_f32\n"
@@ -47,18 +54,11 @@ constexpr Command kCommands[] = {
      "  hadal import DeepSeek-V2-Lite --out imported\n"
      "  hadal train configs/run/quickstart.yaml run.init_from=imported",
      import_command},
-    {"train", "trains a model, alone or on many ranks; resumes by itself",
-     "  mpirun -n 2 hadal train configs/run/quickstart.yaml\n"
-     "  hadal train configs/run/quickstart.yaml run.dir=runs/a train.steps=500 optim.lr=2e-3",
-     train_command},
-    {"generate", "continues a text with a trained model",
-     "  hadal generate quickstart/run --prompt 'In the beginning' --max-tokens 100\n"
-     "  hadal generate quickstart/run --prompt 'And' --temperature 0 --speculate",
-     generate_command},
-    {"eval", "loss, perplexity, bits per byte and MTP acceptance of a model",
-     "  hadal eval quickstart/run --data quickstart/tokens.h5 --held-out\n"
-     "  hadal eval quickstart/run --data other.h5 --json eval.json",
-     eval_command},
+    {"checkpoint", "what a checkpoint holds; is it intact; how do two differ",
+     "  hadal checkpoint inspect runs/a\n"
+     "  hadal checkpoint verify runs/a/checkpoints/step-100\n"
+     "  hadal checkpoint diff runs/a runs/b --json -",
+     checkpoint_command},
     {"logits", "logits of given tokens, for parity checks",
      "  hadal logits quickstart/run --tokens tokens.safetensors --out logits.safetensors --dtype f64",
      logits_command},
