@@ -32,6 +32,7 @@ const CHARTS = [
   { key: 'mtp_loss', title: 'Multi-token prediction loss', note: 'mean over depths, nats per token', smooth: true, log: true },
   { key: 'max_vio', title: 'MaxVio', note: 'busiest expert over the even load, less 1', zero: true, smooth: true },
   { key: 'val_bits_per_byte', title: 'Bits per byte', note: 'validation' },
+  { key: 'val_mtp_acceptance', title: 'MTP acceptance', note: 'drafts that are the main model\u2019s own choice', zero: true, format: percent },
   { key: 'peak_share', title: 'Share of the measured peak', zero: true, smooth: true, format: percent },
   { key: 'balance_loss', title: 'Balance loss', smooth: true },
   { key: 'memory_bytes', title: 'Memory', note: 'per rank', zero: true, format: v => short(v) + 'B' },

@@ -56,6 +56,24 @@ std::string optional_text(const std::filesystem::path& path) {
   return std::filesystem::is_regular_file(path) ? read_file(path, kConfigBytes) : std::string();
 }
 
+/// run.name of the resolved config, or "".
+std::string configured_name(const std::string& yaml) {
+  constexpr std::string_view kKey = "\n  name: ";
+  const std::size_t section = yaml.find("run:\n");
+  if (section != 0 && (section == std::string::npos || yaml[section - 1] != '\n')) return "";
+  const std::size_t end = std::min(yaml.find("\n", yaml.find_first_not_of(' ', section)), yaml.size());
+  for (std::size_t line = end; line < yaml.size() && yaml.compare(line, 3, "\n  ") == 0;
+       line = std::min(yaml.find('\n', line + 1), yaml.size())) {
+    if (yaml.compare(line, kKey.size(), kKey) != 0) continue;
+    const std::size_t begin = line + kKey.size();
+    std::string name = yaml.substr(begin, yaml.find('\n', begin) - begin);
+    if (name.size() >= 2 && (name.front() == '"' || name.front() == '\'') && name.back() == name.front())
+      name = name.substr(1, name.size() - 2);
+    return name;
+  }
+  return "";
+}
+
 }  // namespace
 
 const std::vector<double>* Run::column(std::string_view key) const {
@@ -124,6 +142,7 @@ Run load_run(const std::filesystem::path& path) {
     throw UserError("{}: holds no row yet; a run writes its first row after its first step", metrics.string());
   for (auto& [key, values] : run.columns) values.resize(run.steps.size(), kMissing);
   run.config_text = optional_text(run.directory / "config.yaml");
+  if (const std::string name = configured_name(run.config_text); !name.empty()) run.name = name;
   const auto status = nlohmann::json::parse(optional_text(run.directory / "status.json"), nullptr, false);
   if (status.is_object() && status.contains("state") && status["state"].is_string())
     run.state = status["state"].get<std::string>();

@@ -19,7 +19,7 @@ namespace hadal::report {
 inline constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
 
 struct Run {
-  std::string name;  ///< last part of the directory; made unique among the runs of a page by the caller
+  std::string name;  ///< run.name, or the last part of the directory; made unique by the caller
   std::filesystem::path directory;
   std::string config_text;  ///< config.yaml, or ""
   std::string state;        ///< "state" of status.json, or ""

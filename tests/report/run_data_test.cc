@@ -66,6 +66,15 @@ TEST(RunData, rows_of_one_step_are_joined_and_keys_may_come_and_go) {
   EXPECT_EQ((*run.column("lr")).size(), 3u);
 }
 
+TEST(RunData, the_name_comes_from_the_configuration) {
+  const test::TempDir dir;
+  std::ofstream(dir / "metrics.jsonl") << "{\"step\":1,\"loss\":3}\n";
+  std::ofstream(dir / "config.yaml") << "run:\n  dir: a\n  name: \"my run\"\nmodel:\n  name: other\n";
+  EXPECT_EQ(load_run(dir.path()).name, "my run");
+  std::ofstream(dir / "config.yaml") << "run:\n  dir: a\nmodel:\n  name: other\n";
+  EXPECT_EQ(load_run(dir.path()).name, dir.path().filename().string());
+}
+
 TEST(RunData, nothing_to_read_is_refused) {
   const test::TempDir dir;
   EXPECT_THROW(load_run(dir.path()), UserError);
