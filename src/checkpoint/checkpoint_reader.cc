@@ -94,7 +94,8 @@ CheckpointReader CheckpointReader::open(const std::filesystem::path& step_dir, C
   CheckpointReader reader(step_dir, std::move(manifest), std::move(files));
   if (check == Check::kEveryBlock) {
     const std::vector<std::string> damage = reader.damaged_blocks();
-    if (!damage.empty()) throw DamagedDataError("{}{}", damage[0], damage.size() > 1 ? fmt::format(" (and {} more)", damage.size() - 1) : "");
+    if (!damage.empty())
+      throw DamagedDataError("{}{}", damage[0], damage.size() > 1 ? fmt::format(" (and {} more)", damage.size() - 1) : "");
   }
   return reader;
 }
@@ -172,7 +173,8 @@ std::vector<std::string> CheckpointReader::damaged_blocks() const {
     if (!bad[i]) continue;
     const std::uint64_t begin = blocks[i].second * kBlockBytes;
     const std::uint64_t end = std::min(begin + kBlockBytes, manifest_.files[blocks[i].first].bytes);
-    lines.push_back(fmt::format("{}: block {} (bytes {} to {}) is damaged", files_[blocks[i].first].path().string(), blocks[i].second, begin, end));
+    lines.push_back(fmt::format("{}: block {} (bytes {} to {}) is damaged", files_[blocks[i].first].path().string(),
+                                blocks[i].second, begin, end));
   }
   return lines;
 }
@@ -187,7 +189,8 @@ std::vector<std::string> CheckpointReader::damage() const {
       files_[i].read_at(begin, part);
       hasher.update(part);
     }
-    if (hasher.digest() != manifest_.files[i].hash) lines.push_back(fmt::format("{}: file hash differs", files_[i].path().string()));
+    if (hasher.digest() != manifest_.files[i].hash)
+      lines.push_back(fmt::format("{}: file hash differs", files_[i].path().string()));
   }
   for (const StoredTensor& stored : manifest_.tensors) {
     Tensor tensor = Tensor::empty(stored.shape, stored.dtype);

@@ -48,7 +48,8 @@ void CheckpointWriter::add_whole(const std::string& name, ConstView tensor, cons
   manifest_.tensors.push_back({name, tensor.dtype, tensor.shape, hash128(bytes_of(tensor)), {}});
   const std::size_t index = manifest_.tensors.size() - 1;
   if (tensor.empty()) return;
-  if (tensor.shape.rank() == 0 || tensor.bytes() <= shard_bytes_) return add_piece(index, 0, tensor.shape.rank() == 0 ? 1 : tensor.shape[0], tensor, owner);
+  if (tensor.shape.rank() == 0 || tensor.bytes() <= shard_bytes_)
+    return add_piece(index, 0, tensor.shape.rank() == 0 ? 1 : tensor.shape[0], tensor, owner);
   const std::uint64_t row_bytes = tensor.bytes() / static_cast<std::uint64_t>(tensor.shape[0]);
   const std::int64_t rows = std::max<std::int64_t>(1, static_cast<std::int64_t>(shard_bytes_ / row_bytes));
   for (std::int64_t begin = 0; begin < tensor.shape[0]; begin += rows) {
@@ -67,7 +68,8 @@ void CheckpointWriter::add_piece(std::size_t tensor, std::int64_t begin, std::in
   }
   const StoredTensor& whole = manifest_.tensors[tensor];
   const bool cut = data.numel() != whole.shape.numel();
-  pending_.push_back({tensor, std::move(piece), {cut ? fmt::format("{}@{}-{}", whole.name, begin, end) : whole.name, data}, owner});
+  pending_.push_back(
+      {tensor, std::move(piece), {cut ? fmt::format("{}@{}-{}", whole.name, begin, end) : whole.name, data}, owner});
   pending_bytes_ += data.bytes();
 }
 

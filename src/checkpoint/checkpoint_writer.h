@@ -54,7 +54,8 @@ class CheckpointWriter {
   };
 
   void add_whole(const std::string& name, ConstView tensor, const std::shared_ptr<const Tensor>& owner);
-  void add_piece(std::size_t tensor, std::int64_t begin, std::int64_t end, ConstView data, const std::shared_ptr<const Tensor>& owner);
+  void add_piece(std::size_t tensor, std::int64_t begin, std::int64_t end, ConstView data,
+                 const std::shared_ptr<const Tensor>& owner);
   void flush();
   void write_durably(const std::string& name, std::span<const std::byte> bytes) const;
   void read_back() const;

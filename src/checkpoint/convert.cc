@@ -26,10 +26,14 @@ To store(double value) {
 template <class Body>
 void visit(DType dtype, Body&& body) {
   switch (dtype) {
-    case DType::kF64: return body(double{});
-    case DType::kF32: return body(float{});
-    case DType::kBf16: return body(Bf16{});
-    default: throw UserError("{} tensors are not converted", name_of(dtype));
+    case DType::kF64:
+      return body(double{});
+    case DType::kF32:
+      return body(float{});
+    case DType::kBf16:
+      return body(Bf16{});
+    default:
+      throw UserError("{} tensors are not converted", name_of(dtype));
   }
 }
 

@@ -8,9 +8,9 @@
 namespace hadal::checkpoint {
 
 /// Keys of State that more than one command reads.
-inline constexpr const char* kConfigKey = "config";            ///< YAML text, every key
-inline constexpr const char* kConfigHashKey = "config_hash";   ///< of that text, hex
-inline constexpr const char* kWeightsOnlyKey = "weights_only"; ///< 1: no moments, no cursor: can start a run, not continue one
+inline constexpr const char* kConfigKey = "config";             ///< YAML text, every key
+inline constexpr const char* kConfigHashKey = "config_hash";    ///< of that text, hex
+inline constexpr const char* kWeightsOnlyKey = "weights_only";  ///< 1: no moments, no cursor: can start a run, not continue one
 
 void set_config(State& state, const Config& config);
 

@@ -49,7 +49,8 @@ class Fields {
   std::vector<std::int64_t> counts(const char* key) {
     std::vector<std::int64_t> values;
     for (const Json& value : array(key)) {
-      if (!value.is_number_unsigned() || values.size() >= static_cast<std::size_t>(Shape::kMaxRank)) fail(fmt::format("\"{}\" is no shape", key));
+      if (!value.is_number_unsigned() || values.size() >= static_cast<std::size_t>(Shape::kMaxRank))
+        fail(fmt::format("\"{}\" is no shape", key));
       values.push_back(to_count(value, key));
     }
     return values;
@@ -75,7 +76,8 @@ class Fields {
   }
   std::int64_t to_count(const Json& value, const char* key) const {
     const auto number = value.get<std::uint64_t>();
-    if (number > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) fail(fmt::format("\"{}\" is too large", key));
+    if (number > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+      fail(fmt::format("\"{}\" is too large", key));
     return static_cast<std::int64_t>(number);
   }
 
@@ -92,7 +94,8 @@ StoredFile parse_file(const Json& json, const std::string& place) {
   file.bytes = static_cast<std::uint64_t>(fields.count("bytes"));
   file.hash = fields.hash("hash");
   const Json& blocks = fields.array("blocks");
-  if (blocks.size() != file.bytes / kBlockBytes + (file.bytes % kBlockBytes != 0)) fields.fail("number of block hashes does not fit the size");
+  if (blocks.size() != file.bytes / kBlockBytes + (file.bytes % kBlockBytes != 0))
+    fields.fail("number of block hashes does not fit the size");
   for (const Json& block : blocks) {
     if (!block.is_string()) fields.fail("block hash is no text");
     file.blocks.push_back(fields.to_hash(block.get_ref<const std::string&>(), "blocks"));
@@ -233,7 +236,8 @@ Manifest parse_manifest(std::string_view text, const std::filesystem::path& path
   const Json json = parse_strict_json(text, where, ExitCode::kDamagedData);
   Fields fields(json, where);
   if (fields.text("format") != kFormat) fields.fail("is no Hadal checkpoint");
-  if (fields.count("version") != kVersion) fields.fail(fmt::format("is of a version that this program does not know (it knows {})", kVersion));
+  if (fields.count("version") != kVersion)
+    fields.fail(fmt::format("is of a version that this program does not know (it knows {})", kVersion));
   Manifest manifest;
   manifest.step = fields.count("step");
   if (static_cast<std::uint64_t>(fields.count("block_bytes")) != kBlockBytes) fields.fail("has another block size");
@@ -245,7 +249,8 @@ Manifest parse_manifest(std::string_view text, const std::filesystem::path& path
   for (const Json& entry : fields.array("tensors")) {
     manifest.tensors.push_back(parse_tensor(entry, manifest, fmt::format("{}: tensor {}", where, manifest.tensors.size())));
     const std::size_t count = manifest.tensors.size();
-    if (count > 1 && manifest.tensors[count - 2].name >= manifest.tensors[count - 1].name) fields.fail("tensors are not sorted by name");
+    if (count > 1 && manifest.tensors[count - 2].name >= manifest.tensors[count - 1].name)
+      fields.fail("tensors are not sorted by name");
   }
   manifest.state = parse_state(fields.at("state", Json::value_t::object), where);
   fields.no_more();

@@ -53,7 +53,8 @@ std::string_view prefix_of(std::string_view name) {
 }
 
 /// Throws with everything that does not fit.
-void check_fit(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix, LoadRule rule) {
+void check_fit(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix,
+               LoadRule rule) {
   std::string problems;
   std::set<std::string, std::less<>> wanted;
   for (const ParameterValue& value : values) {
@@ -66,7 +67,8 @@ void check_fit(const CheckpointReader& reader, const std::vector<ParameterValue>
       } else if (!(stored->shape == part.shape)) {
         problems += fmt::format("\n  another shape: {} is {}, the model has {}", name, stored->shape.str(), part.shape.str());
       } else if (stored->dtype != value.value.dtype && !rule.convert_dtype) {
-        problems += fmt::format("\n  another dtype: {} is {}, the model has {}", name, name_of(stored->dtype), name_of(value.value.dtype));
+        problems += fmt::format("\n  another dtype: {} is {}, the model has {}", name, name_of(stored->dtype),
+                                name_of(value.value.dtype));
       }
     }
   }
@@ -93,7 +95,8 @@ void save_parameters(CheckpointWriter& writer, const nn::ParameterList& paramete
   save_values(writer, values_of(parameters), prefix);
 }
 
-void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix, LoadRule rule) {
+void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix,
+                 LoadRule rule) {
   check_fit(reader, values, prefix, rule);
   for (const ParameterValue& value : values) {
     for (const nn::LogicalPart& part : value.parameter->parts()) {
@@ -109,7 +112,8 @@ void load_values(const CheckpointReader& reader, const std::vector<ParameterValu
   }
 }
 
-void load_parameters(const CheckpointReader& reader, const nn::ParameterList& parameters, std::string_view prefix, LoadRule rule) {
+void load_parameters(const CheckpointReader& reader, const nn::ParameterList& parameters, std::string_view prefix,
+                     LoadRule rule) {
   load_values(reader, values_of(parameters), prefix, rule);
 }
 

@@ -28,7 +28,9 @@ struct LoadRule {
 
 /// Fills each part from the logical tensor `prefix` + name. Before anything is read, everything missing, extra (same prefix),
 /// misshapen or of another dtype is listed whole in one UserError.
-void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix, LoadRule rule = {});
-void load_parameters(const CheckpointReader& reader, const nn::ParameterList& parameters, std::string_view prefix = "", LoadRule rule = {});
+void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix,
+                 LoadRule rule = {});
+void load_parameters(const CheckpointReader& reader, const nn::ParameterList& parameters, std::string_view prefix = "",
+                     LoadRule rule = {});
 
 }  // namespace hadal::checkpoint

@@ -40,7 +40,8 @@ RunLock::RunLock(const std::filesystem::path& run_dir) {
     const std::string holder = read_holder(descriptor_);
     ::close(descriptor_);
     if (reason != EWOULDBLOCK) throw IoError("{}: flock failed: {}", path.string(), std::strerror(reason));
-    throw Error(ExitCode::kLocked, fmt::format("{}: is in use by {}; stop it, or choose another run.dir", run_dir.string(), holder));
+    throw Error(ExitCode::kLocked,
+                fmt::format("{}: is in use by {}; stop it, or choose another run.dir", run_dir.string(), holder));
   }
   const std::string holder = holder_text();
   if (::ftruncate(descriptor_, 0) != 0 || ::pwrite(descriptor_, holder.data(), holder.size(), 0) < 0) {

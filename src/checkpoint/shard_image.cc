@@ -58,13 +58,19 @@ class Quiet {
 
 hid_t type_of(DType dtype) {
   switch (dtype) {
-    case DType::kF64: return H5T_IEEE_F64LE;
-    case DType::kF32: return H5T_IEEE_F32LE;
-    case DType::kBf16: return H5T_STD_U16LE;
-    case DType::kI64: return H5T_STD_I64LE;
-    case DType::kI32: return H5T_STD_I32LE;
+    case DType::kF64:
+      return H5T_IEEE_F64LE;
+    case DType::kF32:
+      return H5T_IEEE_F32LE;
+    case DType::kBf16:
+      return H5T_STD_U16LE;
+    case DType::kI64:
+      return H5T_STD_I64LE;
+    case DType::kI32:
+      return H5T_STD_I32LE;
     case DType::kF8E4M3:
-    case DType::kU8: return H5T_STD_U8LE;
+    case DType::kU8:
+      return H5T_STD_U8LE;
   }
   failed("type choice");
 }
@@ -91,8 +97,9 @@ std::vector<std::byte> write_image(const std::vector<ShardPiece>& pieces, std::v
   for (const ShardPiece& piece : pieces) {
     std::vector<hsize_t> extents;
     for (const std::int64_t extent : piece.data.shape.extents()) extents.push_back(static_cast<hsize_t>(extent));
-    const Handle space(extents.empty() ? H5Screate(H5S_SCALAR) : H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr),
-                       H5Sclose, "H5Screate_simple");
+    const Handle space(
+        extents.empty() ? H5Screate(H5S_SCALAR) : H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr),
+        H5Sclose, "H5Screate_simple");
     const hid_t type = type_of(piece.data.dtype);
     Handle dataset(H5Dcreate2(file, piece.dataset.c_str(), type, space, links, layout, H5P_DEFAULT), H5Dclose, "H5Dcreate2");
     check(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, piece.data.data), "H5Dwrite");

@@ -29,7 +29,8 @@ std::int64_t State::integer(std::string_view key) const {
   const Value& value = at(key);
   if (const auto* number = std::get_if<std::int64_t>(&value)) return *number;
   if (const auto* number = std::get_if<std::uint64_t>(&value)) {
-    if (*number <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) return static_cast<std::int64_t>(*number);
+    if (*number <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+      return static_cast<std::int64_t>(*number);
   }
   throw wrong_type(key, "integer");
 }

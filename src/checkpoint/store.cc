@@ -73,7 +73,8 @@ std::optional<CheckpointReader> open_newest_valid(const std::filesystem::path& d
     }
   }
   if (count > 0) {
-    throw Error(ExitCode::kNoCheckpoint, fmt::format("{}: all {} checkpoints are damaged; they were kept as step-N.damaged", dir.string(), count));
+    throw Error(ExitCode::kNoCheckpoint,
+                fmt::format("{}: all {} checkpoints are damaged; they were kept as step-N.damaged", dir.string(), count));
   }
   return std::nullopt;
 }

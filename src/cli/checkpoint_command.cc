@@ -58,7 +58,8 @@ int inspect(const std::string& ckpt, const OutputFlags& output) {
   }
   const Json state = to_json(reader.state());
   if (output.json_path != "-") {
-    fmt::print("step {}: {} tensors, {} bytes in {} files\n", reader.step(), reader.tensors().size(), bytes, reader.files().size());
+    fmt::print("step {}: {} tensors, {} bytes in {} files\n", reader.step(), reader.tensors().size(), bytes,
+               reader.files().size());
     for (const auto& [key, value] : state.items()) {
       if (key != checkpoint::kConfigKey) fmt::print("{} = {}\n", key, value.dump());
     }
@@ -66,7 +67,10 @@ int inspect(const std::string& ckpt, const OutputFlags& output) {
       fmt::print("{}  {:5} {:16} {}\n", tensor.hash.hex(), name_of(tensor.dtype), tensor.shape.str(), tensor.name);
     }
   }
-  write_figures(output, Json{{"path", reader.path().string()}, {"step", reader.step()}, {"bytes", bytes}, {"state", state}, {"tensors", tensors}}.dump());
+  write_figures(
+      output,
+      Json{{"path", reader.path().string()}, {"step", reader.step()}, {"bytes", bytes}, {"state", state}, {"tensors", tensors}}
+          .dump());
   return 0;
 }
 
@@ -90,7 +94,8 @@ int verify(const std::string& ckpt, const OutputFlags& output) {
 }
 
 /// Largest |a - b| of two float tensors of equal shape.
-double largest_difference(const CheckpointReader& a, const CheckpointReader& b, const StoredTensor& in_a, const StoredTensor& in_b) {
+double largest_difference(const CheckpointReader& a, const CheckpointReader& b, const StoredTensor& in_a,
+                          const StoredTensor& in_b) {
   Tensor x = Tensor::empty(in_a.shape, DType::kF64), y = Tensor::empty(in_b.shape, DType::kF64);
   a.read_converted(in_a, x);
   b.read_converted(in_b, y);
@@ -117,7 +122,9 @@ int diff(const std::string& left, const std::string& right, const OutputFlags& o
     if (in_b == nullptr) {
       add(in_a.name, "only in the first", NAN);
     } else if (!(in_a.shape == in_b->shape) || in_a.dtype != in_b->dtype) {
-      add(in_a.name, fmt::format("{} {} against {} {}", name_of(in_a.dtype), in_a.shape.str(), name_of(in_b->dtype), in_b->shape.str()), NAN);
+      add(in_a.name,
+          fmt::format("{} {} against {} {}", name_of(in_a.dtype), in_a.shape.str(), name_of(in_b->dtype), in_b->shape.str()),
+          NAN);
     } else if (in_a.hash != in_b->hash) {
       const double largest = is_float(in_a.dtype) ? largest_difference(a, b, in_a, *in_b) : NAN;
       add(in_a.name, is_float(in_a.dtype) ? fmt::format("differs by up to {:.3g}", largest) : "differs", largest);
@@ -140,7 +147,8 @@ int checkpoint_command(const std::vector<std::string>& arguments) {
   OutputFlags output;
   CLI::App* inspect_app = app.add_subcommand("inspect", "step, state, and every logical tensor with its hash");
   CLI::App* verify_app = app.add_subcommand("verify", "reads every byte; exit 3 when one is not as committed");
-  CLI::App* diff_app = app.add_subcommand("diff", "tensors of two checkpoints, by their layout-free hashes; exit 3 when one differs");
+  CLI::App* diff_app =
+      app.add_subcommand("diff", "tensors of two checkpoints, by their layout-free hashes; exit 3 when one differs");
   for (CLI::App* each : {inspect_app, verify_app, diff_app}) {
     each->add_option("CKPT", first, "step directory, checkpoints directory or run directory")->required();
     if (each == diff_app) each->add_option("OTHER", second, "the checkpoint to compare with")->required();

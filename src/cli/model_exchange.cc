@@ -22,7 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"};
+constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                           "chat_template.jinja"};
 constexpr const char* kIdKeys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
 
 std::map<std::string, std::string> tokenizer_files(const fs::path& dir) {
@@ -63,7 +64,8 @@ std::optional<std::int64_t> id_or_none(std::int32_t id) { return id < 0 ? std::n
 void add_tokenizer(const fs::path& dir, interop::ExportRequest& request) {
   const tokenizer::Tokenizer tokenizer = tokenizer::Tokenizer::load(dir);
   if (tokenizer.vocab_size() > request.model.vocab_size) {
-    throw UserError("{}: has ids up to {}, the model only rows for {}", dir.string(), tokenizer.vocab_size() - 1, request.model.vocab_size);
+    throw UserError("{}: has ids up to {}, the model only rows for {}", dir.string(), tokenizer.vocab_size() - 1,
+                    request.model.vocab_size);
   }
   request.extra_files = tokenizer_files(dir);
   request.config.ids = {id_or_none(tokenizer.bos_id()), id_or_none(tokenizer.eos_id()), id_or_none(tokenizer.pad_id())};
@@ -121,12 +123,14 @@ interop::ExportSummary export_model(const checkpoint::CheckpointReader& reader, 
     throw UserError("{}: no HF model type fits this shape: {}", reader.path().string(), model::engine_notes(shape)[0].reason);
   }
   if (flags.drop_nsa && !nsa) log_warning("--drop-nsa has no effect: the model is not sparse");
-  if (flags.drop_nsa && nsa) log_warning("sparse branches are dropped: this is another model than the trained one, with full attention");
+  if (flags.drop_nsa && nsa)
+    log_warning("sparse branches are dropped: this is another model than the trained one, with full attention");
   const fs::path dir = flags.tokenizer.empty() ? fs::path(config.data.tokenizer) : flags.tokenizer;
   if (!dir.empty() && (fs::exists(dir) || !flags.tokenizer.empty())) {
     add_tokenizer(dir, request);
   } else {
-    log_warning("no tokenizer is exported: {}; --tokenizer DIR adds one", dir.empty() ? "the config names none" : dir.string() + " does not exist");
+    log_warning("no tokenizer is exported: {}; --tokenizer DIR adds one",
+                dir.empty() ? "the config names none" : dir.string() + " does not exist");
   }
   for (const checkpoint::StoredTensor& tensor : reader.tensors()) {
     if (tensor.name.find('/') == std::string::npos) request.available.emplace(tensor.name, tensor.shape);

@@ -24,11 +24,11 @@ struct ImportResult {
 ImportResult import_model(const std::filesystem::path& hf_dir, const std::filesystem::path& out);
 
 struct ExportFlags {
-  std::filesystem::path out;
+  std::filesystem::path out = {};
   DType dtype = DType::kBf16;
   bool keep_mtp = true;
   bool drop_nsa = false;
-  std::filesystem::path tokenizer;  ///< empty: the config's data.tokenizer, when that exists
+  std::filesystem::path tokenizer = {};  ///< empty: the config's data.tokenizer, when that exists
   std::uint64_t shard_bytes = 5'000'000'000;
 };
 

@@ -32,13 +32,18 @@ nlohmann::json parse_strict_json(std::string_view text, std::string_view where, 
     }
     return true;
   };
+  const auto refuse = [&](const std::string& reason) {
+    if (code == ExitCode::kDamagedData) throw DamagedDataError("{}: {}", where, reason);
+    throw UserError("{}: {}", where, reason);
+  };
   try {
     return nlohmann::json::parse(text.begin(), text.end(), watch);
   } catch (const Refused& refused) {
-    throw Error(code, fmt::format("{}: {}", where, refused.reason));
+    refuse(refused.reason);
   } catch (const nlohmann::json::exception& error) {
-    throw Error(code, fmt::format("{}: not valid JSON: {}", where, error.what()));
+    refuse(fmt::format("not valid JSON: {}", error.what()));
   }
+  return {};
 }
 
 }  // namespace hadal

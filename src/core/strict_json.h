@@ -8,8 +8,8 @@
 
 namespace hadal {
 
-/// Parses the whole of `text`. Anything else than one JSON value with unique keys, finite numbers and at most 32 levels is an
-/// Error of `code` that starts with `where` (a file name).
+/// Parses the whole of `text`. Anything else than one JSON value with unique keys, finite numbers and at most 32 levels is a
+/// UserError, or a DamagedDataError when `code` says so, that starts with `where` (a file name).
 nlohmann::json parse_strict_json(std::string_view text, std::string_view where, ExitCode code = ExitCode::kBadInput);
 
 }  // namespace hadal

@@ -48,8 +48,8 @@ std::vector<std::string> audit_hf(const std::filesystem::path& dir, DType dtype)
     }
     const StoredType type = stored_type_of(expected.keep_f32 ? DType::kF32 : dtype);
     if (!(entry->info->shape == expected.shape) || entry->info->type != type) {
-      problems.push_back(fmt::format("{} is {} {}, wanted {} {}", expected.name, name_of(entry->info->type), entry->info->shape.str(),
-                                     name_of(type), expected.shape.str()));
+      problems.push_back(fmt::format("{} is {} {}, wanted {} {}", expected.name, name_of(entry->info->type),
+                                     entry->info->shape.str(), name_of(type), expected.shape.str()));
       continue;
     }
     const Tensor values = read_floats(*entry);

@@ -43,7 +43,8 @@ void read_rope(const JsonFields& top, std::vector<std::string>& problems, ModelS
   if (scaling == nullptr) return;
   const JsonFields fields(*scaling, problems, std::string(key) + ".");
   rope.theta = fields.number("rope_theta", 1.0, 1e12, rope.theta);
-  if (fields.number("partial_rotary_factor", 0.0, 1.0, 1.0) != 1.0) fields.problem("partial_rotary_factor", "only 1 is supported");
+  if (fields.number("partial_rotary_factor", 0.0, 1.0, 1.0) != 1.0)
+    fields.problem("partial_rotary_factor", "only 1 is supported");
   const std::string type = fields.text("rope_type", fields.text("type", "default"));
   if (type == "yarn") {
     read_yarn(fields, model.max_positions, rope.yarn);
@@ -110,7 +111,8 @@ void read_v2_router(const JsonFields& fields, MoeSection& moe) {
   const std::string method = fields.text("topk_method", "greedy");
   moe.topk_method = method == "greedy" ? TopkMethod::kGreedy : TopkMethod::kGroupLimitedGreedy;
   if (method == "greedy") return;
-  if (method != "group_limited_greedy") fields.problem("topk_method", fmt::format("\"{}\" is not supported", method.substr(0, 64)));
+  if (method != "group_limited_greedy")
+    fields.problem("topk_method", fmt::format("\"{}\" is not supported", method.substr(0, 64)));
   moe.num_groups = fields.integer("n_group", 1, kMaxSize);
   moe.topk_groups = fields.integer("topk_group", 1, kMaxSize);
 }
@@ -144,7 +146,8 @@ void read_quantization(const JsonFields& top, std::vector<std::string>& problems
   fields.only_text("fmt", "e4m3", "other FP8 formats are not read");
   std::pair<std::int64_t, std::int64_t> block{128, 128};
   if (const auto found = object->find("weight_block_size"); found != object->end()) {
-    const bool pair = found->is_array() && found->size() == 2 && (*found)[0].is_number_unsigned() && (*found)[1].is_number_unsigned();
+    const bool pair =
+        found->is_array() && found->size() == 2 && (*found)[0].is_number_unsigned() && (*found)[1].is_number_unsigned();
     if (pair) block = {(*found)[0].get<std::int64_t>(), (*found)[1].get<std::int64_t>()};
     if (!pair || block.first < 1 || block.second < 1 || block.first > kMaxSize || block.second > kMaxSize) {
       fields.problem("weight_block_size", "is no pair of block sizes");
@@ -195,9 +198,11 @@ HfConfig parse_hf_config(std::string_view text, const std::filesystem::path& pat
   fields.only_false("attention_bias", "projections have no bias");
   fields.only_false("mlp_bias", "projections have no bias");
   fields.only_false("tie_word_embeddings", "embedding and head are separate");
-  if (!fields.boolean("rope_interleave", true)) fields.problem("rope_interleave", "false is not supported: rotation is interleaved");
+  if (!fields.boolean("rope_interleave", true))
+    fields.problem("rope_interleave", "false is not supported: rotation is interleaved");
   if (model.rms_norm_eps != 1e-6 && config.model_type != "hadal_nsa") {
-    fields.problem("rms_norm_eps", fmt::format("{} is not supported, only 1e-6: transformers builds the latent norms with 1e-6", model.rms_norm_eps));
+    fields.problem("rms_norm_eps", fmt::format("{} is not supported, only 1e-6: transformers builds the latent norms with 1e-6",
+                                               model.rms_norm_eps));
   }
   if (!problems.empty()) {
     std::string list;

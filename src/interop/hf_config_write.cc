@@ -67,9 +67,12 @@ void write_attention(const AttentionSection& attention, bool nsa, Json& json) {
   if (!nsa) return;
   json["attention_kind"] = gqa ? "gqa" : "mla";
   json["attention_dense_layers"] = attention.dense_layers;
-  json["nsa"] = {{"block_length", attention.nsa.block_length}, {"block_stride", attention.nsa.block_stride},
-                 {"select_block", attention.nsa.select_block}, {"num_selected", attention.nsa.num_selected},
-                 {"window", attention.nsa.window},             {"tie_up", attention.nsa.tie_up},
+  json["nsa"] = {{"block_length", attention.nsa.block_length},
+                 {"block_stride", attention.nsa.block_stride},
+                 {"select_block", attention.nsa.select_block},
+                 {"num_selected", attention.nsa.num_selected},
+                 {"window", attention.nsa.window},
+                 {"tie_up", attention.nsa.tie_up},
                  {"num_select_groups", attention.nsa.num_select_groups}};
 }
 
@@ -84,7 +87,8 @@ void check_type(const ModelSection& model, std::string_view type) {
   if (model.rms_norm_eps != 1e-6) {
     refuse(fmt::format("model.rms_norm_eps {} must be 1e-6: engines build the latent norms with it", model.rms_norm_eps));
   }
-  if (model.moe.num_experts > 0 && model.moe.num_shared == 0) refuse("model.moe.num_shared must be at least 1: the shared expert is always built");
+  if (model.moe.num_experts > 0 && model.moe.num_shared == 0)
+    refuse("model.moe.num_shared must be at least 1: the shared expert is always built");
   if (type == "deepseek_v2" && model.mtp.depth > 0) refuse("this type has no MTP; add --no-mtp");
 }
 

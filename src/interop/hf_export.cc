@@ -55,7 +55,8 @@ void check_source(const ExportRequest& request) {
     if (found == request.available.end()) {
       problems += fmt::format("\n  missing: {} {}", tensor.logical, tensor.shape.str());
     } else if (!(found->second == tensor.shape)) {
-      problems += fmt::format("\n  misshapen: {} is {}, the config asks for {}", tensor.logical, found->second.str(), tensor.shape.str());
+      problems +=
+          fmt::format("\n  misshapen: {} is {}, the config asks for {}", tensor.logical, found->second.str(), tensor.shape.str());
     }
   }
   for (const auto& [name, shape] : request.available) {
@@ -66,7 +67,8 @@ void check_source(const ExportRequest& request) {
 
 void write_shard(const ExportRequest& request, const Shard& shard, const std::filesystem::path& path) {
   std::vector<SafetensorsWriter::Spec> specs;
-  for (const ExpectedTensor* tensor : shard.tensors) specs.push_back({tensor->name, dtype_of(*tensor, request.config.dtype), tensor->shape});
+  for (const ExpectedTensor* tensor : shard.tensors)
+    specs.push_back({tensor->name, dtype_of(*tensor, request.config.dtype), tensor->shape});
   SafetensorsWriter writer(path, specs);
   for (const ExpectedTensor* tensor : shard.tensors) {
     Tensor values = Tensor::empty(tensor->shape, dtype_of(*tensor, request.config.dtype));
@@ -76,13 +78,15 @@ void write_shard(const ExportRequest& request, const Shard& shard, const std::fi
   writer.finish();
 }
 
-std::vector<std::string> write_weights(const ExportRequest& request, const std::vector<ExpectedTensor>& tensors, const std::filesystem::path& dir) {
+std::vector<std::string> write_weights(const ExportRequest& request, const std::vector<ExpectedTensor>& tensors,
+                                       const std::filesystem::path& dir) {
   const std::vector<Shard> shards = make_shards(tensors, request.config.dtype, request.shard_bytes);
   std::vector<std::string> files;
   nlohmann::json map = nlohmann::json::object();
   std::uint64_t total = 0;
   for (std::size_t i = 0; i < shards.size(); ++i) {
-    files.push_back(shards.size() == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size()));
+    files.push_back(shards.size() == 1 ? "model.safetensors"
+                                       : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size()));
     write_shard(request, shards[i], dir / files.back());
     total += shards[i].bytes;
     for (const ExpectedTensor* tensor : shards[i].tensors) map[tensor->name] = files.back();

@@ -57,15 +57,17 @@ void apply_scales(View weight, ConstView scales, std::pair<std::int64_t, std::in
 
 HfImport HfImport::open(const std::filesystem::path& dir) {
   const std::filesystem::path config_path = dir / "config.json";
-  if (!std::filesystem::exists(config_path)) throw UserError("{}: holds no config.json; an HF model directory is wanted", dir.string());
+  if (!std::filesystem::exists(config_path))
+    throw UserError("{}: holds no config.json; an HF model directory is wanted", dir.string());
   HfConfig config = parse_hf_config(read_file(config_path, kMaxConfig), config_path);
   HfImport import(HfDirectory::open(dir), std::move(config));
   // The list of expected tensors must not outgrow the files: a small config could ask for billions of experts.
   const ModelSection& model = import.config_.model;
-  const auto experts = static_cast<std::uint64_t>((model.num_layers + model.mtp.depth) * std::max<std::int64_t>(1, model.moe.num_experts));
+  const auto experts =
+      static_cast<std::uint64_t>((model.num_layers + model.mtp.depth) * std::max<std::int64_t>(1, model.moe.num_experts));
   if (experts > import.directory_.tensor_bytes()) {
-    throw UserError("{}: asks for {} layers of {} experts, more than the files have bytes", config_path.string(), model.num_layers,
-                    model.moe.num_experts);
+    throw UserError("{}: asks for {} layers of {} experts, more than the files have bytes", config_path.string(),
+                    model.num_layers, model.moe.num_experts);
   }
   import.drop_absent_mtp();
   import.match();
@@ -122,7 +124,8 @@ void HfImport::match() {
     tensor.info = entry->info;
     tensor.dtype = entry->info->type == StoredType::kF64 ? DType::kF64 : DType::kF32;
     if (!seen && !(entry->info->shape == stored_shape)) misshapen(stored_name, entry->info->shape, stored_shape);
-    if (!seen && !is_float(entry->info->type)) problems.push_back(fmt::format("dtype: {} is {}", stored_name, name_of(entry->info->type)));
+    if (!seen && !is_float(entry->info->type))
+      problems.push_back(fmt::format("dtype: {} is {}", stored_name, name_of(entry->info->type)));
     if (entry->info->type == StoredType::kF8E4M3) {
       const std::string scale_name = stored_name + std::string(kScaleSuffix);
       const HfDirectory::Entry* scale = directory_.find(scale_name);
@@ -134,7 +137,8 @@ void HfImport::match() {
       used.insert(scale_name);
       const Shape scales{blocks(stored_shape[0], block.first), blocks(stored_shape[1], block.second)};
       if (!(scale->info->shape == scales)) misshapen(scale_name, scale->info->shape, scales);
-      if (scale->info->type != StoredType::kF32) problems.push_back(fmt::format("dtype: {} is {}", scale_name, name_of(scale->info->type)));
+      if (scale->info->type != StoredType::kF32)
+        problems.push_back(fmt::format("dtype: {} is {}", scale_name, name_of(scale->info->type)));
       tensor.scale_file = scale->file;
       tensor.scale = scale->info;
     }
@@ -149,7 +153,8 @@ void HfImport::match() {
       problems.push_back(fmt::format("extra: {} {}", name, entry.info->shape.str()));
     }
   }
-  if (ignored > 0) notes_.push_back(fmt::format("{} rotary_emb.inv_freq buffers are ignored: they follow from the config", ignored));
+  if (ignored > 0)
+    notes_.push_back(fmt::format("{} rotary_emb.inv_freq buffers are ignored: they follow from the config", ignored));
   if (problems.empty()) return;
   std::string list;
   for (const std::string& problem : problems) list += "\n  " + problem;

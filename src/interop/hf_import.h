@@ -21,9 +21,9 @@ struct ImportedTensor {
 
   const SafetensorsReader* file = nullptr;
   const SafetensorsInfo* info = nullptr;
-  std::int64_t first = 0;                   ///< first element inside `info` (fused experts)
+  std::int64_t first = 0;  ///< first element inside `info` (fused experts)
   const SafetensorsReader* scale_file = nullptr;
-  const SafetensorsInfo* scale = nullptr;   ///< block scales of an FP8 weight
+  const SafetensorsInfo* scale = nullptr;  ///< block scales of an FP8 weight
 };
 
 class HfImport {

@@ -1,5 +1,6 @@
 // The tensors that an HF directory of a given shape holds: the one list that export writes, import wants and the audit compares
-// with (spec/interop.md 3.1, 3.4, 3.7, 7.3). A checkpoint's logical tensors have the same names, MTP's copies of embedding and head apart.
+// with (spec/interop.md 3.1, 3.4, 3.7, 7.3). A checkpoint's logical tensors have the same names, MTP's copies of embedding and
+// head apart.
 #pragma once
 
 #include <cstdint>

@@ -24,13 +24,15 @@ void JsonFields::problem(const char* key, const std::string& text) const {
   problems_.push_back(fmt::format("{}{}: {}", prefix_, key, text));
 }
 
-std::int64_t JsonFields::integer(const char* key, std::int64_t low, std::int64_t high, std::optional<std::int64_t> fallback) const {
+std::int64_t JsonFields::integer(const char* key, std::int64_t low, std::int64_t high,
+                                 std::optional<std::int64_t> fallback) const {
   const nlohmann::json* value = find(key);
   if (value == nullptr) {
     if (!fallback) problem(key, "is missing");
     return fallback.value_or(low);
   }
-  const bool fits = value->is_number_unsigned() ? value->get<std::uint64_t>() <= static_cast<std::uint64_t>(high) : value->is_number_integer();
+  const bool fits =
+      value->is_number_unsigned() ? value->get<std::uint64_t>() <= static_cast<std::uint64_t>(high) : value->is_number_integer();
   if (!fits || value->get<std::int64_t>() < low || value->get<std::int64_t>() > high) {
     problem(key, fmt::format("{} is no integer between {} and {}", shown(*value), low, high));
     return low;

@@ -60,7 +60,8 @@ const SafetensorsInfo& SafetensorsReader::at(std::string_view name) const {
 Tensor SafetensorsReader::read(std::string_view name) const {
   const SafetensorsInfo& info = at(name);
   const std::optional<DType> dtype = dtype_of(info.type);
-  if (!dtype) throw UserError("{}: tensor {} has dtype {}, which Hadal does not compute with", path().string(), name, name_of(info.type));
+  if (!dtype)
+    throw UserError("{}: tensor {} has dtype {}, which Hadal does not compute with", path().string(), name, name_of(info.type));
   Tensor tensor = Tensor::empty(info.shape, *dtype);
   read_into(info, tensor);
   return tensor;
@@ -75,8 +76,8 @@ void SafetensorsReader::read_into(const SafetensorsInfo& info, View into) const 
 }
 
 void SafetensorsReader::read_as_float(const SafetensorsInfo& info, View into, std::int64_t first) const {
-  HADAL_CHECK(first >= 0 && first <= info.shape.numel() && into.numel() <= info.shape.numel() - first, "{}: elements {} to {} of {}",
-              info.name, first, first + into.numel(), info.shape.numel());
+  HADAL_CHECK(first >= 0 && first <= info.shape.numel() && into.numel() <= info.shape.numel() - first,
+              "{}: elements {} to {} of {}", info.name, first, first + into.numel(), info.shape.numel());
   const std::size_t element = size_of(info.type);
   const auto count = static_cast<std::size_t>(into.numel());
   const std::size_t step = kConvertBytes / element;

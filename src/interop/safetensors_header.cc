@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <tuple>
 #include <unordered_set>
@@ -99,7 +99,8 @@ class HeaderGrammar : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool start_array(std::size_t) override {
-    if (place_ != Place::kTensor || numbers_ != nullptr || (key_ != "shape" && key_ != "data_offsets")) return unexpected("an array");
+    if (place_ != Place::kTensor || numbers_ != nullptr || (key_ != "shape" && key_ != "data_offsets"))
+      return unexpected("an array");
     auto& target = key_ == "shape" ? entries.back().shape : entries.back().offsets;
     limit_ = key_ == "shape" ? static_cast<std::size_t>(Shape::kMaxRank) : 2;
     numbers_ = &target.emplace();
@@ -169,7 +170,8 @@ SafetensorsHeader parse_safetensors_header(const std::filesystem::path& path, st
 
   SafetensorsHeader header;
   header.metadata = std::move(grammar.metadata);
-  std::ranges::stable_sort(grammar.entries, {}, [](const Entry& entry) { return std::pair(entry.offsets->at(0), entry.offsets->at(1)); });
+  std::ranges::stable_sort(grammar.entries, {},
+                           [](const Entry& entry) { return std::pair(entry.offsets->at(0), entry.offsets->at(1)); });
   const std::uint64_t data = 8 + json.size();
   std::uint64_t next = 0;
   for (Entry& entry : grammar.entries) {
@@ -177,14 +179,16 @@ SafetensorsHeader parse_safetensors_header(const std::filesystem::path& path, st
     const auto end = static_cast<std::uint64_t>(entry.offsets->at(1));
     const std::optional<std::uint64_t> bytes = byte_count(*entry.shape, *entry.type);
     if (!bytes) throw refuse(fmt::format("the shape of tensor {} overflows", entry.name));
-    if (begin != next) throw refuse(fmt::format("tensor {} starts at data byte {}, the one before ends at {}", entry.name, begin, next));
+    if (begin != next)
+      throw refuse(fmt::format("tensor {} starts at data byte {}, the one before ends at {}", entry.name, begin, next));
     if (end < begin || end - begin != *bytes) {
       throw refuse(fmt::format("tensor {} has data bytes [{}, {}), its dtype and shape need {}", entry.name, begin, end, *bytes));
     }
     if (end > file_bytes - data) {
       throw refuse(fmt::format("tensor {} ends at data byte {}, the file holds {}", entry.name, end, file_bytes - data));
     }
-    header.tensors.push_back({std::move(entry.name), *entry.type, Shape(std::span<const std::int64_t>(*entry.shape)), data + begin, *bytes});
+    header.tensors.push_back(
+        {std::move(entry.name), *entry.type, Shape(std::span<const std::int64_t>(*entry.shape)), data + begin, *bytes});
     next = end;
   }
   if (next != file_bytes - data) {

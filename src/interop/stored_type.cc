@@ -47,8 +47,9 @@ float small_float(unsigned bits, int exponent_bits, int mantissa_bits) {
   const int exponent = static_cast<int>(bits >> mantissa_bits) & ((1 << exponent_bits) - 1);
   const int mantissa = static_cast<int>(bits) & ((1 << mantissa_bits) - 1);
   const bool negative = ((bits >> (exponent_bits + mantissa_bits)) & 1u) != 0;
-  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), 1 - bias - mantissa_bits)
-                                        : std::ldexp(static_cast<float>(mantissa + (1 << mantissa_bits)), exponent - bias - mantissa_bits);
+  const float magnitude = exponent == 0
+                              ? std::ldexp(static_cast<float>(mantissa), 1 - bias - mantissa_bits)
+                              : std::ldexp(static_cast<float>(mantissa + (1 << mantissa_bits)), exponent - bias - mantissa_bits);
   return negative ? -magnitude : magnitude;
 }
 
@@ -64,13 +65,26 @@ void convert(std::span<const std::byte> bytes, To* to, Convert&& one) {
 template <class To>
 bool convert_all(StoredType type, std::span<const std::byte> bytes, To* to) {
   switch (type) {
-    case StoredType::kF64: convert<double>(bytes, to, [](double value) { return value; }); return true;
-    case StoredType::kF32: convert<float>(bytes, to, [](float value) { return value; }); return true;
-    case StoredType::kBf16: convert<std::uint16_t>(bytes, to, [](std::uint16_t bits) { return to_float(Bf16{bits}); }); return true;
-    case StoredType::kF16: convert<std::uint16_t>(bytes, to, half_to_float); return true;
-    case StoredType::kF8E4M3: convert<std::uint8_t>(bytes, to, e4m3_to_float); return true;
-    case StoredType::kF8E5M2: convert<std::uint8_t>(bytes, to, e5m2_to_float); return true;
-    default: return false;
+    case StoredType::kF64:
+      convert<double>(bytes, to, [](double value) { return value; });
+      return true;
+    case StoredType::kF32:
+      convert<float>(bytes, to, [](float value) { return value; });
+      return true;
+    case StoredType::kBf16:
+      convert<std::uint16_t>(bytes, to, [](std::uint16_t bits) { return to_float(Bf16{bits}); });
+      return true;
+    case StoredType::kF16:
+      convert<std::uint16_t>(bytes, to, half_to_float);
+      return true;
+    case StoredType::kF8E4M3:
+      convert<std::uint8_t>(bytes, to, e4m3_to_float);
+      return true;
+    case StoredType::kF8E5M2:
+      convert<std::uint8_t>(bytes, to, e5m2_to_float);
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -110,8 +124,8 @@ float e4m3_to_float(std::uint8_t bits) {
 float e5m2_to_float(std::uint8_t bits) { return half_to_float(static_cast<std::uint16_t>(bits << 8)); }
 
 bool convert_to_float(StoredType type, std::span<const std::byte> bytes, View into) {
-  HADAL_CHECK(static_cast<std::size_t>(into.numel()) * size_of(type) == bytes.size(), "{} bytes of {} for {} elements", bytes.size(),
-              name_of(type), into.numel());
+  HADAL_CHECK(static_cast<std::size_t>(into.numel()) * size_of(type) == bytes.size(), "{} bytes of {} for {} elements",
+              bytes.size(), name_of(type), into.numel());
   if (into.dtype == DType::kF32) return convert_all(type, bytes, into.as<float>());
   if (into.dtype == DType::kF64) return convert_all(type, bytes, into.as<double>());
   return false;

@@ -15,7 +15,25 @@ namespace hadal::interop {
 
 /// In the order in which a canonical writer lays tensors out.
 enum class StoredType : std::uint8_t {
-  kU64, kI64, kF64, kC64, kF32, kU32, kI32, kBf16, kF16, kU16, kI16, kF8E8M0, kF8E4M3, kF8E4M3Fnuz, kF8E5M2, kF8E5M2Fnuz, kI8, kU8, kBool,
+  kU64,
+  kI64,
+  kF64,
+  kC64,
+  kF32,
+  kU32,
+  kI32,
+  kBf16,
+  kF16,
+  kU16,
+  kI16,
+  kF8E8M0,
+  kF8E4M3,
+  kF8E4M3Fnuz,
+  kF8E5M2,
+  kF8E5M2Fnuz,
+  kI8,
+  kU8,
+  kBool,
 };
 
 /// "BF16"; nothing for a name that is unknown or has elements smaller than a byte.

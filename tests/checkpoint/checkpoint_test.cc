@@ -300,7 +300,8 @@ TEST(RunLock, SecondHolderIsRefused) {
 TEST(RunStatus, IsOneJsonLine) {
   const test::TempDir dir;
   write_run_status(dir.path(), {"stopped", 12, "checkpoints/step-12", 75});
-  EXPECT_EQ(read_file(dir / "status.json"), "{\"state\":\"stopped\",\"step\":12,\"checkpoint\":\"checkpoints/step-12\",\"exit_code\":75}\n");
+  EXPECT_EQ(read_file(dir / "status.json"),
+            "{\"state\":\"stopped\",\"step\":12,\"checkpoint\":\"checkpoints/step-12\",\"exit_code\":75}\n");
 }
 
 }  // namespace

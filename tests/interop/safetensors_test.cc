@@ -36,9 +36,8 @@ TEST(Safetensors, FileOfTheSpecification) {
   const std::string bytes = read_file(dir / "v.safetensors");
   ASSERT_EQ(bytes.size(), 8u + 144 + 12);
   EXPECT_EQ(bytes.substr(0, 8), std::string("\x90\0\0\0\0\0\0\0", 8));
-  EXPECT_EQ(bytes.substr(8, 144),
-            R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
-            R"("b":{"dtype":"BF16","shape":[1,2],"data_offsets":[8,12]}}  )");
+  EXPECT_EQ(bytes.substr(8, 144), R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+                                  R"("b":{"dtype":"BF16","shape":[1,2],"data_offsets":[8,12]}}  )");
 }
 
 TEST(Safetensors, ReadsWhatWasWritten) {
@@ -145,9 +144,11 @@ TEST(Safetensors, MalformedHeadersAreRefusedWithTheReason) {
     const char* reason;
   };
   const Case cases[] = {
-      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "twice"},
+      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8,
+       "twice"},
       {R"({"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4, "twice"},
-      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4, "starts at"},
+      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4,
+       "starts at"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, "starts at"},
       {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4, "need 8"},
       {R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}})", 0, "overflows"},

@@ -4,16 +4,14 @@ from transformers import PretrainedConfig
 
 
 class HadalNsaConfig(PretrainedConfig):
-    """Holds the keys of config.json as they are; `rope_theta` and `rope_scaling` also when transformers folded them together."""
+    """Holds the keys of config.json as they are. Rotation may come as rope_theta and rope_scaling, or as rope_parameters;
+    it is kept as the latter, which every version of transformers writes and reads."""
 
     model_type = "hadal_nsa"
 
     def __init__(self, **kwargs):
-        rope = dict(kwargs.pop("rope_parameters", None) or kwargs.pop("rope_scaling", None) or {})
-        theta = rope.pop("rope_theta", None) or kwargs.pop("rope_theta", 10000.0)
-        kwargs.pop("rope_scaling", None)
-        kwargs.pop("rope_theta", None)
-        self.rotary = {"theta": theta, **rope}
+        theta, scaling = kwargs.pop("rope_theta", 10000.0), kwargs.pop("rope_scaling", None)
+        self.rope_parameters = {"rope_type": "default", "rope_theta": theta, **(scaling or {}), **(kwargs.pop("rope_parameters", None) or {})}
         for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "nsa"):
             setattr(self, key, kwargs.pop(key, None))
         defaults = {

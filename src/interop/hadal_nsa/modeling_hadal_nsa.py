@@ -34,9 +34,10 @@ def temperature(factor, mscale):
 class Rotary:
     """Interleaved rotation: channels (2i, 2i+1) turn by position * f_i; YaRN bends the f_i and scales."""
 
-    def __init__(self, width, rotary):
-        theta, yarn = rotary["theta"], rotary.get("rope_type", rotary.get("type", "default")) == "yarn"
-        self.frequencies = theta ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    def __init__(self, width, config):
+        rotary = config.rope_parameters
+        theta, yarn = rotary["rope_theta"], rotary["rope_type"] == "yarn"
+        self.frequencies = theta ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
         self.amplitude = self.score_factor = 1.0
         if not yarn:
             return
@@ -48,7 +49,7 @@ class Rotary:
         low = max(math.floor(turning(rotary.get("beta_fast", 32))), 0)
         high = min(math.ceil(turning(rotary.get("beta_slow", 1))), width - 1)
         high = high + 0.001 if high == low else high
-        ramp = ((torch.arange(width // 2, dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
+        ramp = ((torch.arange(width // 2, dtype=torch.float64, device="cpu") - low) / (high - low)).clamp(0, 1)
         self.frequencies = self.frequencies / factor * ramp + self.frequencies * (1 - ramp)
         all_dim = rotary.get("mscale_all_dim", 0.0)
         self.amplitude = temperature(factor, rotary.get("mscale", 1.0)) / temperature(factor, all_dim)
@@ -57,7 +58,7 @@ class Rotary:
     def __call__(self, x, positions):
         """x [B, T, ..., width], positions [T]."""
         angles = positions.to(torch.float64)[:, None] * self.frequencies.to(x.device)
-        shape = [1, len(positions)] + [1] * (x.dim() - 3) + [-1]
+        shape = [1, len(positions)] + [1] * (x.dim() - 3) + [x.shape[-1] // 2]
         cos = (angles.cos() * self.amplitude).to(x.dtype).reshape(shape)
         sin = (angles.sin() * self.amplitude).to(x.dtype).reshape(shape)
         even, odd = x[..., 0::2], x[..., 1::2]
@@ -88,10 +89,10 @@ def pool(values, logits, position, length, stride):
     return (gates * blocks_of(values, length, stride)).sum(2)
 
 
-def select_blocks(weights, groups, length, stride, nsa):
-    """weights of the compressed branch [B, A, T, N] -> which selection blocks each query reads, [B, G, T, M] of bool."""
+def block_scores(weights, groups, length, stride, size):
+    """weights of the compressed branch [B, A, T, N] -> how much each selection block matters to a group of heads,
+    [B, G, T, M]: infinite for the first and the two local blocks, minus infinite for blocks ahead."""
     batch, heads, tokens, count = weights.shape
-    size, chosen = nsa["select_block"], nsa["num_selected"]
     num_blocks = -(-tokens // size)
     share = torch.zeros(count, num_blocks, dtype=weights.dtype, device=weights.device)
     for j in range(num_blocks):
@@ -104,10 +105,13 @@ def select_blocks(weights, groups, length, stride, nsa):
     own = (torch.arange(tokens, device=weights.device) // size)[:, None]
     block = torch.arange(num_blocks, device=weights.device)
     forced = (block == 0) | (block == own) | (block == own - 1)
-    score = score.masked_fill(forced, float("inf")).masked_fill(block > own, float("-inf"))
+    return score.masked_fill(forced, float("inf")).masked_fill(block > own, float("-inf"))
+
+
+def select_blocks(score, chosen):
+    """The `chosen` best blocks of each query, lower index first among equals; never one ahead. [B, G, T, M] of bool."""
     order = torch.sort(score, dim=-1, descending=True, stable=True).indices[..., :chosen]
-    picked = torch.zeros_like(score, dtype=torch.bool).scatter(-1, order, True)
-    return picked & (block <= own)
+    return torch.zeros_like(score, dtype=torch.bool).scatter(-1, order, True) & (score > float("-inf"))
 
 
 def branch_masks(tokens, length, stride, window, device):
@@ -155,7 +159,7 @@ class MlaAttention(nn.Module):
         self.kv_a_layernorm = RMSNorm(self.latent, config.rms_norm_eps)
         self.kv_b_proj = nn.Linear(self.latent, heads * (self.nope + self.value), bias=False)
         self.o_proj = nn.Linear(heads * self.value, hidden, bias=False)
-        self.rotary = Rotary(self.rope, config.rotary)
+        self.rotary = Rotary(self.rope, config)
         self.scale = (self.nope + self.rope) ** -0.5 * self.rotary.score_factor
         self.options = config.nsa if sparse else None
         if not sparse:
@@ -204,7 +208,7 @@ class MlaAttention(nn.Module):
         up_cmp = self.kv_b_proj if nsa["tie_up"] else self.nsa.cmp.kv_b_proj
         up_win = self.kv_b_proj if nsa["tie_up"] else self.nsa.win.kv_b_proj
         o_cmp, weights = attend(q, *self.keys_values(up_cmp, compress.norm(pooled), pooled_key), compressed, self.scale)
-        picked = select_blocks(weights, nsa["num_select_groups"], length, stride, nsa)
+        picked = select_blocks(block_scores(weights, nsa["num_select_groups"], length, stride, nsa["select_block"]), nsa["num_selected"])
         o_slc, _ = attend(q, *self.keys_values(self.kv_b_proj, latent, rotated),
                           selected_mask(picked, causal, nsa["select_block"], self.heads), self.scale)
         o_win, _ = attend(q, *self.keys_values(up_win, latent, rotated), local, self.scale)
@@ -220,7 +224,7 @@ class GqaAttention(nn.Module):
         self.width, self.value = config.qk_head_dim, config.v_head_dim
         self.q_proj = nn.Linear(hidden, self.heads * self.width, bias=False)
         self.o_proj = nn.Linear(self.heads * self.value, hidden, bias=False)
-        self.rotary = Rotary(self.width, config.rotary)
+        self.rotary = Rotary(self.width, config)
         self.scale = self.width**-0.5 * self.rotary.score_factor
         self.options = config.nsa if sparse else None
         if not sparse:
@@ -265,7 +269,7 @@ class GqaAttention(nn.Module):
         k, v = self.compress(self.nsa.phi_k, k, length, stride), self.compress(self.nsa.phi_v, v, length, stride)
         k = self.rotary(k, torch.arange(k.shape[1], device=x.device) * stride)
         o_cmp, weights = attend(q, self.spread(k), self.spread(v), compressed, self.scale)
-        picked = select_blocks(weights, self.groups, length, stride, nsa)
+        picked = select_blocks(block_scores(weights, self.groups, length, stride, nsa["select_block"]), nsa["num_selected"])
         k, v = self.keys_values(self.nsa.slc, x)
         o_slc, _ = attend(q, self.spread(self.rotary(k, positions)), self.spread(v),
                           selected_mask(picked, causal, nsa["select_block"], self.heads), self.scale)
