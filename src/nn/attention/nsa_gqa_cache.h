@@ -13,22 +13,22 @@ namespace hadal::nn {
 class NsaGqaCache : public AttentionCache {
  public:
   NsaGqaCache(std::int64_t max_tokens, const AttentionOptions& o)
-      : nsa_(o.nsa.value()),
-        k(max_tokens, o.num_kv_heads * o.head_dim, o.dtype),
+      : k(max_tokens, o.num_kv_heads * o.head_dim, o.dtype),
         v(max_tokens, o.num_kv_heads * o.v_head_dim, o.dtype),
-        k_pooled(entries(max_tokens), o.num_kv_heads * o.head_dim, o.dtype),
-        v_pooled(entries(max_tokens), o.num_kv_heads * o.v_head_dim, o.dtype),
-        k_raw(nsa_.block_length - 1, o.num_kv_heads * o.head_dim, o.dtype),
-        v_raw(nsa_.block_length - 1, o.num_kv_heads * o.v_head_dim, o.dtype),
-        k_window(nsa_.window - 1, o.num_kv_heads * o.head_dim, o.dtype),
-        v_window(nsa_.window - 1, o.num_kv_heads * o.v_head_dim, o.dtype) {}
+        k_pooled(entries(max_tokens, *o.nsa), o.num_kv_heads * o.head_dim, o.dtype),
+        v_pooled(entries(max_tokens, *o.nsa), o.num_kv_heads * o.v_head_dim, o.dtype),
+        k_raw(o.nsa->block_length - 1, o.num_kv_heads * o.head_dim, o.dtype),
+        v_raw(o.nsa->block_length - 1, o.num_kv_heads * o.v_head_dim, o.dtype),
+        k_window(o.nsa->window - 1, o.num_kv_heads * o.head_dim, o.dtype),
+        v_window(o.nsa->window - 1, o.num_kv_heads * o.v_head_dim, o.dtype),
+        nsa_(*o.nsa) {}
 
   std::int64_t length() const override { return k.length(); }
   void truncate(std::int64_t length) override {
     HADAL_CHECK(length >= 0 && length <= k.length(), "{} of {} tokens", length, k.length());
     for (CacheTail* tail : {&k_raw, &v_raw, &k_window, &v_window}) tail->truncate(length);
     for (CacheRows* rows : {&k, &v}) rows->truncate(length);
-    for (CacheRows* rows : {&k_pooled, &v_pooled}) rows->truncate(entries(length));
+    for (CacheRows* rows : {&k_pooled, &v_pooled}) rows->truncate(entries(length, nsa_));
   }
   double bytes_per_token() const override {
     double bytes = 0;
@@ -37,18 +37,17 @@ class NsaGqaCache : public AttentionCache {
     return length() == 0 ? 0.0 : bytes / static_cast<double>(length());
   }
 
- private:
-  std::int64_t entries(std::int64_t tokens) const {
-    return kernels::num_compressed(tokens, nsa_.block_length, nsa_.block_stride);
-  }
-
-  NsaOptions nsa_;
-
- public:
   CacheRows k, v;                ///< selected branch, k rotated
   CacheRows k_pooled, v_pooled;  ///< compressed entries, k rotated
   CacheTail k_raw, v_raw;        ///< compressed branch, not rotated
   CacheTail k_window, v_window;  ///< k rotated
+
+ private:
+  static std::int64_t entries(std::int64_t tokens, const NsaOptions& nsa) {
+    return kernels::num_compressed(tokens, nsa.block_length, nsa.block_stride);
+  }
+
+  NsaOptions nsa_;
 };
 
 }  // namespace hadal::nn
