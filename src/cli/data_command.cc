@@ -212,8 +212,8 @@ int data_command(const std::vector<std::string>& arguments) {
   add_output_flags(*build_app, build.output);
 
   InspectFlags inspect;
-  CLI::App* inspect_app = app.add_subcommand("inspect", "reads a token file or Megatron pair whole: sizes, largest id, damage");
-  inspect_app->add_option("PATH", inspect.path, "FILE.h5, or a Megatron prefix")->required();
+  CLI::App* inspect_app = app.add_subcommand("inspect", "reads a token file of any accepted format whole: sizes, largest id, damage");
+  inspect_app->add_option("PATH", inspect.path, "FILE.h5, a Megatron prefix, a datatrove FILE.ds, an llm.c FILE.bin")->required();
   inspect_app->add_option("--show", inspect.show, "print the first N documents")->type_name("N");
   inspect_app->add_option("--tokenizer", inspect.tokenizer, "to print text; by default the one the file was written with, if it is still there");
   add_output_flags(*inspect_app, inspect.output);

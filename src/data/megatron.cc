@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "core/error.h"
+#include "data/edge_hash.h"
 
 namespace hadal::data {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 constexpr std::array<char, 9> kMagic{'M', 'M', 'I', 'D', 'I', 'D', 'X', 0, 0};
 constexpr std::uint64_t kHeaderBytes = 34;  // hence the arrays behind it are unaligned
 constexpr std::uint64_t kChunk = 1 << 16;
-constexpr std::uint64_t kEdgeBytes = 1 << 20;
+constexpr std::uint64_t kBufferBytes = 1 << 20;
 
 struct DTypeCode {
   int code;
@@ -72,17 +73,12 @@ MegatronSource::MegatronSource(const std::filesystem::path& prefix)
 
   Hasher hasher;
   std::vector<std::byte> bytes;
-  const auto add = [&](const File& file, std::uint64_t begin, std::uint64_t end) {
-    for (std::uint64_t at = begin; at < end; at += bytes.size()) {
-      bytes.resize(std::min(kEdgeBytes, end - at));
-      file.read_at(at, bytes);
-      hasher.update(bytes);
-    }
-  };
-  add(index, 0, index.size());
-  const std::uint64_t size = bin_.size();
-  add(bin_, 0, std::min(size, kEdgeBytes));
-  add(bin_, std::max(size, kEdgeBytes) - kEdgeBytes, size);
+  for (std::uint64_t at = 0; at < index.size(); at += bytes.size()) {
+    bytes.resize(std::min(kBufferBytes, index.size() - at));
+    index.read_at(at, bytes);
+    hasher.update(bytes);
+  }
+  hash_edges(hasher, bin_);
   fingerprint_ = hasher.digest();
 }
 
@@ -199,7 +195,7 @@ void MegatronWriter::append(std::span<const std::int32_t> tokens) {
     buffer_.insert(buffer_.end(), bytes, bytes + token_bytes_);
   }
   num_tokens_ += tokens.size();
-  if (buffer_.size() >= kEdgeBytes) flush();
+  if (buffer_.size() >= kBufferBytes) flush();
 }
 
 void MegatronWriter::flush() {
@@ -261,7 +257,7 @@ void MegatronWriter::finish() {
     });
     for (std::uint64_t boundary = 0; boundary <= docs_.count(); ++boundary) {
       put(static_cast<std::int64_t>(boundary));
-      if (out.size() >= kEdgeBytes) write();
+      if (out.size() >= kBufferBytes) write();
     }
     write();
     index.sync();

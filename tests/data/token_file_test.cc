@@ -2,7 +2,9 @@
 #include "data/token_file.h"
 
 #include <gtest/gtest.h>
+#include <hdf5.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -81,6 +83,31 @@ TEST(TokenFile, ReadsWhatWasWritten) {
     EXPECT_TRUE(std::equal(middle.begin(), middle.end(), tokens.begin() + 2497));
     EXPECT_FALSE(std::filesystem::exists(path.string() + ".part"));
   }
+}
+
+TEST(TokenFile, TheHdf5LibraryReadsTheSame) {
+  const TempDir dir;
+  const auto path = dir / "a.h5";
+  const auto tokens = random_tokens(5000, 1000);
+  write_small(path, tokens);
+  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  ASSERT_GE(file, 0);
+  const hid_t dataset = H5Dopen2(file, "/tokens", H5P_DEFAULT);
+  std::vector<std::int32_t> got(tokens.size());
+  EXPECT_GE(H5Dread(dataset, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, got.data()), 0);
+  EXPECT_EQ(got, tokens);
+  const hid_t ends = H5Dopen2(file, "/doc_ends", H5P_DEFAULT);
+  std::array<std::uint64_t, 2> doc_ends{};
+  EXPECT_GE(H5Dread(ends, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, doc_ends.data()), 0);
+  EXPECT_EQ(doc_ends, (std::array<std::uint64_t, 2>{2500, 5000}));
+  const hid_t attribute = H5Aopen(file, "vocab_size", H5P_DEFAULT);
+  std::uint64_t vocab_size = 0;
+  EXPECT_GE(H5Aread(attribute, H5T_NATIVE_UINT64, &vocab_size), 0);
+  EXPECT_EQ(vocab_size, 1000u);
+  H5Aclose(attribute);
+  H5Dclose(ends);
+  H5Dclose(dataset);
+  H5Fclose(file);
 }
 
 TEST(TokenFile, SpansBlocksAndThreads) {
