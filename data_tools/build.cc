@@ -69,8 +69,9 @@ class Reader {
 };
 
 std::string fingerprint_of(const BuildOptions& options, const Encoder& encoder, const InputList& inputs) {
-  nlohmann::json json = {options.documents.rule.text(), options.documents.text_key, options.replace_invalid, encoder.hash,
-                         encoder.vocab_size, encoder.eos_token_id, options.out.string(), options.megatron.string()};
+  nlohmann::json json = {
+      options.documents.rule.text(), options.documents.text_key, options.replace_invalid,  encoder.hash, encoder.vocab_size,
+      encoder.eos_token_id,          options.out.string(),       options.megatron.string()};
   for (const InputFile& file : inputs.files) {
     json.push_back({file.path.string(), file.bytes, std::filesystem::last_write_time(file.path).time_since_epoch().count()});
   }
@@ -82,7 +83,8 @@ std::string fingerprint_of(const BuildOptions& options, const Encoder& encoder, 
 std::string describe(const BuildOptions& options, const InputList& inputs) {
   constexpr std::size_t kListed = 16;
   nlohmann::ordered_json json;
-  for (std::size_t i = 0; i < std::min(kListed, options.inputs.size()); ++i) json["inputs"].push_back(options.inputs[i].substr(0, 256));
+  for (std::size_t i = 0; i < std::min(kListed, options.inputs.size()); ++i)
+    json["inputs"].push_back(options.inputs[i].substr(0, 256));
   json["files"] = inputs.files.size();
   json["file_bytes"] = inputs.bytes;
   json["documents"] = options.documents.rule.text();
@@ -93,7 +95,8 @@ class Builder {
  public:
   Builder(const BuildOptions& options, const Encoder& encoder)
       : options_(options), encoder_(encoder), begin_(std::chrono::steady_clock::now()), inputs_(list_inputs(options.inputs)) {
-    if (options_.out.empty() && options_.megatron.empty()) throw UserError("hadal data build: give --out FILE.h5, --megatron PREFIX or both");
+    if (options_.out.empty() && options_.megatron.empty())
+      throw UserError("hadal data build: give --out FILE.h5, --megatron PREFIX or both");
     for (const auto& path : outputs()) {
       if (!options_.overwrite && std::filesystem::exists(path)) {
         throw UserError("{}: exists already; remove it, choose another name, or pass --overwrite", path.string());
@@ -193,7 +196,8 @@ class Builder {
         const std::size_t bad = encoder_.append(piece.text, ids[turn]);
         if (bad > 0 && !options_.replace_invalid) refuse(batch.pieces[i]);
         replaced[turn] += bad;
-        if (piece.ends_document && encoder_.eos_token_id >= 0) ids[turn].push_back(static_cast<std::int32_t>(encoder_.eos_token_id));
+        if (piece.ends_document && encoder_.eos_token_id >= 0)
+          ids[turn].push_back(static_cast<std::int32_t>(encoder_.eos_token_id));
         ends[turn].push_back(ids[turn].size());
       }
     });
@@ -222,7 +226,8 @@ class Builder {
   [[noreturn]] void refuse(const BatchPiece& bad) const {
     const Piece& piece = bad.piece;
     const std::size_t at = first_invalid_utf8(piece.text);
-    const auto line = piece.begin.line + static_cast<std::uint64_t>(std::count(piece.text.begin(), piece.text.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
+    const auto line = piece.begin.line + static_cast<std::uint64_t>(std::count(
+                                             piece.text.begin(), piece.text.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
     throw UserError("{}:{}: not valid UTF-8 at byte {} of the text; convert the file, or pass --replace-invalid",
                     inputs_.files[bad.file].path.string(), line, piece.begin.offset + at);
   }
@@ -267,8 +272,8 @@ std::size_t first_invalid_utf8(std::string_view text) {
     } else if (first >= 0xe0 && first <= 0xef && is_tail(i + 1) && is_tail(i + 2) && !(first == 0xe0 && second < 0xa0) &&
                !(first == 0xed && second > 0x9f)) {
       i += 3;
-    } else if (first >= 0xf0 && first <= 0xf4 && is_tail(i + 1) && is_tail(i + 2) && is_tail(i + 3) && !(first == 0xf0 && second < 0x90) &&
-               !(first == 0xf4 && second > 0x8f)) {
+    } else if (first >= 0xf0 && first <= 0xf4 && is_tail(i + 1) && is_tail(i + 2) && is_tail(i + 3) &&
+               !(first == 0xf0 && second < 0x90) && !(first == 0xf4 && second > 0x8f)) {
       i += 4;
     } else {
       return i;

@@ -27,11 +27,11 @@ struct Encoder {
 struct BuildFigures {
   std::uint64_t documents = 0;
   std::uint64_t tokens = 0;
-  std::uint64_t bytes = 0;        ///< of text, uncompressed
-  std::uint64_t file_bytes = 0;   ///< of the inputs consumed, on disk
-  std::uint64_t file_total = 0;   ///< of all inputs, on disk
-  std::uint64_t replaced = 0;     ///< invalid UTF-8 bytes
-  double seconds = 0.0;           ///< all runs of a continued build together
+  std::uint64_t bytes = 0;       ///< of text, uncompressed
+  std::uint64_t file_bytes = 0;  ///< of the inputs consumed, on disk
+  std::uint64_t file_total = 0;  ///< of all inputs, on disk
+  std::uint64_t replaced = 0;    ///< invalid UTF-8 bytes
+  double seconds = 0.0;          ///< all runs of a continued build together
 };
 
 struct BuildOptions {
@@ -39,12 +39,12 @@ struct BuildOptions {
   std::filesystem::path out;       ///< token file; empty: none
   std::filesystem::path megatron;  ///< prefix; empty: none
   DocumentOptions documents;
-  bool replace_invalid = false;    ///< U+FFFD for invalid UTF-8 instead of an error
-  bool overwrite = false;          ///< replace finished outputs
-  std::uint64_t batch_bytes = 16 << 20;  ///< of text in memory at once, twice
-  double journal_seconds = 5.0;          ///< between two durable points
+  bool replace_invalid = false;                       ///< U+FFFD for invalid UTF-8 instead of an error
+  bool overwrite = false;                             ///< replace finished outputs
+  std::uint64_t batch_bytes = 16 << 20;               ///< of text in memory at once, twice
+  double journal_seconds = 5.0;                       ///< between two durable points
   std::function<void(const BuildFigures&)> progress;  ///< after each batch
-  std::function<bool()> stop;      ///< asked after each batch; true: make durable and return
+  std::function<bool()> stop;                         ///< asked after each batch; true: make durable and return
 };
 
 struct BuildResult {

@@ -170,8 +170,8 @@ std::optional<Piece> DocumentReader::next_json() {
     while (line_break == npos && !at_end_) {
       const std::size_t searched = window().size();
       if (searched > kMaxLineBytes) {
-        throw UserError("{}:{}: the line at byte {} is longer than {} MiB; split it", file_.path.string(), position_.line, position_.offset,
-                        kMaxLineBytes >> 20);
+        throw UserError("{}:{}: the line at byte {} is longer than {} MiB; split it", file_.path.string(), position_.line,
+                        position_.offset, kMaxLineBytes >> 20);
       }
       fill(2 * searched);
       line_break = window().find('\n', searched);

@@ -44,11 +44,11 @@ struct TextPosition {
 };
 
 struct Piece {
-  std::string text;            ///< may be empty when it only ends a document
+  std::string text;  ///< may be empty when it only ends a document
   bool ends_document = false;
   TextPosition begin;
   TextPosition end;
-  bool resumable = true;       ///< a reader may start at `end` (false inside a JSON line)
+  bool resumable = true;  ///< a reader may start at `end` (false inside a JSON line)
 };
 
 class DocumentReader {
@@ -78,10 +78,10 @@ class DocumentReader {
   DocumentOptions options_;
   std::unique_ptr<TextStream> stream_;
   bool at_end_ = false;
-  std::string text_;       ///< read ahead; consumed up to start_
+  std::string text_;  ///< read ahead; consumed up to start_
   std::size_t start_ = 0;
   TextPosition position_;
-  std::string pending_;    ///< rest of the current JSON document
+  std::string pending_;  ///< rest of the current JSON document
   std::size_t pending_start_ = 0;
 };
 

@@ -58,7 +58,8 @@ InputList list_inputs(const std::vector<std::string>& paths) {
       }
     }
   }
-  if (list.files.empty()) throw UserError("--input: no text files found ({} files skipped since they are not text)", list.skipped);
+  if (list.files.empty())
+    throw UserError("--input: no text files found ({} files skipped since they are not text)", list.skipped);
   return list;
 }
 

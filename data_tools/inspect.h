@@ -9,10 +9,10 @@
 namespace hadal::data_tools {
 
 struct SourceFigures {
-  std::string dtype;               ///< of the stored tokens: "u16", "u32", "i32" ...
+  std::string dtype;  ///< of the stored tokens: "u16", "u32", "i32" ...
   std::int64_t max_id = -1;
-  std::uint64_t ending_in_eos = 0; ///< documents whose last token is `eos`
-  std::uint64_t shortest = 0;      ///< tokens of the shortest document
+  std::uint64_t ending_in_eos = 0;  ///< documents whose last token is `eos`
+  std::uint64_t shortest = 0;       ///< tokens of the shortest document
   std::uint64_t longest = 0;
 };
 

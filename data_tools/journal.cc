@@ -28,17 +28,11 @@ std::optional<Journal> Journal::load(const std::filesystem::path& path, const st
 }
 
 void Journal::save(const std::filesystem::path& path) const {
-  const nlohmann::ordered_json json = {{"fingerprint", fingerprint},
-                                       {"created_utc", created_utc},
-                                       {"file", file},
-                                       {"offset", position.offset},
-                                       {"line", position.line},
-                                       {"document_bytes", position.document_bytes},
-                                       {"tokens", tokens},
-                                       {"documents", documents},
-                                       {"bytes", bytes},
-                                       {"replaced", replaced},
-                                       {"seconds", seconds}};
+  const nlohmann::ordered_json json = {
+      {"fingerprint", fingerprint}, {"created_utc", created_utc}, {"file", file},
+      {"offset", position.offset},  {"line", position.line},      {"document_bytes", position.document_bytes},
+      {"tokens", tokens},           {"documents", documents},     {"bytes", bytes},
+      {"replaced", replaced},       {"seconds", seconds}};
   write_file_atomically(path, json.dump(2) + "\n");
 }
 

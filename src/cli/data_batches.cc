@@ -21,7 +21,8 @@ void write_batches(const Config& config, const BatchesFlags& flags) {
   }
   constexpr std::int64_t kMostTokens = std::int64_t{1} << 30;
   if (flags.steps > kMostTokens / batch / row) {
-    throw UserError("--steps {}: {} x {} tokens a step make more than {} in all; take fewer steps", flags.steps, batch, row, kMostTokens);
+    throw UserError("--steps {}: {} x {} tokens a step make more than {} in all; take fewer steps", flags.steps, batch, row,
+                    kMostTokens);
   }
   const train::RunData data = train::open_run_data(config);
   const auto first = static_cast<std::uint64_t>(flags.first_step * batch);
@@ -35,8 +36,9 @@ void write_batches(const Config& config, const BatchesFlags& flags) {
                                      {"document_ids", samples.document_ids}}) {
     tensors.emplace_back(name, tensor.view().reshape(shape));
   }
-  interop::write_safetensors(flags.out, tensors,
-                             {{"sample_order", data.training->fingerprint().hex()}, {"first_step", std::to_string(flags.first_step)}});
+  interop::write_safetensors(
+      flags.out, tensors,
+      {{"sample_order", data.training->fingerprint().hex()}, {"first_step", std::to_string(flags.first_step)}});
 }
 
 }  // namespace hadal::cli

@@ -49,7 +49,9 @@ struct InspectFlags {
 
 data_tools::Encoder encoder_of(const Tokenizer& tokenizer, const std::string& name) {
   data_tools::Encoder encoder;
-  encoder.append = [tokenizer](std::string_view text, std::vector<std::int32_t>& ids) { return tokenizer.encode_append(text, ids); };
+  encoder.append = [tokenizer](std::string_view text, std::vector<std::int32_t>& ids) {
+    return tokenizer.encode_append(text, ids);
+  };
   encoder.vocab_size = static_cast<std::uint64_t>(tokenizer.vocab_size());
   encoder.eos_token_id = tokenizer.eos_id();
   encoder.hash = tokenizer.hash();
@@ -64,9 +66,10 @@ std::uint64_t peak_bytes() {
 }
 
 std::string progress_text(const data_tools::BuildFigures& figures) {
-  const double share = figures.file_total == 0 ? 1.0 : static_cast<double>(figures.file_bytes) / static_cast<double>(figures.file_total);
-  return fmt::format("{:5.1f} % | {} documents | {:.2f} M tokens | {:.1f} MB of text | {:.1f} MB/s", 100.0 * share, figures.documents,
-                     static_cast<double>(figures.tokens) * 1e-6, static_cast<double>(figures.bytes) * 1e-6,
+  const double share =
+      figures.file_total == 0 ? 1.0 : static_cast<double>(figures.file_bytes) / static_cast<double>(figures.file_total);
+  return fmt::format("{:5.1f} % | {} documents | {:.2f} M tokens | {:.1f} MB of text | {:.1f} MB/s", 100.0 * share,
+                     figures.documents, static_cast<double>(figures.tokens) * 1e-6, static_cast<double>(figures.bytes) * 1e-6,
                      static_cast<double>(figures.bytes) * 1e-6 / std::max(figures.seconds, 1e-3));
 }
 
@@ -105,7 +108,8 @@ int run_build(BuildFlags& flags) {
   flags.options.documents.rule = data_tools::DocumentRule::parse(flags.documents);
   if (flags.threads > 0) set_num_threads(flags.threads);
   const Tokenizer tokenizer = Tokenizer::load(flags.tokenizer);
-  if (tokenizer.eos_id() < 0) log_warning("{}: names no end-of-text token, so nothing marks the end of a document", flags.tokenizer);
+  if (tokenizer.eos_id() < 0)
+    log_warning("{}: names no end-of-text token, so nothing marks the end of a document", flags.tokenizer);
 
   const train::SignalHandlers handlers(true);
   flags.options.stop = [] { return train::pending_request() == train::Request::kSaveAndStop; };
@@ -121,13 +125,14 @@ int run_build(BuildFlags& flags) {
     return static_cast<int>(ExitCode::kStoppedEarly);
   }
   if (figures.replaced > 0) log_warning("{} invalid UTF-8 bytes were replaced by U+FFFD", figures.replaced);
-  const nlohmann::ordered_json json = {{"documents", figures.documents}, {"tokens", figures.tokens},   {"bytes", figures.bytes},
-                                       {"seconds", figures.seconds},     {"peak_bytes", peak_bytes()}, {"replaced", figures.replaced},
-                                       {"resumed", result.resumed}};
+  const nlohmann::ordered_json json = {
+      {"documents", figures.documents}, {"tokens", figures.tokens},     {"bytes", figures.bytes},   {"seconds", figures.seconds},
+      {"peak_bytes", peak_bytes()},     {"replaced", figures.replaced}, {"resumed", result.resumed}};
   if (flags.output.json_path != "-") {
-    fmt::print("{}: {} documents, {} tokens, {} bytes of text ({:.2f} bytes a token), {:.1f} s, {:.1f} MB/s, peak {:.0f} MiB\n", target,
-               figures.documents, figures.tokens, figures.bytes, static_cast<double>(figures.bytes) / static_cast<double>(figures.tokens),
-               figures.seconds, static_cast<double>(figures.bytes) * 1e-6 / std::max(figures.seconds, 1e-3),
+    fmt::print("{}: {} documents, {} tokens, {} bytes of text ({:.2f} bytes a token), {:.1f} s, {:.1f} MB/s, peak {:.0f} MiB\n",
+               target, figures.documents, figures.tokens, figures.bytes,
+               static_cast<double>(figures.bytes) / static_cast<double>(figures.tokens), figures.seconds,
+               static_cast<double>(figures.bytes) * 1e-6 / std::max(figures.seconds, 1e-3),
                static_cast<double>(peak_bytes()) / 1048576.0);
   }
   write_figures(flags.output, json.dump(2));
@@ -140,7 +145,8 @@ void show_documents(const data::TokenSource& source, const Tokenizer* tokenizer,
     const std::uint64_t length = source.document_length(document);
     std::vector<std::int32_t> ids(std::min(length, kShown));
     source.read(source.document_begin(document), ids);
-    fmt::print("\n--- document {}: {} tokens{}\n", document, length, length > kShown ? fmt::format(", the first {}", kShown) : "");
+    fmt::print("\n--- document {}: {} tokens{}\n", document, length,
+               length > kShown ? fmt::format(", the first {}", kShown) : "");
     if (tokenizer != nullptr) {
       fmt::print("{}\n", tokenizer->decode(ids));
     } else {
@@ -159,7 +165,8 @@ int run_inspect(const InspectFlags& flags) {
   if (!flags.tokenizer.empty() || (!from.empty() && std::filesystem::exists(from))) tokenizer = Tokenizer::load(from);
   if (tokenizer && !source->tokenizer_hash().empty() && tokenizer->hash() != source->tokenizer_hash()) {
     if (!flags.tokenizer.empty()) {
-      throw UserError("{}: was written with another tokenizer ({}) than {} ({})", flags.path, source->tokenizer_hash(), from, tokenizer->hash());
+      throw UserError("{}: was written with another tokenizer ({}) than {} ({})", flags.path, source->tokenizer_hash(), from,
+                      tokenizer->hash());
     }
     tokenizer.reset();
   }
@@ -197,13 +204,20 @@ int data_command(const std::vector<std::string>& arguments) {
   app.require_subcommand(1);
 
   BuildFlags build;
-  CLI::App* build_app = app.add_subcommand("build", "text, JSON lines, .gz, .zst to a token file; the same command continues a stopped build");
-  build_app->add_option("--input", build.options.inputs, "files and folders; .jsonl and .ndjson are JSON lines, all else is plain text")->required();
+  CLI::App* build_app =
+      app.add_subcommand("build", "text, JSON lines, .gz, .zst to a token file; the same command continues a stopped build");
+  build_app
+      ->add_option("--input", build.options.inputs,
+                   "files and folders; .jsonl and .ndjson are JSON lines, all else is plain text")
+      ->required();
   build_app->add_option("--tokenizer", build.tokenizer, "folder with tokenizer.json (hadal tokenizer train)")->required();
   build_app->add_option("--out", build.out, "token file to write")->type_name("FILE.h5");
-  build_app->add_option("--megatron", build.megatron, "also, or instead of --out, write PREFIX.bin and PREFIX.idx")->type_name("PREFIX");
-  build_app->add_option("--documents", build.documents, "what a document of a plain text file is: file, paragraphs (between blank lines), "
-                                                        "or a size such as 16KiB (ends at the next line break)")
+  build_app->add_option("--megatron", build.megatron, "also, or instead of --out, write PREFIX.bin and PREFIX.idx")
+      ->type_name("PREFIX");
+  build_app
+      ->add_option("--documents", build.documents,
+                   "what a document of a plain text file is: file, paragraphs (between blank lines), "
+                   "or a size such as 16KiB (ends at the next line break)")
       ->capture_default_str();
   build_app->add_option("--text-key", build.options.documents.text_key, "key of the text in a JSON line")->capture_default_str();
   build_app->add_flag("--replace-invalid", build.options.replace_invalid, "replace invalid UTF-8 by U+FFFD instead of stopping");
@@ -212,10 +226,12 @@ int data_command(const std::vector<std::string>& arguments) {
   add_output_flags(*build_app, build.output);
 
   InspectFlags inspect;
-  CLI::App* inspect_app = app.add_subcommand("inspect", "reads a token file of any accepted format whole: sizes, largest id, damage");
+  CLI::App* inspect_app =
+      app.add_subcommand("inspect", "reads a token file of any accepted format whole: sizes, largest id, damage");
   inspect_app->add_option("PATH", inspect.path, "FILE.h5, a Megatron prefix, a datatrove FILE.ds, an llm.c FILE.bin")->required();
   inspect_app->add_option("--show", inspect.show, "print the first N documents")->type_name("N");
-  inspect_app->add_option("--tokenizer", inspect.tokenizer, "to print text; by default the one the file was written with, if it is still there");
+  inspect_app->add_option("--tokenizer", inspect.tokenizer,
+                          "to print text; by default the one the file was written with, if it is still there");
   add_output_flags(*inspect_app, inspect.output);
 
   ConfigArguments config;
@@ -224,7 +240,8 @@ int data_command(const std::vector<std::string>& arguments) {
   CLI::App* batches_app = app.add_subcommand("batches", "the exact global batches that training will see, as safetensors");
   add_config_arguments(*batches_app, config);
   batches_app->add_option("--steps", batches.steps, "number of steps N")->required()->check(CLI::PositiveNumber);
-  batches_app->add_option("--first-step", batches.first_step, "steps before the first one written")->check(CLI::NonNegativeNumber);
+  batches_app->add_option("--first-step", batches.first_step, "steps before the first one written")
+      ->check(CLI::NonNegativeNumber);
   batches_app->add_option("--out", batches.out, "tokens, targets, positions, document_ids I32 and loss_mask U8, all [N, B, S]")
       ->required()
       ->type_name("FILE.safetensors");

@@ -13,7 +13,8 @@ namespace {
 std::vector<std::uint64_t> counts_of(std::span<const double> weights) {
   double sum = 0.0;
   for (const double weight : weights) {
-    if (!(weight >= 0.0) || std::isinf(weight)) throw UserError("data.sources: a weight is {}; weights are finite and at least 0", weight);
+    if (!(weight >= 0.0) || std::isinf(weight))
+      throw UserError("data.sources: a weight is {}; weights are finite and at least 0", weight);
     sum += weight;
   }
   if (!(sum > 0.0)) throw UserError("data.sources: no source has a weight above 0");

@@ -34,8 +34,8 @@ std::uint64_t EpochStream::length(const TokenSource& source, const FillInMiddle&
   return source.num_tokens() + kExtraTokens * count_turned(source, fim);
 }
 
-EpochStream::EpochStream(TokenSourcePtr source, const FillInMiddle& fim, bool shuffle, std::uint64_t seed, std::uint64_t source_index,
-                         std::uint64_t epoch)
+EpochStream::EpochStream(TokenSourcePtr source, const FillInMiddle& fim, bool shuffle, std::uint64_t seed,
+                         std::uint64_t source_index, std::uint64_t epoch)
     : source_(std::move(source)),
       fim_(fim),
       shuffle_(shuffle),
@@ -58,8 +58,8 @@ std::uint64_t EpochStream::document_at(std::uint64_t rank) const { return shuffl
 
 void EpochStream::read(std::uint64_t position, std::span<std::int32_t> tokens, std::span<std::uint8_t> loss_mask,
                        std::span<std::int32_t> document_ids) const {
-  HADAL_CHECK(position < length() && loss_mask.size() == tokens.size() && document_ids.size() == tokens.size(), "position {} of {}",
-              position, length());
+  HADAL_CHECK(position < length() && loss_mask.size() == tokens.size() && document_ids.size() == tokens.size(),
+              "position {} of {}", position, length());
   auto rank = static_cast<std::uint64_t>(std::ranges::upper_bound(ends_, position) - ends_.begin());
   std::int32_t document_id = 0;
   for (std::size_t done = 0; done < tokens.size(); ++document_id) {

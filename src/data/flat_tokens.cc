@@ -36,7 +36,8 @@ std::size_t metadata_token_bytes(const std::filesystem::path& path) {
 
 std::vector<std::uint64_t> read_ends(const std::filesystem::path& path) {
   const File file = File::open_read(path);
-  if (file.size() % 8 != 0 || file.size() == 0) throw DamagedDataError("{}: {} bytes are no list of 64-bit ends", path.string(), file.size());
+  if (file.size() % 8 != 0 || file.size() == 0)
+    throw DamagedDataError("{}: {} bytes are no list of 64-bit ends", path.string(), file.size());
   std::vector<std::uint64_t> ends(file.size() / 8);
   file.read_at(0, std::as_writable_bytes(std::span(ends)));
   for (std::size_t i = 1; i < ends.size(); ++i) {
@@ -65,13 +66,15 @@ FlatTokens::FlatTokens(std::string_view format, File file, std::uint64_t offset,
 TokenSourcePtr FlatTokens::open_datatrove(const std::filesystem::path& path) {
   File file = File::open_read(path);
   const auto index = with(path, ".index");
-  if (!std::filesystem::exists(index)) throw UserError("{}: there is no {} beside it, so its documents are unknown", path.string(), index.string());
+  if (!std::filesystem::exists(index))
+    throw UserError("{}: there is no {} beside it, so its documents are unknown", path.string(), index.string());
   std::vector<std::uint64_t> ends = read_ends(index);
   const std::uint64_t size = file.size();
   std::size_t token_bytes = metadata_token_bytes(with(path, ".metadata"));
   if (token_bytes == 0) token_bytes = size / 4 == ends.back() ? 4 : 2;
   if (size % token_bytes != 0 || size / token_bytes != ends.back()) {
-    throw DamagedDataError("{}: {} bytes, but its index says {} tokens of {} bytes", path.string(), size, ends.back(), token_bytes);
+    throw DamagedDataError("{}: {} bytes, but its index says {} tokens of {} bytes", path.string(), size, ends.back(),
+                           token_bytes);
   }
   std::optional<File> mask;
   if (std::filesystem::exists(with(path, ".loss"))) {
@@ -101,10 +104,12 @@ TokenSourcePtr FlatTokens::open_llmc(const std::filesystem::path& path) {
   file.read_at(0, std::as_writable_bytes(std::span(header)));
   for (const LlmcKind& kind : kLlmcKinds) {
     if (kind.magic != header[0]) continue;
-    if (kind.version != header[1]) throw DamagedDataError("{}: version {} is unknown; {} expected", path.string(), header[1], kind.version);
+    if (kind.version != header[1])
+      throw DamagedDataError("{}: version {} is unknown; {} expected", path.string(), header[1], kind.version);
     const auto count = static_cast<std::uint64_t>(header[2]);
     if (header[2] <= 0 || file.size() != kLlmcHeaderBytes + count * kind.token_bytes) {
-      throw DamagedDataError("{}: {} bytes, but its header says {} tokens of {} bytes", path.string(), file.size(), header[2], kind.token_bytes);
+      throw DamagedDataError("{}: {} bytes, but its header says {} tokens of {} bytes", path.string(), file.size(), header[2],
+                             kind.token_bytes);
     }
     return TokenSourcePtr(new FlatTokens("llm.c", std::move(file), kLlmcHeaderBytes, kind.token_bytes, {count}, std::nullopt));
   }
@@ -112,7 +117,8 @@ TokenSourcePtr FlatTokens::open_llmc(const std::filesystem::path& path) {
 }
 
 void FlatTokens::read(std::uint64_t begin, std::span<std::int32_t> out) const {
-  HADAL_CHECK(begin <= num_tokens() && out.size() <= num_tokens() - begin, "{}: tokens {} + {} of {}", name_, begin, out.size(), num_tokens());
+  HADAL_CHECK(begin <= num_tokens() && out.size() <= num_tokens() - begin, "{}: tokens {} + {} of {}", name_, begin, out.size(),
+              num_tokens());
   std::vector<std::byte> bytes(out.size() * token_bytes_);
   file_.read_at(offset_ + begin * token_bytes_, bytes);
   for (std::size_t i = 0; i < out.size(); ++i) {

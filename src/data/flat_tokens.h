@@ -1,5 +1,6 @@
 // Token files without structure of their own: one run of little-endian unsigned ids (spec/interop.md 8.2, 8.3).
-//   datatrove / nanotron   NAME.ds (u16 or u32 ids), NAME.ds.index (u64 document ends in tokens), NAME.ds.metadata (text, its first
+//   datatrove / nanotron   NAME.ds (u16 or u32 ids), NAME.ds.index (u64 document ends in tokens), NAME.ds.metadata (text, its
+//   first
 //                          line "tokenizer|bytes per token"), optional NAME.ds.loss (one byte a token: 0 does not count)
 //   llm.c                  256 x i32 header (magic, version, count of tokens), ids: magic 20240520 version 1 u16 (GPT-2),
 //                          magic 20240801 version 7 u32; one document
@@ -35,8 +36,8 @@ class FlatTokens : public TokenSource {
   std::string_view dtype_name() const override { return token_bytes_ == 2 ? "u16" : "u32"; }
 
  private:
-  FlatTokens(std::string_view format, File file, std::uint64_t offset, std::size_t token_bytes, std::vector<std::uint64_t> doc_ends,
-             std::optional<File> mask);
+  FlatTokens(std::string_view format, File file, std::uint64_t offset, std::size_t token_bytes,
+             std::vector<std::uint64_t> doc_ends, std::optional<File> mask);
 
   std::string_view format_;
   std::string name_;

@@ -53,7 +53,8 @@ hid_t unsigned_type(std::uint32_t bytes) {
 void write_attribute(hid_t object, const SkeletonAttribute& attribute, const std::filesystem::path& path) {
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose, path, "H5Screate");
   const auto put = [&](hid_t stored, hid_t given, const void* value) {
-    const Handle id(H5Acreate2(object, attribute.name.c_str(), stored, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, path, "H5Acreate2");
+    const Handle id(H5Acreate2(object, attribute.name.c_str(), stored, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, path,
+                    "H5Acreate2");
     check(H5Awrite(id, given, value), path, "H5Awrite");
   };
   std::visit(
@@ -99,8 +100,9 @@ void write_hdf5_skeleton(const std::filesystem::path& path, const std::vector<Sk
     check(H5Pset_alloc_time(options, H5D_ALLOC_TIME_EARLY), path, "H5Pset_alloc_time");
     check(H5Pset_fill_time(options, H5D_FILL_TIME_NEVER), path, "H5Pset_fill_time");
     check(H5Pset_obj_track_times(options, false), path, "H5Pset_obj_track_times");
-    Handle id(H5Dcreate2(file, dataset.name.c_str(), unsigned_type(dataset.element_bytes), space, H5P_DEFAULT, options, H5P_DEFAULT),
-              H5Dclose, path, "H5Dcreate2");
+    Handle id(
+        H5Dcreate2(file, dataset.name.c_str(), unsigned_type(dataset.element_bytes), space, H5P_DEFAULT, options, H5P_DEFAULT),
+        H5Dclose, path, "H5Dcreate2");
     check(id.close(), path, "H5Dclose");
   }
   check(file.close(), path, "H5Fclose");

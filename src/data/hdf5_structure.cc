@@ -35,7 +35,8 @@ enum class Message : std::uint16_t {
 /// A run of bytes out of the file, read front to back; never past its end.
 class Block {
  public:
-  Block(const File& file, std::uint64_t offset, std::uint64_t bytes, const char* what) : file_(&file), what_(what), offset_(offset) {
+  Block(const File& file, std::uint64_t offset, std::uint64_t bytes, const char* what)
+      : file_(&file), what_(what), offset_(offset) {
     const std::uint64_t size = file.size();
     if (offset > size || bytes > size - offset) fail("lies beyond the end of the file");
     if (bytes > kMaxBlockBytes) fail("is larger than any that a token file has");
@@ -175,7 +176,8 @@ class Parser {
 
  private:
   Block at(std::uint64_t offset, std::uint64_t bytes, const char* what) {
-    if (++num_blocks_ > kMaxBlocks) throw DamagedDataError("{}: damaged or not a token file: too many parts", file_.path().string());
+    if (++num_blocks_ > kMaxBlocks)
+      throw DamagedDataError("{}: damaged or not a token file: too many parts", file_.path().string());
     return Block(file_, offset, bytes, what);
   }
 

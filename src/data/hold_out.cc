@@ -23,7 +23,8 @@ class SubsetSource : public TokenSource {
   const std::string& name() const override { return name_; }
   std::span<const std::uint64_t> doc_ends() const override { return doc_ends_; }
   void read(std::uint64_t begin, std::span<std::int32_t> out) const override {
-    each_run(begin, out.size(), [&](std::uint64_t from, std::size_t at, std::size_t count) { base_->read(from, out.subspan(at, count)); });
+    each_run(begin, out.size(),
+             [&](std::uint64_t from, std::size_t at, std::size_t count) { base_->read(from, out.subspan(at, count)); });
   }
   void read_loss_mask(std::uint64_t begin, std::span<std::uint8_t> out) const override {
     each_run(begin, out.size(),
@@ -41,7 +42,8 @@ class SubsetSource : public TokenSource {
   /// Calls visit(place in the base, place in the output, count) for each document that [begin, begin + count) touches.
   template <class Visit>
   void each_run(std::uint64_t begin, std::size_t count, Visit&& visit) const {
-    HADAL_CHECK(begin <= num_tokens() && count <= num_tokens() - begin, "{}: tokens {} + {} of {}", name_, begin, count, num_tokens());
+    HADAL_CHECK(begin <= num_tokens() && count <= num_tokens() - begin, "{}: tokens {} + {} of {}", name_, begin, count,
+                num_tokens());
     auto document = static_cast<std::size_t>(std::ranges::upper_bound(doc_ends_, begin) - doc_ends_.begin());
     for (std::size_t done = 0; done < count; ++document) {
       const std::uint64_t inside = begin + done - document_begin(document);
@@ -64,14 +66,16 @@ TokenSourcePtr hold_out(TokenSourcePtr source, Part part, double fraction) {
   HADAL_CHECK(fraction >= 0.0 && fraction < 1.0, "fraction {}", fraction);
   if (fraction == 0.0) {
     if (part == Part::kTraining) return source;
-    throw UserError("{}: nothing is held out for validation: set data.validation_fraction above 0 or give data.validation_sources",
-                    source->name());
+    throw UserError(
+        "{}: nothing is held out for validation: set data.validation_fraction above 0 or give data.validation_sources",
+        source->name());
   }
   const std::uint64_t num_documents = source->num_documents();
   if (num_documents < 2) {
-    throw UserError("{}: holds {} document(s), so none can be held out for validation: build it with `--documents 16KiB` "
-                    "(or paragraphs), or set data.validation_fraction=0",
-                    source->name(), num_documents);
+    throw UserError(
+        "{}: holds {} document(s), so none can be held out for validation: build it with `--documents 16KiB` "
+        "(or paragraphs), or set data.validation_fraction=0",
+        source->name(), num_documents);
   }
   const Random random(0, RandomPurpose::kSampleOrder, stream_of("hold-out"));
   std::uint64_t lowest = 0;
@@ -87,7 +91,8 @@ TokenSourcePtr hold_out(TokenSourcePtr source, Part part, double fraction) {
   }
   Hasher hasher;
   const Hash128 base = source->fingerprint();
-  for (const std::uint64_t value : {base.low, base.high, std::bit_cast<std::uint64_t>(fraction), std::uint64_t{part == Part::kValidation}}) {
+  for (const std::uint64_t value :
+       {base.low, base.high, std::bit_cast<std::uint64_t>(fraction), std::uint64_t{part == Part::kValidation}}) {
     hasher.update(std::as_bytes(std::span(&value, 1)));
   }
   std::string name = source->name() + (part == Part::kValidation ? " (validation part)" : " (training part)");

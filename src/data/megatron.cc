@@ -90,7 +90,8 @@ void MegatronSource::read_index(const File& index) {
   if (size < kHeaderBytes) throw UserError("{}: not a Megatron index: {} bytes", path, size);
   index.read_at(0, header);
   if (std::memcmp(header.data(), kMagic.data(), kMagic.size()) != 0) throw UserError("{}: not a Megatron index", path);
-  if (const auto version = load<std::uint64_t>(header.data() + 9); version != 1) damaged(fmt::format("version {} is unknown", version));
+  if (const auto version = load<std::uint64_t>(header.data() + 9); version != 1)
+    damaged(fmt::format("version {} is unknown", version));
   code_ = static_cast<int>(load<std::uint8_t>(header.data() + 17));
   for (const DTypeCode& row : kCodes) {
     if (row.code == code_) token_bytes_ = row.bytes;
@@ -103,7 +104,8 @@ void MegatronSource::read_index(const File& index) {
   }
   const std::uint64_t expected = kHeaderBytes + num_sequences * 12 + num_boundaries * 8;
   if (size != expected && size != expected + num_sequences) {
-    damaged(fmt::format("{} bytes, but {} sequences and {} document boundaries take {}", size, num_sequences, num_boundaries, expected));
+    damaged(fmt::format("{} bytes, but {} sequences and {} document boundaries take {}", size, num_sequences, num_boundaries,
+                        expected));
   }
 
   // Ends of the sequences in tokens; then the documents', which are runs of sequences.
@@ -130,7 +132,8 @@ void MegatronSource::read_index(const File& index) {
   });
   if (static_cast<std::uint64_t>(before) != num_sequences) damaged("the last document boundary is not the number of sequences");
   if (bin_.size() != end * token_bytes_) {
-    throw DamagedDataError("{}: {} bytes, but the index says {} tokens of {}", bin_.path().string(), bin_.size(), end, token_bytes_);
+    throw DamagedDataError("{}: {} bytes, but the index says {} tokens of {}", bin_.path().string(), bin_.size(), end,
+                           token_bytes_);
   }
 }
 
@@ -142,7 +145,8 @@ std::string_view MegatronSource::dtype_name() const {
 }
 
 void MegatronSource::read(std::uint64_t begin, std::span<std::int32_t> out) const {
-  HADAL_CHECK(begin <= num_tokens() && out.size() <= num_tokens() - begin, "{}: tokens {} + {} of {}", name_, begin, out.size(), num_tokens());
+  HADAL_CHECK(begin <= num_tokens() && out.size() <= num_tokens() - begin, "{}: tokens {} + {} of {}", name_, begin, out.size(),
+              num_tokens());
   std::vector<std::byte> bytes(out.size() * token_bytes_);
   bin_.read_at(begin * token_bytes_, bytes);
   std::int64_t bad = -1;
@@ -189,7 +193,8 @@ MegatronWriter::MegatronWriter(const std::filesystem::path& prefix, std::uint64_
 
 void MegatronWriter::append(std::span<const std::int32_t> tokens) {
   for (const std::int32_t token : tokens) {
-    HADAL_CHECK(token >= 0 && static_cast<std::uint64_t>(token) < vocab_size_, "token id {} of a vocabulary of {}", token, vocab_size_);
+    HADAL_CHECK(token >= 0 && static_cast<std::uint64_t>(token) < vocab_size_, "token id {} of a vocabulary of {}", token,
+                vocab_size_);
     // Little-endian: the low bytes come first.
     const auto* bytes = reinterpret_cast<const std::byte*>(&token);
     buffer_.insert(buffer_.end(), bytes, bytes + token_bytes_);
@@ -218,8 +223,8 @@ void MegatronWriter::sync() {
 }
 
 void MegatronWriter::finish() {
-  HADAL_CHECK(docs_.count() > 0 && docs_.last_end() == num_tokens_, "{} documents, {} of {} tokens ended", docs_.count(), docs_.last_end(),
-              num_tokens_);
+  HADAL_CHECK(docs_.count() > 0 && docs_.last_end() == num_tokens_, "{} documents, {} of {} tokens ended", docs_.count(),
+              docs_.last_end(), num_tokens_);
   sync();
   const auto index_path = with(prefix_, ".idx.part");
   {

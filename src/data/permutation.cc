@@ -17,7 +17,8 @@ std::uint64_t mix(std::uint64_t x) {
 Permutation::Permutation(std::uint64_t size, const Random& keys) : size_(size) {
   HADAL_CHECK(size >= 1 && size <= (std::uint64_t{1} << 62), "permutation of {} elements", size);
   while ((std::uint64_t{1} << (2 * half_bits_)) < size) ++half_bits_;
-  for (int round = 0; round < kRounds; ++round) keys_[static_cast<std::size_t>(round)] = keys.bits(static_cast<std::uint64_t>(round));
+  for (int round = 0; round < kRounds; ++round)
+    keys_[static_cast<std::size_t>(round)] = keys.bits(static_cast<std::uint64_t>(round));
 }
 
 std::uint64_t Permutation::operator()(std::uint64_t index) const {

@@ -23,9 +23,10 @@ Sampler::Sampler(std::vector<WeightedSource> sources, const SamplerOptions& opti
   HADAL_CHECK(options_.sequence_length >= 1, "sequence length {}", options_.sequence_length);
   const FillInMiddle& fim = options_.fim;
   if (fim.rate > 0.0 && (fim.begin_id < 0 || fim.hole_id < 0 || fim.end_id < 0)) {
-    throw UserError("data.fim_rate is {}, but the tokenizer lacks a fill-in-the-middle token "
-                    "(train it with --special '<|fim_begin|>' '<|fim_hole|>' '<|fim_end|>', or set data.fim_rate=0)",
-                    fim.rate);
+    throw UserError(
+        "data.fim_rate is {}, but the tokenizer lacks a fill-in-the-middle token "
+        "(train it with --special '<|fim_begin|>' '<|fim_hole|>' '<|fim_end|>', or set data.fim_rate=0)",
+        fim.rate);
   }
   const TokenSource* known = nullptr;
   for (const WeightedSource& weighted : sources_) {
@@ -59,7 +60,8 @@ std::shared_ptr<const EpochStream> Sampler::stream(std::size_t source, std::uint
   const std::scoped_lock lock(mutex_);
   const auto found = std::ranges::find_if(cache_, [&](const CachedStream& c) { return c.source == source && c.epoch == epoch; });
   if (found != cache_.end()) return found->stream;
-  auto made = std::make_shared<const EpochStream>(sources_[source].source, options_.fim, options_.shuffle, options_.seed, source, epoch);
+  auto made =
+      std::make_shared<const EpochStream>(sources_[source].source, options_.fim, options_.shuffle, options_.seed, source, epoch);
   cache_.push_front({source, epoch, made});
   int of_source = 0;
   std::erase_if(cache_, [&](const CachedStream& c) { return c.source == source && ++of_source > 2; });
@@ -110,7 +112,8 @@ Hash128 Sampler::fingerprint() const {
   add(options_.mask_filled_up);
   add(std::bit_cast<std::uint64_t>(options_.fim.rate));
   if (options_.fim.rate > 0.0) {
-    for (const std::int32_t id : {options_.fim.begin_id, options_.fim.hole_id, options_.fim.end_id}) add(static_cast<std::uint64_t>(id));
+    for (const std::int32_t id : {options_.fim.begin_id, options_.fim.hole_id, options_.fim.end_id})
+      add(static_cast<std::uint64_t>(id));
   }
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     const Hash128 source = sources_[i].source->fingerprint();
@@ -123,10 +126,11 @@ Hash128 Sampler::fingerprint() const {
 
 void Sampler::check_fingerprint(const std::string& saved_hex) const {
   if (fingerprint().hex() == saved_hex) return;
-  throw UserError("the data of this run is not what its checkpoint was trained on: token files, weights, run.seed, "
-                  "data.sequence_length, data.fim_rate or data.validation_fraction changed (sample order {} then, {} now). "
-                  "Put them back, or start a new run with run.init_from",
-                  saved_hex, fingerprint().hex());
+  throw UserError(
+      "the data of this run is not what its checkpoint was trained on: token files, weights, run.seed, "
+      "data.sequence_length, data.fim_rate or data.validation_fraction changed (sample order {} then, {} now). "
+      "Put them back, or start a new run with run.init_from",
+      saved_hex, fingerprint().hex());
 }
 
 RowRange rows_of_rank(std::int64_t global_rows, int dp_rank, int dp_size) {

@@ -24,8 +24,8 @@ struct SamplerOptions {
   std::uint64_t seed = 0;
   std::int64_t sequence_length = 0;  ///< S
   FillInMiddle fim;
-  bool shuffle = true;           ///< false: documents and samples in the files' order (validation)
-  bool mask_filled_up = false;   ///< true: what fills up an epoch's last sample does not count as a target (validation)
+  bool shuffle = true;          ///< false: documents and samples in the files' order (validation)
+  bool mask_filled_up = false;  ///< true: what fills up an epoch's last sample does not count as a target (validation)
 };
 
 struct WeightedSource {

@@ -50,7 +50,8 @@ TokenFile::TokenFile(const std::filesystem::path& path)
 
   const auto tokens = structure.datasets.find("tokens");
   if (tokens == structure.datasets.end()) damaged("dataset /tokens is missing");
-  if (tokens->second.element_bytes != info_.token_bytes) damaged("/tokens has another element size than the attribute dtype says");
+  if (tokens->second.element_bytes != info_.token_bytes)
+    damaged("/tokens has another element size than the attribute dtype says");
   if (tokens->second.count != num_tokens_) damaged("/tokens has another length than the attribute n_tokens says");
   tokens_ = {"tokens", tokens->second.offset, num_tokens_, info_.token_bytes, {}, {}};
 
@@ -74,7 +75,8 @@ TokenFile::TokenFile(const std::filesystem::path& path)
   for (const auto* array : {&doc_ends_, &tokens_.hashes, &mask_.hashes}) hasher.update(std::as_bytes(std::span(*array)));
   head_hash_ = hasher.digest();
   const auto* stored = std::get_if<std::string>(&structure.attributes.at("head_hash").value);
-  if (stored == nullptr || *stored != head_hash_.hex()) damaged("head_hash does not match the attributes, /doc_ends and /block_hash");
+  if (stored == nullptr || *stored != head_hash_.hex())
+    damaged("head_hash does not match the attributes, /doc_ends and /block_hash");
 
   std::uint64_t before = 0;
   for (std::size_t i = 0; i < doc_ends_.size(); ++i) {
@@ -99,7 +101,8 @@ std::uint64_t TokenFile::check_user_block() const {
   std::memcpy(&file_bytes, block.data() + 24, 8);
   const auto is_blank = std::ranges::all_of(block, [](std::byte b) { return b == std::byte{0}; });
   if (is_blank) damaged("incomplete: it was never finished (run `hadal data build` again)");
-  if (file_bytes != file_.size()) damaged(fmt::format("truncated or altered: {} bytes, written with {}", file_.size(), file_bytes));
+  if (file_bytes != file_.size())
+    damaged(fmt::format("truncated or altered: {} bytes, written with {}", file_.size(), file_bytes));
   if (metadata_end < kUserBlockBytes || metadata_end > file_bytes || metadata_end > (std::uint64_t{1} << 20)) {
     damaged("the user block (bytes 0 to 511) is altered");
   }
@@ -127,8 +130,10 @@ void TokenFile::read_attributes(const Hdf5Structure& structure) {
     if (value == nullptr) damaged(fmt::format("attribute {} is not an unsigned integer", name));
     return *value;
   };
-  if (text("format") != kTokenFormat) damaged(fmt::format("attribute format is \"{}\", not \"{}\"", text("format"), kTokenFormat));
-  if (number("format_version") != kTokenFormatVersion) damaged(fmt::format("format_version {} is unknown", number("format_version")));
+  if (text("format") != kTokenFormat)
+    damaged(fmt::format("attribute format is \"{}\", not \"{}\"", text("format"), kTokenFormat));
+  if (number("format_version") != kTokenFormatVersion)
+    damaged(fmt::format("format_version {} is unknown", number("format_version")));
   if (number("complete") != 1) damaged("incomplete: attribute complete is not 1 (run `hadal data build` again)");
   const std::string& dtype = text("dtype");
   if (dtype != "u16" && dtype != "u32") damaged(fmt::format("dtype \"{}\" is neither u16 nor u32", dtype));
@@ -138,9 +143,11 @@ void TokenFile::read_attributes(const Hdf5Structure& structure) {
   info_.created_utc = text("created_utc");
   info_.source = text("source");
   info_.vocab_size = number("vocab_size");
-  if (info_.vocab_size == 0 || info_.vocab_size > 0x7fffffff) damaged(fmt::format("vocab_size {} is not usable", info_.vocab_size));
+  if (info_.vocab_size == 0 || info_.vocab_size > 0x7fffffff)
+    damaged(fmt::format("vocab_size {} is not usable", info_.vocab_size));
   const auto* eos = std::get_if<std::int64_t>(&find("eos_token_id").value);
-  if (eos == nullptr || *eos < -1 || *eos >= static_cast<std::int64_t>(info_.vocab_size)) damaged("eos_token_id is outside the vocabulary");
+  if (eos == nullptr || *eos < -1 || *eos >= static_cast<std::int64_t>(info_.vocab_size))
+    damaged("eos_token_id is outside the vocabulary");
   info_.eos_token_id = *eos;
   num_tokens_ = number("n_tokens");
   number("n_docs");
@@ -151,7 +158,8 @@ std::vector<std::uint64_t> TokenFile::read_u64(const Hdf5Structure& structure, c
   const auto found = structure.datasets.find(name);
   if (found == structure.datasets.end()) damaged(fmt::format("dataset /{} is missing", name));
   if (found->second.element_bytes != 8 || found->second.count != count) {
-    damaged(fmt::format("/{} has {} elements of {} bytes; {} of 8 expected", name, found->second.count, found->second.element_bytes, count));
+    damaged(fmt::format("/{} has {} elements of {} bytes; {} of 8 expected", name, found->second.count,
+                        found->second.element_bytes, count));
   }
   std::vector<std::uint64_t> values(count);
   if (count > 0) file_.read_at(found->second.offset, std::as_writable_bytes(std::span(values)));
@@ -186,14 +194,15 @@ void TokenFile::forget_when_modified() const {
   const std::int64_t now = file_.modified_ns();
   if (now == modified_ns_.load(std::memory_order_acquire)) return;
   for (const Blocks* blocks : {&tokens_, &mask_}) {
-    for (std::size_t block = 0; block < blocks->hashes.size() / 2; ++block) blocks->verified[block].store(0, std::memory_order_release);
+    for (std::size_t block = 0; block < blocks->hashes.size() / 2; ++block)
+      blocks->verified[block].store(0, std::memory_order_release);
   }
   modified_ns_.store(now, std::memory_order_release);
 }
 
 void TokenFile::read_bytes(const Blocks& blocks, std::uint64_t begin, std::span<std::byte> out) const {
-  HADAL_CHECK(begin <= blocks.count && out.size() / blocks.element_bytes <= blocks.count - begin, "{}: tokens {} + {} of {}", name_, begin,
-              out.size() / blocks.element_bytes, blocks.count);
+  HADAL_CHECK(begin <= blocks.count && out.size() / blocks.element_bytes <= blocks.count - begin, "{}: tokens {} + {} of {}",
+              name_, begin, out.size() / blocks.element_bytes, blocks.count);
   if (out.empty()) return;
   forget_when_modified();
   const std::uint64_t first_byte = begin * blocks.element_bytes;

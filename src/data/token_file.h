@@ -2,7 +2,8 @@
 //
 // Opening checks the structure without the HDF5 library, the completeness, the head hash and the document ends; nothing of
 // the tokens is read. A 4 MiB block of tokens (and of the loss mask) is verified when it is first touched, from any thread:
-// its XXH3-128 and that every id is below vocab_size; again when the file's time of change moved meanwhile. What is wrong is a DamagedDataError with the file's path and block.
+// its XXH3-128 and that every id is below vocab_size; again when the file's time of change moved meanwhile. What is wrong is a
+// DamagedDataError with the file's path and block.
 #pragma once
 
 #include <atomic>

@@ -21,7 +21,8 @@ std::uint64_t offset_of(const Hdf5Structure& structure, const char* dataset) { r
 
 }  // namespace
 
-TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenFileInfo& info, bool with_loss_mask, WrittenSoFar kept)
+TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenFileInfo& info, bool with_loss_mask,
+                                 WrittenSoFar kept)
     : path_(path),
       skeleton_path_(with_suffix(path, ".part.head")),
       info_(info),
@@ -31,7 +32,8 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenF
   HADAL_CHECK(info_.token_bytes == 2 || info_.token_bytes == 4, "{} bytes a token", info_.token_bytes);
   HADAL_CHECK(info_.vocab_size > 0 && info_.vocab_size <= (info_.token_bytes == 2 ? 65536u : 0x7fffffffu), "vocabulary of {}",
               info_.vocab_size);
-  if (info_.source.size() > kMaxSourceBytes) throw UserError("{}: the source description is over {} bytes", path.string(), kMaxSourceBytes);
+  if (info_.source.size() > kMaxSourceBytes)
+    throw UserError("{}: the source description is over {} bytes", path.string(), kMaxSourceBytes);
   tokens_offset_ = offset_of(make_skeleton(1, 1, 1, with_loss_mask ? 1 : 0), "tokens");
 
   const std::uint64_t token_bytes = kept.tokens * info_.token_bytes;
@@ -48,14 +50,15 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& path, const TokenF
 }
 
 void TokenFileWriter::discard(const std::filesystem::path& path) {
-  for (const char* suffix : {".part", ".part.docs", ".part.mask", ".part.head"}) std::filesystem::remove(with_suffix(path, suffix));
+  for (const char* suffix : {".part", ".part.docs", ".part.mask", ".part.head"})
+    std::filesystem::remove(with_suffix(path, suffix));
 }
 
 void TokenFileWriter::append(std::span<const std::int32_t> tokens) {
   narrow_.resize(tokens.size() * info_.token_bytes);
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    HADAL_CHECK(tokens[i] >= 0 && static_cast<std::uint64_t>(tokens[i]) < info_.vocab_size, "token id {} of a vocabulary of {}", tokens[i],
-                info_.vocab_size);
+    HADAL_CHECK(tokens[i] >= 0 && static_cast<std::uint64_t>(tokens[i]) < info_.vocab_size, "token id {} of a vocabulary of {}",
+                tokens[i], info_.vocab_size);
     if (info_.token_bytes == 2) {
       const auto id = static_cast<std::uint16_t>(tokens[i]);
       std::memcpy(narrow_.data() + 2 * i, &id, 2);
@@ -105,7 +108,8 @@ std::vector<SkeletonAttribute> TokenFileWriter::attributes() const {
           {"complete", std::uint8_t{0}}};
 }
 
-Hdf5Structure TokenFileWriter::make_skeleton(std::uint64_t tokens, std::uint64_t documents, std::uint64_t blocks, std::uint64_t mask_blocks) {
+Hdf5Structure TokenFileWriter::make_skeleton(std::uint64_t tokens, std::uint64_t documents, std::uint64_t blocks,
+                                             std::uint64_t mask_blocks) {
   std::vector<SkeletonDataset> datasets{{"tokens", tokens, static_cast<std::uint32_t>(info_.token_bytes)},
                                         {"doc_ends", documents, 8},
                                         {"block_hash", 2 * blocks, 8}};
@@ -127,8 +131,8 @@ void TokenFileWriter::copy(const File& from, std::uint64_t from_offset, std::uin
 }
 
 void TokenFileWriter::finish() {
-  HADAL_CHECK(docs_.count() > 0 && docs_.last_end() == num_tokens_, "{} documents, {} of {} tokens ended", docs_.count(), docs_.last_end(),
-              num_tokens_);
+  HADAL_CHECK(docs_.count() > 0 && docs_.last_end() == num_tokens_, "{} documents, {} of {} tokens ended", docs_.count(),
+              docs_.last_end(), num_tokens_);
   sync();
   const std::vector<std::uint64_t> hashes = tokens_->hashes();
   const std::vector<std::uint64_t> mask_hashes = mask_ ? mask_->hashes() : std::vector<std::uint64_t>{};

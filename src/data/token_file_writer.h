@@ -24,7 +24,8 @@ class TokenFileWriter : public TokenSink {
  public:
   /// Starts anew (an older unfinished file is dropped), or goes on after the first `kept` tokens and documents.
   /// IoError when the folder cannot be written; DamagedDataError when the unfinished file is shorter than `kept`.
-  TokenFileWriter(const std::filesystem::path& path, const TokenFileInfo& info, bool with_loss_mask = false, WrittenSoFar kept = {});
+  TokenFileWriter(const std::filesystem::path& path, const TokenFileInfo& info, bool with_loss_mask = false,
+                  WrittenSoFar kept = {});
   void append(std::span<const std::int32_t> tokens) override;
   /// The same with a loss mask (0 or 1 a token), for writers made with one.
   void append(std::span<const std::int32_t> tokens, std::span<const std::uint8_t> loss_mask);

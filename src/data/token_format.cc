@@ -50,7 +50,8 @@ void hash_attributes(Hasher& hasher, const std::map<std::string, Hdf5Attribute>&
   }
 }
 
-std::array<std::byte, kUserBlockBytes> make_user_block(std::uint64_t metadata_end, std::uint64_t file_bytes, const Hash128& metadata_hash) {
+std::array<std::byte, kUserBlockBytes> make_user_block(std::uint64_t metadata_end, std::uint64_t file_bytes,
+                                                       const Hash128& metadata_hash) {
   std::array<std::byte, kUserBlockBytes> block{};
   const std::uint64_t fields[] = {1, metadata_end, file_bytes, metadata_hash.low, metadata_hash.high};
   std::memcpy(block.data(), kUserBlockMagic.data(), kUserBlockMagic.size());

@@ -32,13 +32,13 @@ inline constexpr std::uint32_t kTokenFormatVersion = 1;
 
 /// What the root attributes say, counts and hashes aside.
 struct TokenFileInfo {
-  std::string tokenizer_hash;       ///< XXH3-128 in hex of the tokenizer's content; empty: unknown
+  std::string tokenizer_hash;  ///< XXH3-128 in hex of the tokenizer's content; empty: unknown
   std::string tokenizer_name;
-  std::uint64_t vocab_size = 0;     ///< every id is below
-  std::int64_t eos_token_id = -1;   ///< -1: none
-  std::size_t token_bytes = 4;      ///< 2 or 4
-  std::string created_utc;          ///< "2026-01-31T12:00:00Z"
-  std::string source = "{}";        ///< JSON: where the text came from; at most kMaxSourceBytes
+  std::uint64_t vocab_size = 0;    ///< every id is below
+  std::int64_t eos_token_id = -1;  ///< -1: none
+  std::size_t token_bytes = 4;     ///< 2 or 4
+  std::string created_utc;         ///< "2026-01-31T12:00:00Z"
+  std::string source = "{}";       ///< JSON: where the text came from; at most kMaxSourceBytes
 };
 
 inline constexpr std::size_t kMaxSourceBytes = 16 * 1024;
@@ -56,6 +56,7 @@ inline std::uint64_t num_token_blocks(std::uint64_t bytes) { return bytes / kTok
 void hash_attributes(Hasher& hasher, const std::map<std::string, Hdf5Attribute>& attributes);
 
 /// The user block of a finished file.
-std::array<std::byte, kUserBlockBytes> make_user_block(std::uint64_t metadata_end, std::uint64_t file_bytes, const Hash128& metadata_hash);
+std::array<std::byte, kUserBlockBytes> make_user_block(std::uint64_t metadata_end, std::uint64_t file_bytes,
+                                                       const Hash128& metadata_hash);
 
 }  // namespace hadal::data

@@ -36,17 +36,20 @@ class DataCommand : public testing::Test {
  protected:
   DataCommand() {
     std::string text;
-    for (int i = 0; i < 600; ++i) text += "The tide goes out and the tide comes in.\nWe'll wait " + std::to_string(i) + " days.\n";
+    for (int i = 0; i < 600; ++i)
+      text += "The tide goes out and the tide comes in.\nWe'll wait " + std::to_string(i) + " days.\n";
     write_file_atomically(dir_ / "corpus.txt", text);
-    run_ok("tokenizer train --quiet --input " + path("corpus.txt") + " --vocab-size 300 --special '<|fim_begin|>' '<|fim_hole|>' '<|fim_end|>' --out " +
-           path("tok"));
+    run_ok("tokenizer train --quiet --input " + path("corpus.txt") +
+           " --vocab-size 300 --special '<|fim_begin|>' '<|fim_hole|>' '<|fim_end|>' --out " + path("tok"));
   }
   std::string path(const std::string& name) const { return (dir_ / name).string(); }
   void run_ok(const std::string& arguments) {
     const Outcome outcome = run(arguments);
     ASSERT_EQ(outcome.code, 0) << arguments << "\n" << outcome.out;
   }
-  std::string build(const std::string& more) const { return "data build --input " + path("corpus.txt") + " --tokenizer " + path("tok") + " " + more; }
+  std::string build(const std::string& more) const {
+    return "data build --input " + path("corpus.txt") + " --tokenizer " + path("tok") + " " + more;
+  }
 
   test::TempDir dir_;
 };
@@ -97,7 +100,8 @@ TEST_F(DataCommand, ALongLineStaysWithinMemory) {
   std::string line = "{\"text\":\"";
   while (line.size() < (std::size_t{60} << 20)) line += "The tide goes out and the tide comes in. ";
   write_file_atomically(path("long.jsonl"), line + "\"}\n");
-  run_ok("data build --input " + path("long.jsonl") + " --tokenizer " + path("tok") + " --out " + path("long.h5") + " --json " + path("figures.json"));
+  run_ok("data build --input " + path("long.jsonl") + " --tokenizer " + path("tok") + " --out " + path("long.h5") + " --json " +
+         path("figures.json"));
   const auto figures = nlohmann::json::parse(read_file(path("figures.json")));
   EXPECT_EQ(figures["documents"], 1);
   EXPECT_LT(figures["peak_bytes"], std::uint64_t{1} << 30);
@@ -106,7 +110,8 @@ TEST_F(DataCommand, ALongLineStaysWithinMemory) {
 TEST_F(DataCommand, BatchesAreThoseOfTheRun) {
   run_ok(build("--out " + path("a.h5") + " --documents 1KiB"));
   write_file_atomically(path("run.yaml"),
-                        "data:\n  tokenizer: " + path("tok") + "\n  sequence_length: 16\n  fim_rate: 0.1\n  sources:\n    - path: " + path("a.h5") +
+                        "data:\n  tokenizer: " + path("tok") +
+                            "\n  sequence_length: 16\n  fim_rate: 0.1\n  sources:\n    - path: " + path("a.h5") +
                             "\ntrain:\n  global_batch: 4\n  micro_batch: 4\nmodel:\n  vocab_size: 300\n");
   run_ok("data batches " + path("run.yaml") + " --steps 3 --out " + path("b.safetensors"));
   run_ok("data batches " + path("run.yaml") + " --first-step 2 --steps 1 --out " + path("last.safetensors"));
@@ -116,11 +121,16 @@ TEST_F(DataCommand, BatchesAreThoseOfTheRun) {
   EXPECT_EQ(tokens.shape(), (Shape{3, 4, 16}));
   EXPECT_EQ(tokens.dtype(), DType::kI32);
   EXPECT_EQ(all.read("loss_mask").dtype(), DType::kU8);
-  for (const char* name : {"targets", "loss_mask", "positions", "document_ids"}) EXPECT_EQ(all.at(name).shape, tokens.shape()) << name;
+  for (const char* name : {"targets", "loss_mask", "positions", "document_ids"})
+    EXPECT_EQ(all.at(name).shape, tokens.shape()) << name;
   for (std::size_t i = 0; i + 1 < 16; ++i) EXPECT_EQ(tokens.span<std::int32_t>()[i + 1], targets.span<std::int32_t>()[i]);
   const Tensor last = interop::SafetensorsReader::open(path("last.safetensors")).read("tokens");
-  EXPECT_TRUE(std::equal(last.span<std::int32_t>().begin(), last.span<std::int32_t>().end(), tokens.span<std::int32_t>().begin() + 2 * 64));
-  EXPECT_EQ(run("data batches " + path("run.yaml") + " train.batch_ramp.start=1 train.batch_ramp.tokens=1000 --steps 3 --out " + path("c")).code, 2);
+  EXPECT_TRUE(std::equal(last.span<std::int32_t>().begin(), last.span<std::int32_t>().end(),
+                         tokens.span<std::int32_t>().begin() + 2 * 64));
+  EXPECT_EQ(run("data batches " + path("run.yaml") + " train.batch_ramp.start=1 train.batch_ramp.tokens=1000 --steps 3 --out " +
+                path("c"))
+                .code,
+            2);
 }
 
 }  // namespace

@@ -109,7 +109,8 @@ std::string prose(std::size_t bytes, std::uint64_t stream = 0) {
   const Random random(11, RandomPurpose::kSynthetic, stream);
   std::string text;
   for (std::uint64_t i = 0; text.size() < bytes; ++i) {
-    for (std::uint64_t letter = 0; letter < 1 + random.below(2 * i, 9); ++letter) text += static_cast<char>('a' + (i + letter * 7) % 26);
+    for (std::uint64_t letter = 0; letter < 1 + random.below(2 * i, 9); ++letter)
+      text += static_cast<char>('a' + (i + letter * 7) % 26);
     text += random.below(2 * i + 1, 12) == 0 ? ".\n" : " ";
   }
   return text;
@@ -119,7 +120,9 @@ TEST(Build, PlainFilesAreOneDocumentEach) {
   const TempDir dir;
   std::filesystem::create_directories(dir / "texts/sub");
   spill(dir / "texts/b.txt", "second\n");
-  spill(dir / "texts/a.txt", "\xef\xbb\xbf" "first");
+  spill(dir / "texts/a.txt",
+        "\xef\xbb\xbf"
+        "first");
   spill(dir / "texts/sub/c.md", "third\n\nline");
   spill(dir / "texts/blank.txt", " \n\n");
   spill(dir / "texts/.hidden", "no");
@@ -165,7 +168,9 @@ TEST(Build, CutsLieBetweenWords) {
 
 TEST(Build, JsonLines) {
   const TempDir dir;
-  spill(dir / "a.jsonl", "{\"text\":\"one\\nline\",\"id\":1}\r\n\n{\"meta\":{\"text\":\"no\"},\"text\":\"\\u00e4 \\ud83d\\ude00\"}\n{\"text\":\"\"}\n{\"text\":\"last\"}");
+  spill(dir / "a.jsonl",
+        "{\"text\":\"one\\nline\",\"id\":1}\r\n\n{\"meta\":{\"text\":\"no\"},\"text\":\"\\u00e4 "
+        "\\ud83d\\ude00\"}\n{\"text\":\"\"}\n{\"text\":\"last\"}");
   EXPECT_EQ(built(dir, {"a.jsonl"}), (std::vector<std::string>{"one\nline", "\xc3\xa4 \xf0\x9f\x98\x80", "last"}));
   const std::string large = prose(900'000);
   std::string escaped;
@@ -180,8 +185,9 @@ TEST(Build, JsonErrorsNameTheLine) {
     spill(dir / "a.jsonl", "{\"text\":\"good\"}\n\n" + bad + "\n");
     return message_of(options_of(dir, {"a.jsonl"}));
   };
-  for (const char* bad : {"{\"text\":\"cut", "{\"text\":1}", "{\"body\":\"x\"}", "[\"text\"]", "\"text\"", "{\"text\":\"\\ud800\"}", "{\"text\":\"\xff\"}",
-                          "{\"text\":\"a\",\"text\":\"b\"}", "{\"text\":null}", "{\"text\":{\"a\":1}}", "{\"text\":\"a\"} x"}) {
+  for (const char* bad : {"{\"text\":\"cut", "{\"text\":1}", "{\"body\":\"x\"}", "[\"text\"]", "\"text\"",
+                          "{\"text\":\"\\ud800\"}", "{\"text\":\"\xff\"}", "{\"text\":\"a\",\"text\":\"b\"}", "{\"text\":null}",
+                          "{\"text\":{\"a\":1}}", "{\"text\":\"a\"} x"}) {
     const std::string what = message(bad);
     EXPECT_NE(what.find("a.jsonl:3:"), std::string::npos) << bad << " gave: " << what;
     EXPECT_NE(what.find("(byte "), std::string::npos) << what;
@@ -258,7 +264,9 @@ TEST(Build, SameBytesForAnyThreadsAndAfterAnyStop) {
   BuildOptions options = options_of(dir, {"a.txt.zst", "b.jsonl.gz", "c.txt"}, "1MiB");
   options.batch_bytes = 700'000;
   options.megatron = dir / "pair";
-  const auto outputs = [&] { return std::array{read_file(dir / "out.h5"), read_file(dir / "pair.bin"), read_file(dir / "pair.idx")}; };
+  const auto outputs = [&] {
+    return std::array{read_file(dir / "out.h5"), read_file(dir / "pair.bin"), read_file(dir / "pair.idx")};
+  };
   const int threads = num_threads();
   const BuildResult whole = build(options, byte_encoder());
   EXPECT_FALSE(whole.resumed);

@@ -90,7 +90,8 @@ TEST(FlatTokens, Llmc) {
   EXPECT_EQ(read_all(*open_token_source(dir / "b.bin")), (std::vector<std::int32_t>{128000, 2}));
   EXPECT_EQ(open_token_source(dir / "b.bin")->format(), "llm.c");
   const std::string tokens = packed<std::uint16_t>({1, 2, 3});
-  for (const std::string& bad : {llmc(20240520, 2, 3, tokens), llmc(20240520, 1, 4, tokens), llmc(20240520, 1, -1, tokens), llmc(20240801, 7, 3, tokens)}) {
+  for (const std::string& bad : {llmc(20240520, 2, 3, tokens), llmc(20240520, 1, 4, tokens), llmc(20240520, 1, -1, tokens),
+                                 llmc(20240801, 7, 3, tokens)}) {
     spill(dir / "a.bin", bad);
     EXPECT_THROW(open_token_source(dir / "a.bin"), DamagedDataError);
   }

@@ -12,8 +12,37 @@ using tokenizer::PreTokenizerKind;
 
 /// Words, numbers, punctuation, blanks and line breaks in every order, some beyond ASCII.
 std::string jumble(std::uint64_t stream) {
-  static const std::string_view parts[] = {"word", "Word", "a", "12345", "7", "'s", "'", ".", "...", ",", "!\n", "\n", "\n\n", "\r\n", " ", "  ", "\t",
-                                           " \n", "\n ", "(", ") ", "don't", "\xc3\xa9t\xc3\xa9", "\xe4\xb8\xad\xe6\x96\x87", "\xf0\x9f\x98\x80", "\xe2\x80\xa8", "\xcc\x81", "_x", "$", "x\ny", "x y"};
+  static const std::string_view parts[] = {"word",
+                                           "Word",
+                                           "a",
+                                           "12345",
+                                           "7",
+                                           "'s",
+                                           "'",
+                                           ".",
+                                           "...",
+                                           ",",
+                                           "!\n",
+                                           "\n",
+                                           "\n\n",
+                                           "\r\n",
+                                           " ",
+                                           "  ",
+                                           "\t",
+                                           " \n",
+                                           "\n ",
+                                           "(",
+                                           ") ",
+                                           "don't",
+                                           "\xc3\xa9t\xc3\xa9",
+                                           "\xe4\xb8\xad\xe6\x96\x87",
+                                           "\xf0\x9f\x98\x80",
+                                           "\xe2\x80\xa8",
+                                           "\xcc\x81",
+                                           "_x",
+                                           "$",
+                                           "x\ny",
+                                           "x y"};
   const Random random(21, RandomPurpose::kSynthetic, stream);
   std::string text;
   for (std::uint64_t i = 0; i < 60; ++i) text += parts[random.below(i, std::size(parts))];

@@ -52,7 +52,8 @@ TEST(Permutation, IsOneToOneAndMixes) {
     EXPECT_EQ(images.size(), size);
     EXPECT_LT(*images.rbegin(), size);
   }
-  // The first element is uniform over seeds: chi-square of 64 cells over 6,400 seeds, 63 degrees of freedom, below its 99.99 % point.
+  // The first element is uniform over seeds: chi-square of 64 cells over 6,400 seeds, 63 degrees of freedom, below its 99.99 %
+  // point.
   std::vector<double> cells(64);
   for (std::uint64_t seed = 0; seed < 6400; ++seed) cells[Permutation(64, Random(seed, RandomPurpose::kSampleOrder))(0)] += 1;
   double chi_square = 0;
@@ -131,7 +132,8 @@ TEST(Sampler, TargetsFollowTokensAndDocumentsStayWhole) {
 }
 
 TEST(Sampler, AnySampleAtAnyTimeFromAnyThread) {
-  const std::vector<WeightedSource> sources{{source_of(distinct_documents(50, 40)), 0.6}, {source_of(distinct_documents(30, 90)), 0.4}};
+  const std::vector<WeightedSource> sources{{source_of(distinct_documents(50, 40)), 0.6},
+                                            {source_of(distinct_documents(30, 90)), 0.4}};
   const Sampler sequential(sources, options_of(16, kFim));
   constexpr std::uint64_t kCount = 600;  // several epochs of both
   std::vector<std::vector<std::int32_t>> rows;
@@ -144,7 +146,8 @@ TEST(Sampler, AnySampleAtAnyTimeFromAnyThread) {
   std::atomic<int> wrong{0};
   for (std::uint64_t t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
-      for (std::uint64_t i = 0; i < kCount; ++i) wrong += tokens_at(shared, (i * 13 + t * 150) % kCount, 1) != rows[(i * 13 + t * 150) % kCount];
+      for (std::uint64_t i = 0; i < kCount; ++i)
+        wrong += tokens_at(shared, (i * 13 + t * 150) % kCount, 1) != rows[(i * 13 + t * 150) % kCount];
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -197,7 +200,8 @@ TEST(Sampler, FillInMiddleIsExactInRateAndContent) {
       const std::uint64_t document = stream.document_at(static_cast<std::uint64_t>(ids[at]));
       std::size_t end = at;
       while (end < tokens.size() && ids[end] == ids[at]) ++end;
-      std::vector<std::int32_t> part(tokens.begin() + static_cast<std::ptrdiff_t>(at), tokens.begin() + static_cast<std::ptrdiff_t>(end));
+      std::vector<std::int32_t> part(tokens.begin() + static_cast<std::ptrdiff_t>(at),
+                                     tokens.begin() + static_cast<std::ptrdiff_t>(end));
       EXPECT_EQ(part.front() == 1, stream.is_turned(document));
       if (part.front() == 1) {
         ++num_turned;
