@@ -6,7 +6,7 @@
 //
 // Determinism: every element of c is one sum over k in a fixed order (blocks of k, each a chain of fused multiply-adds), so
 // its bits depend neither on the thread count nor on which other rows and columns are computed beside it, with one
-// exception: products of at most four rows take their own order of k (still fixed).
+// exception: products of at most four rows with a transposed b sum by lanes (an order of k of their own, still fixed).
 #pragma once
 
 #include <cstdint>

@@ -120,9 +120,13 @@ void multiply_thin(Transpose transpose_a, Transpose transpose_b, int64_t m, int6
   const auto& micro = simd::gemm_micro<T>();
   if (transpose_b == Transpose::kYes) {
     micro.thin_transposed(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-  } else {
-    const bool transposed = transpose_a == Transpose::kYes;
-    micro.thin(m, n, k, alpha, a, transposed ? 1 : lda, transposed ? lda : 1, b, ldb, beta, c, ldc);
+    return;
+  }
+  // The same blocks of k, so the same sums, as with packed operands.
+  const bool transposed = transpose_a == Transpose::kYes;
+  for (int64_t k0 = 0; k0 < k; k0 += kDepth<T>) {
+    micro.thin(m, n, std::min(kDepth<T>, k - k0), alpha, transposed ? a + k0 * lda : a + k0, transposed ? 1 : lda,
+               transposed ? lda : 1, b + k0 * ldb, ldb, k0 == 0 ? beta : T{1}, c, ldc);
   }
 }
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "bench.h"
-#include "blas.h"
+#include "tests/support/blas.h"
 #include "kernels/gemm.h"
 
 namespace hadal::bench {
@@ -43,7 +43,7 @@ void product(benchmark::State& state, std::int64_t tokens, std::int64_t in, std:
   Tensor c = Tensor::zeros({m, n}, kDTypeOf<T>);
   const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   const double beta = form.ta ? 1 : 0;
-  const Blas& blas = Blas::instance();
+  const test::Blas& blas = test::Blas::instance();
   blas.set_threads(num_threads());
   Stream stream;
   const kernels::Gemm args{.a = a, .b = b, .c = c, .transpose_a = form.ta, .transpose_b = form.tb, .beta = beta};

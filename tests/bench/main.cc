@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "blas.h"
+#include "tests/support/blas.h"
 #include "core/parallel_for.h"
 #include "kernels/cpu/simd/simd.h"
 #include "kernels/peak.h"
@@ -38,7 +38,7 @@ int main(int argc, char** argv) {
              hadal::kernels::simd::name_of(hadal::kernels::simd::active_isa()),
              hadal::kernels::peak_flops(hadal::DType::kF32, threads) / 1e9,
              hadal::kernels::peak_flops(hadal::DType::kF64, threads) / 1e9, hadal::kernels::copy_bandwidth(threads) / 1e9,
-             hadal::bench::Blas::instance().name());
+             hadal::test::Blas::instance().name());
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
   return 0;

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -12,6 +13,7 @@
 
 #include "core/parallel_for.h"
 #include "core/rng.h"
+#include "tests/support/blas.h"
 
 namespace hadal::kernels {
 namespace {
@@ -124,6 +126,31 @@ TEST(Gemm, MatchesLongDoubleF32) {
 
 TEST(Gemm, MatchesLongDoubleF64) {
   for (const Case& t : cases()) check<double>(t);
+}
+
+/// Largest distance to OpenBLAS's product in units of epsilon * k, about what two orders of summing k unit normal terms may differ by.
+template <class T>
+double distance_to_blas(const Case& t) {
+  const std::int64_t lda = t.ta ? t.m : t.k, ldb = t.tb ? t.k : t.n;
+  const auto a = random_values<T>(static_cast<std::size_t>(t.m * t.k), 1), b = random_values<T>(static_cast<std::size_t>(t.k * t.n), 2);
+  auto wanted = random_values<T>(static_cast<std::size_t>(t.m * t.n), 3);
+  std::vector<T> c(wanted.size() + 6);
+  std::copy(wanted.begin(), wanted.end(), c.begin() + 3);
+  c = product(t, a, b, c);
+  test::Blas::instance().gemm(t.ta, t.tb, t.m, t.n, t.k, a.data(), lda, b.data(), ldb, static_cast<T>(t.beta), wanted.data(), t.n);
+  double worst = 0;
+  for (std::size_t i = 0; i < wanted.size(); ++i) worst = std::max(worst, std::fabs(static_cast<double>(c[i + 3]) - static_cast<double>(wanted[i])));
+  return worst / (static_cast<double>(std::numeric_limits<T>::epsilon()) * static_cast<double>(t.k));
+}
+
+// Larger shapes than long double sums allow: several blocks of every dim, tails in each.
+TEST(Gemm, AgreesWithOpenBlas) {
+  if (!test::Blas::instance().found()) GTEST_SKIP() << "libopenblas.so.0 is not here: no cross-check";
+  for (const auto& [ta, tb] : {std::pair{false, false}, {false, true}, {true, false}}) {
+    EXPECT_LE(distance_to_blas<float>({261, 523, 1203, ta, tb, 1, 1, 0}), 2);
+    EXPECT_LE(distance_to_blas<float>({3, 1500, 2050, ta, tb, 1, 0, 0}), 2);
+    EXPECT_LE(distance_to_blas<double>({260, 333, 1100, ta, tb, 1, 0, 0}), 2);
+  }
 }
 
 TEST(Gemm, RefusesShapesThatDoNotMatch) {

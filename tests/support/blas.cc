@@ -1,8 +1,8 @@
-#include "blas.h"
+#include "tests/support/blas.h"
 
 #include <dlfcn.h>
 
-namespace hadal::bench {
+namespace hadal::test {
 namespace {
 
 template <class Function>
@@ -51,4 +51,4 @@ void Blas::gemm(bool ta, bool tb, std::int64_t m, std::int64_t n, std::int64_t k
          static_cast<int>(k), 1, a, static_cast<int>(lda), b, static_cast<int>(ldb), beta, c, static_cast<int>(ldc));
 }
 
-}  // namespace hadal::bench
+}  // namespace hadal::test

@@ -1,14 +1,14 @@
-// OpenBLAS as the named peer of the matrix product, loaded at run time when the machine has it.
+// OpenBLAS, cross-check and named peer of the matrix product, loaded at run time when the machine has it.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
-namespace hadal::bench {
+namespace hadal::test {
 
 class Blas {
  public:
-  /// The library with its own choice of kernels: OPENBLAS_* of the environment must be unset before (main does so).
+  /// The library with its own choice of kernels: it reads OPENBLAS_* of the environment when it is loaded.
   static const Blas& instance();
 
   bool found() const { return sgemm_ != nullptr; }
@@ -32,4 +32,4 @@ class Blas {
   void (*set_threads_)(int) = nullptr;
 };
 
-}  // namespace hadal::bench
+}  // namespace hadal::test
