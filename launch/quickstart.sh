@@ -74,7 +74,11 @@ stage() {
 finished() { : > "$out/stages/$1"; }
 # run COMMAND...: shows it, runs it; a failure ends the script
 run() {
-  printf '%s$ %s%s\n' "$dim" "$*" "$plain"
+  printf '%s$' "$dim"
+  for word in "$@"; do
+    case $word in *' '*) printf ' "%s"' "$word" ;; *) printf ' %s' "$word" ;; esac
+  done
+  printf '%s\n' "$plain"
   "$@"
   code=$?
   [ "$code" -eq 0 ] || stopped "$code"
@@ -105,7 +109,7 @@ if [ -n "$install" ]; then
 fi
 title 'build'; clock
 build_hadal "$here" hadal || exit 1
-hadal=$here/build/release/hadal
+hadal=build/release/hadal
 
 if stage text "text: $source"; then
   mkdir -p "$out/text"
@@ -140,39 +144,39 @@ documents=paragraphs
 [ -z "$text" ] || documents=16KiB
 
 if stage tokenizer 'tokenizer: 2048 pieces of byte-level BPE'; then
-  run "$hadal" tokenizer train --input "$out/text/train.txt" --vocab-size 2048 --out "$out/tokenizer"
+  run "$hadal" tokenizer train --input "$shown/text/train.txt" --vocab-size 2048 --out "$shown/tokenizer"
   finished tokenizer
 fi
 
 if stage tokens 'token files'; then
   for part in train validation; do
-    run "$hadal" data build --input "$out/text/$part.txt" --documents $documents --tokenizer "$out/tokenizer" --out "$out/$part.h5" --overwrite
+    run "$hadal" data build --input "$shown/text/$part.txt" --documents $documents --tokenizer "$shown/tokenizer" --out "$shown/$part.h5" --overwrite
   done
   finished tokens
 fi
 
 if stage train "training: MoE + MLA + NSA + MTP on $ranks rank(s), about 5 minutes"; then
-  set -- run.dir="$out/run" data.sources.0.path="$out/train.h5" data.validation_sources.0.path="$out/validation.h5" \
-    data.tokenizer="$out/tokenizer"
+  set -- run.dir="$shown/run" data.sources.0.path="$shown/train.h5" data.validation_sources.0.path="$shown/validation.h5" \
+    data.tokenizer="$shown/tokenizer"
   [ -z "$steps" ] || set -- "$@" train.steps="$steps"
   run launch/mpirun.sh -n "$ranks" "$hadal" train configs/run/quickstart.yaml "$@"
   finished train
 fi
 
 title 'report'; clock
-run "$hadal" report "$out/run" --out "$out/report.html"
+run "$hadal" report "$shown/run" --out "$shown/report.html"
 
 title 'what it learned: text it has not seen, and a sample'; clock
-run "$hadal" eval "$out/run" --data "$out/validation.h5"
+run "$hadal" eval "$shown/run" --data "$shown/validation.h5"
 prompt='And it came to pass'
-[ -z "$text" ] || prompt=$(grep -m 1 -E '.{40}' "$out/text/validation.txt" | cut -c 1-40)
+[ -z "$text" ] || prompt=$(grep -m 1 -E '.{40}' "$shown/text/validation.txt" | cut -c 1-40)
 echo
-run "$hadal" generate "$out/run" --prompt "$prompt" --max-tokens 160 --temperature 0.8 --top-p 0.95 --seed 1
+run "$hadal" generate "$shown/run" --prompt "$prompt" --max-tokens 160 --temperature 0.8 --top-p 0.95 --seed 1
 echo
 
 if stage export 'export: a directory for transformers'; then
-  rm -rf "$out/export"
-  run "$hadal" export "$out/run" --format hf --out "$out/export"
+  rm -rf "$shown/export"
+  run "$hadal" export "$shown/run" --format hf --out "$shown/export"
   finished export
 fi
 

@@ -42,7 +42,7 @@ std::string scaled(double value, const char* unit = "") {
   if (value >= 1e9) return fmt::format("{:.2f} G{}", value * 1e-9, unit);
   if (value >= 1e6) return fmt::format("{:.2f} M{}", value * 1e-6, unit);
   if (value >= 1e4) return fmt::format("{:.1f} k{}", value * 1e-3, unit);
-  return fmt::format("{:.0f} {}", value, unit);
+  return fmt::format("{:.0f}{}{}", value, *unit == '\0' ? "" : " ", unit);
 }
 
 std::string duration(double seconds) {
