@@ -1,5 +1,5 @@
-// Started under mpirun by ctest: every collective on real ranks, twice (shared memory or messages as the environment says).
-// Exit code through comm::finish, as training does. `collectives fail` ends with an abort on rank 1, to see the job end.
+// Started under mpirun by ctest: every collective on real ranks (shared memory or messages as the environment says). The exit
+// code goes through comm::finish, as in training. `stop` ends with 75; `throw` lets an exception of rank 1 end the job.
 #include <fmt/core.h>
 
 #include <cstdio>
@@ -9,11 +9,13 @@
 #include "core/error.h"
 #include "tests/support/communicator_checks.h"
 
-int main(int argc, char** argv) {
-  const std::string_view mode = argc > 1 ? argv[1] : "";
+namespace {
+
+int run(std::string_view mode) {
   auto world = hadal::comm::init_from_environment();
-  if (mode == "fail") {
-    if (world->rank() == 1) hadal::comm::abort_all(static_cast<int>(hadal::ExitCode::kNumerics));
+  if (mode == "throw") {
+    world->barrier();
+    if (world->rank() == 1) throw hadal::Error(hadal::ExitCode::kNumerics, "rank 1 fails");
     world->barrier();
   }
   const std::string wrong = hadal::test::check_collectives(*world);
@@ -22,4 +24,14 @@ int main(int argc, char** argv) {
   int code = wrong.empty() ? 0 : 1;
   if (mode == "stop") code = static_cast<int>(hadal::ExitCode::kStoppedEarly);
   return hadal::comm::finish(std::move(world), code);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc > 1 ? argv[1] : "");
+  } catch (const hadal::Error& error) {
+    hadal::comm::abort_all(static_cast<int>(error.code()));
+  }
 }

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <exception>
 #include <new>
 #include <vector>
 
@@ -92,6 +93,8 @@ std::unique_ptr<SharedWindow> SharedWindow::create(int rank, int size) {
 SharedWindow::SharedWindow(std::unique_ptr<Mapping> mapping) : mapping_(std::move(mapping)) {}
 
 SharedWindow::~SharedWindow() {
+  // Freeing is collective: a rank that leaves by an exception must not wait for the others, it ends the job (world.h).
+  if (std::uncaught_exceptions() > 0) return;
   MPI_Win_free(&mapping_->window);
   MPI_Comm_free(&mapping_->host);
 }
