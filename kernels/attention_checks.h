@@ -19,7 +19,8 @@ inline void check_attention_inputs(const char* op, std::int64_t batch, const Con
                                    const ConstHeads& k_shared, const ConstHeads& v) {
   HADAL_CHECK(batch >= 1 && q.tokens % batch == 0 && k.tokens % batch == 0, "{}: batch {} of {} queries, {} keys", op, batch,
               q.tokens, k.tokens);
-  HADAL_CHECK(q.heads >= 1 && k.heads >= 1 && q.heads % k.heads == 0, "{}: {} query heads over {} key heads", op, q.heads, k.heads);
+  HADAL_CHECK(q.heads >= 1 && k.heads >= 1 && q.heads % k.heads == 0, "{}: {} query heads over {} key heads", op, q.heads,
+              k.heads);
   const std::int64_t shared = k_shared.defined() ? k_shared.width : 0;
   check_heads(op, "q", q, q.dtype, q.tokens, q.heads, k.width + shared);
   check_heads(op, "k", k, q.dtype, k.tokens, k.heads, k.width);

@@ -1,7 +1,7 @@
 // Softmax attention without the S x S matrix, forward and backward (spec/model.md 3.1, 8.3, appendix B).
 //
-//   s[t,h,j] = scale * ( q[t,h,:w] . k[j,g(h)] + q[t,h,w:] . k_shared[j] ),  j visible to t;   o[t,h] = sum_j softmax_j(s) v[j,g(h)]
-//   lse[t,h] = log sum_j exp(s);  no visible key: o = 0, lse = -inf (and all its gradients are 0)
+//   s[t,h,j] = scale * ( q[t,h,:w] . k[j,g(h)] + q[t,h,w:] . k_shared[j] ),  j visible to t;   o[t,h] = sum_j softmax_j(s)
+//   v[j,g(h)] lse[t,h] = log sum_j exp(s);  no visible key: o = 0, lse = -inf (and all its gradients are 0)
 //
 // T = B * S query rows and Tk = B * Sk key rows, sequence by sequence. H query heads, Hk key heads, g(h) = h / (H / Hk).
 // w = k.width; q.width = w + k_shared.width. k_shared is the one rotated key of MLA, shared by all heads (may be undefined).
@@ -25,16 +25,16 @@ struct AttentionMask {
 
 struct FlashAttentionForward {
   static constexpr const char* kName = "flash_attention_forward";
-  std::int64_t batch = 1;       ///< B
-  ConstHeads q;                 ///< [B*S, H, w + ws]
-  ConstHeads k;                 ///< [B*Sk, Hk, w]
-  ConstHeads k_shared{};          ///< [B*Sk, 1, ws] or undefined
-  ConstHeads v;                 ///< [B*Sk, Hk, dv]
+  std::int64_t batch = 1;  ///< B
+  ConstHeads q;            ///< [B*S, H, w + ws]
+  ConstHeads k;            ///< [B*Sk, Hk, w]
+  ConstHeads k_shared{};   ///< [B*Sk, 1, ws] or undefined
+  ConstHeads v;            ///< [B*Sk, Hk, dv]
   AttentionMask mask{};
   std::int64_t query_start = 0;
   double scale = 1.0;
-  Heads o;                      ///< [B*S, H, dv]
-  View lse;                     ///< [B*S, H], dtype of q
+  Heads o;   ///< [B*S, H, dv]
+  View lse;  ///< [B*S, H], dtype of q
 };
 
 /// d_q, d_k, d_k_shared, d_v are overwritten. Recomputes the probabilities from lse.
@@ -46,13 +46,13 @@ struct FlashAttentionBackward {
   ConstHeads v;
   AttentionMask mask{};
   double scale = 1.0;
-  ConstHeads o;                 ///< as computed forward
+  ConstHeads o;  ///< as computed forward
   ConstView lse;
-  ConstHeads d_o;               ///< [B*S, H, dv]
-  Heads d_q;                    ///< [B*S, H, w + ws]
-  Heads d_k;                    ///< [B*Sk, Hk, w]
-  Heads d_k_shared{};             ///< [B*Sk, 1, ws], sum over heads
-  Heads d_v;                    ///< [B*Sk, Hk, dv]; must not overlap d_k
+  ConstHeads d_o;      ///< [B*S, H, dv]
+  Heads d_q;           ///< [B*S, H, w + ws]
+  Heads d_k;           ///< [B*Sk, Hk, w]
+  Heads d_k_shared{};  ///< [B*Sk, 1, ws], sum over heads
+  Heads d_v;           ///< [B*Sk, Hk, dv]; must not overlap d_k
 };
 
 void run(Stream& stream, const FlashAttentionForward& args);

@@ -36,10 +36,15 @@ struct Heads : HeadsOf<void*> {
 
 /// Columns [offset, offset + width) of each head of a contiguous [tokens, heads, total] buffer.
 inline ConstHeads heads_of(ConstView x, std::int64_t heads, std::int64_t total, std::int64_t offset, std::int64_t width) {
-  HADAL_CHECK(heads * total > 0 && x.numel() % (heads * total) == 0 && offset + width <= total, "heads {} of {} columns [{}, {}) in {}",
-              heads, total, offset, offset + width, x.shape.str());
-  return {static_cast<const char*>(x.data) + static_cast<std::size_t>(offset) * size_of(x.dtype), x.dtype, x.numel() / (heads * total),
-          heads, width, heads * total, total};
+  HADAL_CHECK(heads * total > 0 && x.numel() % (heads * total) == 0 && offset + width <= total,
+              "heads {} of {} columns [{}, {}) in {}", heads, total, offset, offset + width, x.shape.str());
+  return {static_cast<const char*>(x.data) + static_cast<std::size_t>(offset) * size_of(x.dtype),
+          x.dtype,
+          x.numel() / (heads * total),
+          heads,
+          width,
+          heads * total,
+          total};
 }
 
 inline Heads heads_of(View x, std::int64_t heads, std::int64_t total, std::int64_t offset, std::int64_t width) {

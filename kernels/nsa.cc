@@ -28,8 +28,8 @@ void check_selected(const Args& args) {
 }  // namespace
 
 void run(Stream& stream, const NsaCompressForward& args) {
-  check_compression(NsaCompressForward::kName, args.batch, args.block_length, args.block_stride, args.x, args.logits, args.position,
-                    args.y);
+  check_compression(NsaCompressForward::kName, args.batch, args.block_length, args.block_stride, args.x, args.logits,
+                    args.position, args.y);
   if (args.y.tokens > 0) launch(stream, args);
 }
 
@@ -38,8 +38,8 @@ void run(Stream& stream, const NsaCompressBackward& args) {
   check_compression(op, args.batch, args.block_length, args.block_stride, args.x, args.logits, args.position, args.d_y);
   check_heads(op, "d_x", args.d_x, args.x.dtype, args.x.tokens, args.x.heads, args.x.width);
   check_heads(op, "d_logits", args.d_logits, args.x.dtype, args.x.tokens, args.x.heads, args.x.width);
-  HADAL_CHECK(args.d_position.dtype == args.x.dtype && args.d_position.shape == args.position.shape, "{}: d_position is {} {}", op,
-              name_of(args.d_position.dtype), args.d_position.shape.str());
+  HADAL_CHECK(args.d_position.dtype == args.x.dtype && args.d_position.shape == args.position.shape, "{}: d_position is {} {}",
+              op, name_of(args.d_position.dtype), args.d_position.shape.str());
   launch(stream, args);
 }
 
@@ -48,8 +48,8 @@ void run(Stream& stream, const NsaSelect& args) {
   check_attention_inputs(op, args.batch, args.q, args.k, args.k_shared, args.k);
   check_lse(op, args.lse, args.q);
   const std::int64_t l = args.block_length, d = args.block_stride, s = args.select_block;
-  HADAL_CHECK(d >= 1 && l % d == 0 && s % d == 0 && l >= d && l <= s, "{}: block length {}, stride {}, selection block {}", op, l, d,
-              s);
+  HADAL_CHECK(d >= 1 && l % d == 0 && s % d == 0 && l >= d && l <= s, "{}: block length {}, stride {}, selection block {}", op, l,
+              d, s);
   HADAL_CHECK(args.query_start >= 0, "{}: query_start {}", op, args.query_start);
   HADAL_CHECK(args.num_groups >= 1 && args.q.heads % args.num_groups == 0, "{}: {} groups of {} heads", op, args.num_groups,
               args.q.heads);

@@ -43,10 +43,10 @@ struct NsaCompressBackward {
 struct NsaSelect {
   static constexpr const char* kName = "nsa_select";
   std::int64_t batch = 1;
-  ConstHeads q;                 ///< [B*S, H, w + ws]
-  ConstHeads k;                 ///< compressed keys [B*Nc, Hk, w]
-  ConstHeads k_shared{};          ///< [B*Nc, 1, ws] or undefined
-  ConstView lse;                ///< [B*S, H] of the compressed branch
+  ConstHeads q;           ///< [B*S, H, w + ws]
+  ConstHeads k;           ///< compressed keys [B*Nc, Hk, w]
+  ConstHeads k_shared{};  ///< [B*Nc, 1, ws] or undefined
+  ConstView lse;          ///< [B*S, H] of the compressed branch
   double scale = 1.0;
   std::int64_t query_start = 0;
   std::int64_t block_length = 0, block_stride = 0, select_block = 0;
@@ -62,7 +62,7 @@ struct NsaSelectedForward {
   ConstHeads q, k;
   ConstHeads k_shared{};
   ConstHeads v;
-  ConstView blocks;             ///< I32 [B*S, Gs, n]
+  ConstView blocks;  ///< I32 [B*S, Gs, n]
   std::int64_t select_block = 0;
   std::int64_t query_start = 0;
   double scale = 1.0;

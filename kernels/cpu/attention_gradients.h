@@ -89,7 +89,8 @@ class KeyGradients {
 
   bool shared_apart(const AttentionInputs<T>& in) const { return in.shared_width > 0 && in.key_heads > 1; }
 
-  void write(const AttentionInputs<T>& in, const T* d_keys, const T* d_values, int64_t b, int64_t kv, int64_t begin, int64_t end) {
+  void write(const AttentionInputs<T>& in, const T* d_keys, const T* d_values, int64_t b, int64_t kv, int64_t begin,
+             int64_t end) {
     in.tiles.pack_rows(end - begin, in.key_width, d_keys, in.width_padded, kLn2<T>, in.at(d_k_, b * in.keys + begin, kv),
                        d_k_.token_stride, in.key_width);
     in.tiles.pack_rows(end - begin, in.value_width, d_values, in.value_padded, T{1}, in.at(d_v_, b * in.keys + begin, kv),

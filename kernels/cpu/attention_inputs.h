@@ -99,9 +99,7 @@ struct AttentionInputs {
   static const T* at(const ConstHeads& x, int64_t token, int64_t head) {
     return x.as<T>() + token * x.token_stride + head * x.head_stride;
   }
-  static T* at(const Heads& x, int64_t token, int64_t head) {
-    return x.as<T>() + token * x.token_stride + head * x.head_stride;
-  }
+  static T* at(const Heads& x, int64_t token, int64_t head) { return x.as<T>() + token * x.token_stride + head * x.head_stride; }
 
   /// Rows of tokens [first, last) of sequence b, key head kv, times `factor`: [(last - first) * group, ld].
   void pack_rows(const ConstHeads& x, int64_t b, int64_t kv, int64_t first, int64_t last, T factor, T* to, int64_t ld) const {
@@ -111,14 +109,15 @@ struct AttentionInputs {
     }
   }
   /// The way back: y[(first..last), head] = factor * rows.
-  void unpack_rows(const T* rows, int64_t ld, int64_t b, int64_t kv, int64_t first, int64_t last, T factor, const Heads& y) const {
+  void unpack_rows(const T* rows, int64_t ld, int64_t b, int64_t kv, int64_t first, int64_t last, T factor,
+                   const Heads& y) const {
     for (int64_t g = 0; g < group; ++g) {
       tiles.pack_rows(last - first, y.width, rows + g * ld, group * ld, factor, at(y, b * tokens + first, kv * group + g),
                       y.token_stride, y.width);
     }
   }
 
-  /// Keys [begin, end) with the shared part behind, transposed into columns of [width, ld].
+  /// Keys of `range` with the shared part behind, transposed into columns of [width, ld].
   void pack_keys_transposed(int64_t b, int64_t kv, KeyRange range, T* to, int64_t ld) const {
     const int64_t count = range.end - range.begin, first = b * keys + range.begin;
     tiles.pack_columns(count, key_width, at(k, first, kv), k.token_stride, to, ld);
@@ -161,11 +160,11 @@ template <class T>
 inline constexpr T kLn2 = std::numbers::ln2_v<T>;
 
 using simd::kStripRows;
-inline constexpr int64_t kBlockRows = 64;   ///< rows of a query block; a token's heads stay together
-inline constexpr int64_t kKeyTile = 128;    ///< keys of a tile
+inline constexpr int64_t kBlockRows = 64;  ///< rows of a query block; a token's heads stay together
+inline constexpr int64_t kKeyTile = 128;   ///< keys of a tile
 
-/// After the last key of the rows of tokens [t0, t1): o = output / row_sum, lse = ln(row_sum 2^row_max); nothing seen: 0 and -inf.
-/// `lse` is the whole [B*S, H].
+/// After the last key of the rows of tokens [t0, t1): o = output / row_sum, lse = ln(row_sum 2^row_max); nothing seen: 0 and
+/// -inf. `lse` is the whole [B*S, H].
 template <class T>
 void finish_rows(const AttentionInputs<T>& in, int64_t b, int64_t kv, int64_t t0, int64_t t1, const T* row_max, const T* row_sum,
                  T* output, T* lse, const Heads& o) {
@@ -185,6 +184,15 @@ inline int64_t query_parts(int64_t batch, int64_t key_heads, int64_t rows) {
   constexpr int64_t kTasks = 32, kMinRows = 256;
   const int64_t wanted = (kTasks + batch * key_heads - 1) / (batch * key_heads);
   return std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, rows / kMinRows));
+}
+
+/// The same for a backward pass, where every piece has its own sums of d_k and d_v: 256 MiB of them at most.
+template <class T>
+int64_t gradient_parts(const AttentionInputs<T>& in) {
+  constexpr int64_t kBytes = int64_t{256} << 20;
+  const int64_t sums = in.batch * in.key_heads * in.keys * (in.width_padded + in.value_padded) * static_cast<int64_t>(sizeof(T));
+  const int64_t parts = query_parts(in.batch, in.key_heads, in.tokens * in.group);
+  return std::clamp<int64_t>(kBytes / std::max<int64_t>(sums, 1), 1, parts);
 }
 
 }  // namespace hadal::kernels::cpu

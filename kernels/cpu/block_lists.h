@@ -12,7 +12,8 @@ namespace hadal::kernels::cpu {
 class BlockLists {
  public:
   template <class T, class Args>
-  BlockLists(const Args& args, const AttentionInputs<T>& in, int64_t query_start, int64_t b, int64_t kv, int64_t first, int64_t last)
+  BlockLists(const Args& args, const AttentionInputs<T>& in, int64_t query_start, int64_t b, int64_t kv, int64_t first,
+             int64_t last)
       : begin_(static_cast<std::size_t>((in.keys + args.select_block - 1) / args.select_block + 1), 0) {
     const int64_t groups = args.blocks.shape[1], chosen = args.blocks.shape[2], heads_per_group = in.heads / groups;
     const std::int32_t* const lists = args.blocks.template as<std::int32_t>();
@@ -37,7 +38,9 @@ class BlockLists {
   }
 
   int64_t num_blocks() const { return static_cast<int64_t>(begin_.size()) - 1; }
-  int64_t count(int64_t block) const { return begin_[static_cast<std::size_t>(block) + 1] - begin_[static_cast<std::size_t>(block)]; }
+  int64_t count(int64_t block) const {
+    return begin_[static_cast<std::size_t>(block) + 1] - begin_[static_cast<std::size_t>(block)];
+  }
   const std::int32_t* rows(int64_t block) const { return rows_.data() + begin_[static_cast<std::size_t>(block)]; }
 
  private:

@@ -18,17 +18,17 @@ template <class T>
 void backward_task(const FlashAttentionBackward& args, const AttentionInputs<T>& in, KeyGradients<T>& gradients, int64_t b,
                    int64_t kv, int64_t part, int64_t parts) {
   const Visibility visible(args.mask, in.keys);
-  const int64_t lanes = in.tiles.lanes, ld_keys = in.keys_padded, wp = in.width_padded, vp = in.value_padded;
+  const int64_t lanes = in.tiles.lanes, tiled_keys = round_up(in.keys, kKeyTile), wp = in.width_padded, vp = in.value_padded;
   const int64_t block_tokens = std::max<int64_t>(1, kBlockRows / in.group), block_rows = block_tokens * in.group;
   const int64_t num_strips = (block_rows + kStripRows - 1) / kStripRows;
 
   const auto padded = Scratch<T>::padded;
-  Scratch<T> scratch(padded((in.width + in.value_width) * ld_keys) + padded(ld_keys * wp) + 2 * padded(block_rows * wp) +
+  Scratch<T> scratch(padded((in.width + in.value_width) * tiled_keys) + padded(tiled_keys * wp) + 2 * padded(block_rows * wp) +
                      padded(block_rows * vp) + 2 * padded(block_rows * kKeyTile) + 2 * padded(block_rows) +
                      KeyGradients<T>::scratch_elements(in));
-  T* const keys_t = scratch.take((in.width + in.value_width) * ld_keys);
-  T* const values_t = keys_t + in.width * ld_keys;
-  T* const keys = scratch.take(ld_keys * wp);
+  T* const keys_t = scratch.take((in.width + in.value_width) * tiled_keys);
+  T* const values_t = keys_t + in.width * tiled_keys;
+  T* const keys = scratch.take(tiled_keys * wp);
   T* const queries = scratch.take(block_rows * wp);
   T* const d_queries = scratch.take(block_rows * wp);
   T* const d_output = scratch.take(block_rows * vp);
@@ -37,10 +37,12 @@ void backward_task(const FlashAttentionBackward& args, const AttentionInputs<T>&
   T* const lse = scratch.take(block_rows);
   T* const delta = scratch.take(block_rows);
   const auto [d_keys, d_values] = gradients.start(in, scratch, b, kv, part);
-  const KeyRange all{0, in.keys};
-  in.pack_keys_transposed(b, kv, all, keys_t, ld_keys);
-  in.pack_values_transposed(b, kv, all, values_t, ld_keys);
-  in.pack_keys(b, kv, all, keys);
+  for (int64_t j0 = 0; j0 < in.keys; j0 += kKeyTile) {
+    const KeyRange tile{j0, std::min(j0 + kKeyTile, in.keys)};
+    in.pack_keys_transposed(b, kv, tile, keys_t + j0 * in.width, kKeyTile);
+    in.pack_values_transposed(b, kv, tile, values_t + j0 * in.value_width, kKeyTile);
+  }
+  in.pack_keys(b, kv, {0, in.keys}, keys);
   std::vector<KeyRange> strips(static_cast<std::size_t>(num_strips));  // columns that each strip of the tile holds
 
   for (int64_t t0 = part * block_tokens; t0 < in.tokens; t0 += parts * block_tokens) {
@@ -51,7 +53,7 @@ void backward_task(const FlashAttentionBackward& args, const AttentionInputs<T>&
     std::fill(d_queries, d_queries + rows * wp, T{0});
     const int64_t begin = visible.at(t0).begin / kKeyTile * kKeyTile, end = visible.at(t1 - 1).end;
     for (int64_t j0 = begin; j0 < end; j0 += kKeyTile) {
-      const int64_t j1 = std::min(j0 + kKeyTile, ld_keys);
+      const int64_t j1 = std::min(j0 + kKeyTile, in.keys_padded);
       for (int64_t r0 = 0; r0 < rows; r0 += kStripRows) {
         const int64_t strip = std::min(kStripRows, rows - r0);
         const auto range_of = [&](int64_t row) { return visible.at(t0 + (r0 + row) / in.group); };
@@ -68,8 +70,10 @@ void backward_task(const FlashAttentionBackward& args, const AttentionInputs<T>&
         }
         if (n0 >= n1) continue;
         const int64_t n = n1 - n0, column = n0 - j0;
-        in.tiles.gemm(strip, n, in.width, queries + r0 * wp, wp, keys_t + n0, ld_keys, p_strip + column, kKeyTile, false);
-        in.tiles.gemm(strip, n, in.value_width, d_output + r0 * vp, vp, values_t + n0, ld_keys, ds_strip + column, kKeyTile, false);
+        in.tiles.gemm(strip, n, in.width, queries + r0 * wp, wp, keys_t + j0 * in.width + column, kKeyTile, p_strip + column,
+                      kKeyTile, false);
+        in.tiles.gemm(strip, n, in.value_width, d_output + r0 * vp, vp, values_t + j0 * in.value_width + column, kKeyTile,
+                      ds_strip + column, kKeyTile, false);
         for (int64_t row = 0; row < strip; ++row) {
           const KeyRange range = range_of(row);
           T* const s = p_strip + row * kKeyTile + column;
@@ -87,8 +91,8 @@ void backward_task(const FlashAttentionBackward& args, const AttentionInputs<T>&
         while (s1 > s0 && strips[static_cast<std::size_t>(s1 - 1)].begin >= c1) --s1;
         if (s0 == s1) continue;
         const int64_t r0 = s0 * kStripRows, depth = std::min(s1 * kStripRows, rows) - r0;
-        in.tiles.gemm_ta(c1 - c0, vp, depth, p + r0 * kKeyTile + c0 - j0, kKeyTile, d_output + r0 * vp, vp, d_values + c0 * vp, vp,
-                         true);
+        in.tiles.gemm_ta(c1 - c0, vp, depth, p + r0 * kKeyTile + c0 - j0, kKeyTile, d_output + r0 * vp, vp, d_values + c0 * vp,
+                         vp, true);
         in.tiles.gemm_ta(c1 - c0, wp, depth, ds + r0 * kKeyTile + c0 - j0, kKeyTile, queries + r0 * wp, wp, d_keys + c0 * wp, wp,
                          true);
       }
@@ -101,7 +105,7 @@ void backward_task(const FlashAttentionBackward& args, const AttentionInputs<T>&
 void backward(Stream&, const FlashAttentionBackward& args) {
   visit_float(args.q.dtype, [&]<class T>() {
     const AttentionInputs<T> in(args);
-    const int64_t parts = query_parts(in.batch, in.key_heads, in.tokens * in.group);
+    const int64_t parts = gradient_parts(in);
     KeyGradients<T> gradients(in, parts, args.d_k, args.d_k_shared, args.d_v);
     parallel_for(in.batch * in.key_heads * parts, [&](int64_t task) {
       backward_task<T>(args, in, gradients, task / parts / in.key_heads, task / parts % in.key_heads, task % parts, parts);

@@ -95,13 +95,15 @@ void select_task(const NsaSelect& args, const AttentionInputs<T>& in, int64_t b,
     const int64_t end = choice ? end_of(t1 - 1) : 0, used = round_up(end, lanes);
     std::fill(p, p + rows * ld, T{0});
     for (int64_t head = first_head; end > 0 && head < first_head + heads_per_group; ++head) {
-      in.tiles.pack_rows(rows, in.width, in.at(in.q, b * in.tokens + t0, head), in.q.token_stride, in.scale * kLog2E<T>, queries, wp,
-                         wp);
-      in.tiles.gemm(rows, used, in.width, queries, wp, keys_t + (head / in.group - first_kv) * in.width * ld, ld, scores, ld, false);
+      in.tiles.pack_rows(rows, in.width, in.at(in.q, b * in.tokens + t0, head), in.q.token_stride, in.scale * kLog2E<T>, queries,
+                         wp, wp);
+      in.tiles.gemm(rows, used, in.width, queries, wp, keys_t + (head / in.group - first_kv) * in.width * ld, ld, scores, ld,
+                    false);
       for (int64_t row = 0; row < rows; ++row) {
         const int64_t seen = end_of(t0 + row);
         if (seen == 0) continue;
-        in.tiles.probabilities(round_up(seen, lanes), scores + row * ld, lse[(b * in.tokens + t0 + row) * in.heads + head] * kLog2E<T>);
+        in.tiles.probabilities(round_up(seen, lanes), scores + row * ld,
+                               lse[(b * in.tokens + t0 + row) * in.heads + head] * kLog2E<T>);
         vector.add(seen, scores + row * ld, p + row * ld);
       }
     }

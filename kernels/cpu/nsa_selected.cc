@@ -24,7 +24,8 @@ void mask_future(const std::int32_t* row_of, int64_t rows, int64_t group, int64_
 }
 
 template <class T>
-void forward_task(const NsaSelectedForward& args, const AttentionInputs<T>& in, int64_t b, int64_t kv, int64_t first, int64_t last) {
+void forward_task(const NsaSelectedForward& args, const AttentionInputs<T>& in, int64_t b, int64_t kv, int64_t first,
+                  int64_t last) {
   const int64_t wp = in.width_padded, vp = in.value_padded, rows = (last - first) * in.group;
   const int64_t ld = round_up(args.select_block, in.tiles.lanes);
   const BlockLists lists(args, in, args.query_start, b, kv, first, last);
@@ -150,7 +151,7 @@ void forward(Stream&, const NsaSelectedForward& args) {
 void backward(Stream&, const NsaSelectedBackward& args) {
   visit_float(args.q.dtype, [&]<class T>() {
     const AttentionInputs<T> in(args);
-    const int64_t parts = query_parts(in.batch, in.key_heads, in.tokens * in.group);
+    const int64_t parts = gradient_parts(in);
     KeyGradients<T> gradients(in, parts, args.d_k, args.d_k_shared, args.d_v);
     parallel_for(in.batch * in.key_heads * parts, [&](int64_t task) {
       backward_task<T>(args, in, gradients, task / parts / in.key_heads, task / parts % in.key_heads, task % parts, parts);

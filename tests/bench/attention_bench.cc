@@ -26,11 +26,17 @@ struct Sizes {
 template <class T>
 struct Problem {
   explicit Problem(const Sizes& s, int64_t keys)
-      : sizes(s), rows(s.batch * s.tokens), key_rows(s.batch * keys), q(filled<T>({rows, s.heads * (s.width + s.shared)}, 1)),
+      : sizes(s),
+        rows(s.batch * s.tokens),
+        key_rows(s.batch * keys),
+        q(filled<T>({rows, s.heads * (s.width + s.shared)}, 1)),
         kv(filled<T>({std::max<int64_t>(key_rows, 1), s.key_heads * (s.width + s.value)}, 2)),
         k_shared(filled<T>({std::max<int64_t>(key_rows, 1), std::max<int64_t>(s.shared, 1)}, 3)),
-        d_o(filled<T>({rows, s.heads * s.value}, 4)), o(filled<T>({rows, s.heads * s.value}, 5)),
-        lse(filled<T>({rows, s.heads}, 6)), d_q(filled<T>(q.shape(), 7)), d_kv(filled<T>(kv.shape(), 8)),
+        d_o(filled<T>({rows, s.heads * s.value}, 4)),
+        o(filled<T>({rows, s.heads * s.value}, 5)),
+        lse(filled<T>({rows, s.heads}, 6)),
+        d_q(filled<T>(q.shape(), 7)),
+        d_kv(filled<T>(kv.shape(), 8)),
         d_k_shared(filled<T>(k_shared.shape(), 9)) {}
 
   template <class Args>
@@ -99,6 +105,22 @@ void flash(benchmark::State& state, const Sizes& s, bool backward) {
   report_flops(state, kDTypeOf<T>, causal_pairs(s) * pair_flops(s, backward), seconds);
 }
 
+// One new token against a cache of s.tokens: bound by reading keys and values once.
+template <class T>
+void decode(benchmark::State& state, const Sizes& s) {
+  Sizes one = s;
+  one.tokens = 1;
+  Problem<T> p(one, s.tokens);
+  Stream stream;
+  kernels::FlashAttentionForward args{};
+  p.inputs(args);
+  p.outputs(args);
+  args.query_start = s.tokens - 1;
+  const double seconds = best_of(state, [&] { run(stream, args); });
+  const int64_t elements = s.tokens * (s.key_heads * (s.width + s.value) + s.shared);
+  report_bytes(state, static_cast<double>(elements) * sizeof(T), seconds);
+}
+
 enum class Part { kCompress, kCompressBackward, kCompressed, kCompressedBackward, kSelect, kSelected, kSelectedBackward };
 
 // One branch of NSA; selection runs for real, on random keys.
@@ -144,13 +166,23 @@ void nsa(benchmark::State& state, const Sizes& s, Part part) {
   Tensor y = filled<T>({compressed.key_rows, latent}, 14), d_x = filled<T>(x.shape(), 15), d_logits = filled<T>(x.shape(), 16);
   Tensor d_position = filled<T>(position.shape(), 17);
   const auto matrix = [&](auto&& tensor) { return heads_of(tensor, 1, latent, 0, latent); };
-  const kernels::NsaCompressForward compress{.batch = s.batch, .block_length = s.length, .block_stride = s.stride,
-                                             .x = matrix(x.view()), .logits = matrix(logits.view()), .position = position,
+  const kernels::NsaCompressForward compress{.batch = s.batch,
+                                             .block_length = s.length,
+                                             .block_stride = s.stride,
+                                             .x = matrix(x.view()),
+                                             .logits = matrix(logits.view()),
+                                             .position = position,
                                              .y = matrix(y.view())};
-  const kernels::NsaCompressBackward compress_back{
-      .batch = s.batch, .block_length = s.length, .block_stride = s.stride, .x = matrix(x.view()), .logits = matrix(logits.view()),
-      .position = position, .d_y = matrix(static_cast<ConstView>(y.view())), .d_x = matrix(d_x.view()),
-      .d_logits = matrix(d_logits.view()), .d_position = d_position};
+  const kernels::NsaCompressBackward compress_back{.batch = s.batch,
+                                                   .block_length = s.length,
+                                                   .block_stride = s.stride,
+                                                   .x = matrix(x.view()),
+                                                   .logits = matrix(logits.view()),
+                                                   .position = position,
+                                                   .d_y = matrix(static_cast<ConstView>(y.view())),
+                                                   .d_x = matrix(d_x.view()),
+                                                   .d_logits = matrix(d_logits.view()),
+                                                   .d_position = d_position};
 
   double cmp_pairs = 0, selected_pairs = 0;
   for (int64_t t = 0; t < s.tokens; ++t) {
@@ -201,7 +233,8 @@ void add(const std::string& name, const std::function<void(benchmark::State&)>& 
 }
 
 const bool registered = [] {
-  const Sizes small{.name = "mla_8x512", .batch = 8, .tokens = 512, .heads = 8, .key_heads = 8, .width = 32, .shared = 16, .value = 32};
+  const Sizes small{
+      .name = "mla_8x512", .batch = 8, .tokens = 512, .heads = 8, .key_heads = 8, .width = 32, .shared = 16, .value = 32};
   Sizes window = small, absorbed = small, grouped = small;
   window.name = "window_128";
   window.window = 128;
@@ -210,22 +243,53 @@ const bool registered = [] {
   for (const Sizes& s : {small, window, absorbed, grouped}) {
     for (const bool backward : {false, true}) {
       const char* const pass = backward ? "backward" : "forward";
-      add(fmt::format("flash_attention/f32/{}/{}", s.name, pass), [=](benchmark::State& state) { flash<float>(state, s, backward); });
+      add(fmt::format("flash_attention/f32/{}/{}", s.name, pass),
+          [=](benchmark::State& state) { flash<float>(state, s, backward); });
     }
+  }
+  for (Sizes s : {absorbed, grouped}) {
+    s.tokens = 2048;
+    add(
+        fmt::format("flash_attention/f32/{}/decode_2048", s.name), [=](benchmark::State& state) { decode<float>(state, s); },
+        200);
   }
   add("flash_attention/f64/mla_8x512/forward", [=](benchmark::State& state) { flash<double>(state, small, false); });
   add("flash_attention/f64/mla_8x512/backward", [=](benchmark::State& state) { flash<double>(state, small, true); });
 
-  const Sizes quick{.name = "8x256", .batch = 8, .tokens = 256, .heads = 4, .key_heads = 4, .width = 32, .shared = 16, .value = 32,
-                    .length = 16, .stride = 8, .select = 16, .chosen = 8};
-  const Sizes long_one{.name = "1x4096", .batch = 1, .tokens = 4096, .heads = 8, .key_heads = 8, .width = 32, .shared = 16,
-                       .value = 32, .length = 32, .stride = 16, .select = 64, .chosen = 16};
+  const Sizes quick{.name = "8x256",
+                    .batch = 8,
+                    .tokens = 256,
+                    .heads = 4,
+                    .key_heads = 4,
+                    .width = 32,
+                    .shared = 16,
+                    .value = 32,
+                    .length = 16,
+                    .stride = 8,
+                    .select = 16,
+                    .chosen = 8};
+  const Sizes long_one{.name = "1x4096",
+                       .batch = 1,
+                       .tokens = 4096,
+                       .heads = 8,
+                       .key_heads = 8,
+                       .width = 32,
+                       .shared = 16,
+                       .value = 32,
+                       .length = 32,
+                       .stride = 16,
+                       .select = 64,
+                       .chosen = 16};
   for (const Sizes& s : {quick, long_one}) {
-    for (const auto& [part, name] :
-         {std::pair{Part::kCompress, "compress"}, {Part::kCompressBackward, "compress_backward"}, {Part::kCompressed, "compressed"},
-          {Part::kCompressedBackward, "compressed_backward"}, {Part::kSelect, "select"}, {Part::kSelected, "selected"},
-          {Part::kSelectedBackward, "selected_backward"}}) {
-      add(fmt::format("nsa/f32/{}/{}", s.name, name), [=](benchmark::State& state) { nsa<float>(state, s, part); },
+    for (const auto& [part, name] : {std::pair{Part::kCompress, "compress"},
+                                     {Part::kCompressBackward, "compress_backward"},
+                                     {Part::kCompressed, "compressed"},
+                                     {Part::kCompressedBackward, "compressed_backward"},
+                                     {Part::kSelect, "select"},
+                                     {Part::kSelected, "selected"},
+                                     {Part::kSelectedBackward, "selected_backward"}}) {
+      add(
+          fmt::format("nsa/f32/{}/{}", s.name, name), [=](benchmark::State& state) { nsa<float>(state, s, part); },
           s.tokens < 1000 ? 200 : 12);
     }
   }

@@ -25,7 +25,10 @@ template <class T>
 class GuardedHeads {
  public:
   GuardedHeads(int64_t tokens, int64_t heads, int64_t width, int64_t gap = 3)
-      : tokens_(tokens), heads_(heads), width_(width), gap_(gap),
+      : tokens_(tokens),
+        heads_(heads),
+        width_(width),
+        gap_(gap),
         data_(static_cast<std::size_t>(gap + tokens * heads * (width + gap)), kPattern) {}
 
   Heads view() {
@@ -92,8 +95,17 @@ double relative_error(const GuardedHeads<A>& a, const GuardedHeads<B>& b) {
 template <class T>
 struct AttentionBuffers {
   AttentionBuffers(int64_t b, int64_t s, int64_t sk, int64_t h, int64_t hk, int64_t w, int64_t ws, int64_t dv)
-      : batch(b), q(b * s, h, w + ws), k(b * sk, hk, w), k_shared(b * sk, 1, ws), v(b * sk, hk, dv), d_o(b * s, h, dv),
-        o(b * s, h, dv), d_q(b * s, h, w + ws), d_k(b * sk, hk, w), d_k_shared(b * sk, 1, ws), d_v(b * sk, hk, dv),
+      : batch(b),
+        q(b * s, h, w + ws),
+        k(b * sk, hk, w),
+        k_shared(b * sk, 1, ws),
+        v(b * sk, hk, dv),
+        d_o(b * s, h, dv),
+        o(b * s, h, dv),
+        d_q(b * s, h, w + ws),
+        d_k(b * sk, hk, w),
+        d_k_shared(b * sk, 1, ws),
+        d_v(b * sk, hk, dv),
         lse(b * s, h, 1, 0) {
     q.fill_random(1);
     k.fill_random(2);

@@ -7,9 +7,9 @@
 namespace hadal::kernels {
 namespace {
 
+using std::int64_t;
 using test::AttentionBuffers;
 using test::GuardedHeads;
-using std::int64_t;
 
 struct Case {
   int64_t batch, tokens, keys, heads, key_heads, width, shared, value;
@@ -36,16 +36,35 @@ AttentionBuffers<T> buffers(const Case& c) {
 template <class T>
 void forward(AttentionBuffers<T>& x, const Case& c, double scale) {
   Stream stream;
-  run(stream, FlashAttentionForward{.batch = c.batch, .q = x.q.view(), .k = x.k.view(), .k_shared = x.shared(), .v = x.v.view(),
-                                    .mask = c.mask, .query_start = c.start, .scale = scale, .o = x.o.view(), .lse = x.lse_view()});
+  run(stream, FlashAttentionForward{.batch = c.batch,
+                                    .q = x.q.view(),
+                                    .k = x.k.view(),
+                                    .k_shared = x.shared(),
+                                    .v = x.v.view(),
+                                    .mask = c.mask,
+                                    .query_start = c.start,
+                                    .scale = scale,
+                                    .o = x.o.view(),
+                                    .lse = x.lse_view()});
 }
 
 template <class T>
 void backward(AttentionBuffers<T>& x, const Case& c, double scale) {
   Stream stream;
-  run(stream, FlashAttentionBackward{.batch = c.batch, .q = x.q.view(), .k = x.k.view(), .k_shared = x.shared(), .v = x.v.view(),
-                                     .mask = c.mask, .scale = scale, .o = x.o.view(), .lse = x.lse_view(), .d_o = x.d_o.view(),
-                                     .d_q = x.d_q.view(), .d_k = x.d_k.view(), .d_k_shared = x.d_shared(), .d_v = x.d_v.view()});
+  run(stream, FlashAttentionBackward{.batch = c.batch,
+                                     .q = x.q.view(),
+                                     .k = x.k.view(),
+                                     .k_shared = x.shared(),
+                                     .v = x.v.view(),
+                                     .mask = c.mask,
+                                     .scale = scale,
+                                     .o = x.o.view(),
+                                     .lse = x.lse_view(),
+                                     .d_o = x.d_o.view(),
+                                     .d_q = x.d_q.view(),
+                                     .d_k = x.d_k.view(),
+                                     .d_k_shared = x.d_shared(),
+                                     .d_v = x.d_v.view()});
 }
 
 constexpr double kScale = 0.31;
@@ -78,8 +97,8 @@ void reference(AttentionBuffers<double>& x, const Case& c) {
 
 TEST(FlashAttention, EqualsPlainAttentionF64) {
   for (const Case& c : cases()) {
-    SCOPED_TRACE(::testing::Message() << "S " << c.tokens << " Sk " << c.keys << " H " << c.heads << " Hk " << c.key_heads << " w "
-                                      << c.width << "+" << c.shared << " dv " << c.value);
+    SCOPED_TRACE(::testing::Message() << "S " << c.tokens << " Sk " << c.keys << " H " << c.heads << " Hk " << c.key_heads
+                                      << " w " << c.width << "+" << c.shared << " dv " << c.value);
     auto x = buffers<double>(c), wanted = buffers<double>(c);
     forward(x, c, kScale);
     backward(x, c, kScale);
@@ -102,7 +121,8 @@ TEST(FlashAttention, EqualsPlainAttentionF32) {
 }
 
 TEST(FlashAttention, GradientEqualsCentralDifferences) {
-  for (const Case& c : {Case{2, 5, 5, 3, 3, 4, 2, 3}, Case{1, 9, 9, 4, 2, 3, 0, 5, window(3)}, Case{1, 14, 5, 2, 1, 3, 2, 3, blocks(4, 2)}}) {
+  for (const Case& c :
+       {Case{2, 5, 5, 3, 3, 4, 2, 3}, Case{1, 9, 9, 4, 2, 3, 0, 5, window(3)}, Case{1, 14, 5, 2, 1, 3, 2, 3, blocks(4, 2)}}) {
     auto x = buffers<double>(c);
     forward(x, c, kScale);
     backward(x, c, kScale);
@@ -202,10 +222,19 @@ TEST(FlashAttention, KeysAndValuesMayShareMemory) {
   Heads values = x.k.view();
   values.width = 16;
   Stream stream;
-  run(stream, FlashAttentionForward{.batch = 2, .q = x.q.view(), .k = x.k.view(), .v = values, .scale = kScale, .o = x.o.view(),
-                                    .lse = x.lse_view()});
-  run(stream, FlashAttentionBackward{.batch = 2, .q = x.q.view(), .k = x.k.view(), .v = values, .scale = kScale, .o = x.o.view(),
-                                     .lse = x.lse_view(), .d_o = x.d_o.view(), .d_q = x.d_q.view(), .d_k = x.d_k.view(),
+  run(stream,
+      FlashAttentionForward{
+          .batch = 2, .q = x.q.view(), .k = x.k.view(), .v = values, .scale = kScale, .o = x.o.view(), .lse = x.lse_view()});
+  run(stream, FlashAttentionBackward{.batch = 2,
+                                     .q = x.q.view(),
+                                     .k = x.k.view(),
+                                     .v = values,
+                                     .scale = kScale,
+                                     .o = x.o.view(),
+                                     .lse = x.lse_view(),
+                                     .d_o = x.d_o.view(),
+                                     .d_q = x.d_q.view(),
+                                     .d_k = x.d_k.view(),
                                      .d_v = x.d_v.view()});
   reference(wanted, c);
   test::expect_same_attention(x, wanted, 2e-13);

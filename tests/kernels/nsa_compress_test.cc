@@ -6,8 +6,8 @@
 namespace hadal::kernels {
 namespace {
 
-using test::GuardedHeads;
 using std::int64_t;
+using test::GuardedHeads;
 
 struct Case {
   int64_t batch, tokens, groups, width, length, stride;
@@ -17,9 +17,13 @@ struct Case {
 template <class T>
 struct Buffers {
   explicit Buffers(const Case& c)
-      : x(c.batch * c.tokens, c.groups, c.width), logits(c.batch * c.tokens, c.groups, c.width), position(c.length, 1, c.width, 0),
-        y(c.batch * c.blocks(), c.groups, c.width), d_y(c.batch * c.blocks(), c.groups, c.width),
-        d_x(c.batch * c.tokens, c.groups, c.width), d_logits(c.batch * c.tokens, c.groups, c.width),
+      : x(c.batch * c.tokens, c.groups, c.width),
+        logits(c.batch * c.tokens, c.groups, c.width),
+        position(c.length, 1, c.width, 0),
+        y(c.batch * c.blocks(), c.groups, c.width),
+        d_y(c.batch * c.blocks(), c.groups, c.width),
+        d_x(c.batch * c.tokens, c.groups, c.width),
+        d_logits(c.batch * c.tokens, c.groups, c.width),
         d_position(c.length, 1, c.width, 0) {
     x.fill_random(11);
     logits.fill_random(12);
@@ -36,16 +40,28 @@ struct Buffers {
 template <class T>
 void forward(const Case& c, Buffers<T>& b) {
   Stream stream;
-  run(stream, NsaCompressForward{.batch = c.batch, .block_length = c.length, .block_stride = c.stride, .x = b.x.view(),
-                                 .logits = b.logits.view(), .position = b.view(b.position), .y = b.y.view()});
+  run(stream, NsaCompressForward{.batch = c.batch,
+                                 .block_length = c.length,
+                                 .block_stride = c.stride,
+                                 .x = b.x.view(),
+                                 .logits = b.logits.view(),
+                                 .position = b.view(b.position),
+                                 .y = b.y.view()});
 }
 
 template <class T>
 void backward(const Case& c, Buffers<T>& b) {
   Stream stream;
-  run(stream, NsaCompressBackward{.batch = c.batch, .block_length = c.length, .block_stride = c.stride, .x = b.x.view(),
-                                  .logits = b.logits.view(), .position = b.view(b.position), .d_y = b.d_y.view(),
-                                  .d_x = b.d_x.view(), .d_logits = b.d_logits.view(), .d_position = b.view(b.d_position)});
+  run(stream, NsaCompressBackward{.batch = c.batch,
+                                  .block_length = c.length,
+                                  .block_stride = c.stride,
+                                  .x = b.x.view(),
+                                  .logits = b.logits.view(),
+                                  .position = b.view(b.position),
+                                  .d_y = b.d_y.view(),
+                                  .d_x = b.d_x.view(),
+                                  .d_logits = b.d_logits.view(),
+                                  .d_position = b.view(b.d_position)});
 }
 
 const std::vector<Case>& cases() {

@@ -9,8 +9,8 @@
 namespace hadal::kernels {
 namespace {
 
-using test::GuardedHeads;
 using std::int64_t;
+using test::GuardedHeads;
 
 struct Case {
   int64_t batch, tokens, heads, key_heads, width, shared, length, stride, select, groups, chosen;
@@ -20,8 +20,11 @@ struct Case {
 
 struct Problem {
   explicit Problem(const Case& c)
-      : q(c.batch * c.tokens, c.heads, c.width + c.shared), k(c.batch * c.keys(), c.key_heads, c.width),
-        k_shared(c.batch * c.keys(), 1, c.shared), v(c.batch * c.keys(), c.key_heads, 4), o(c.batch * c.tokens, c.heads, 4),
+      : q(c.batch * c.tokens, c.heads, c.width + c.shared),
+        k(c.batch * c.keys(), c.key_heads, c.width),
+        k_shared(c.batch * c.keys(), 1, c.shared),
+        v(c.batch * c.keys(), c.key_heads, 4),
+        o(c.batch * c.tokens, c.heads, 4),
         lse(c.batch * c.tokens, c.heads, 1, 0),
         blocks(static_cast<std::size_t>(c.batch * c.tokens * c.groups * c.chosen + 2), -99) {
     q.fill_random(21);
@@ -40,10 +43,26 @@ void select(const Case& c, Problem& p) {
   const View lse{p.lse.view().data, DType::kF64, {p.lse.tokens(), p.lse.heads()}, kCpu};
   const ConstHeads shared = c.shared > 0 ? ConstHeads(p.k_shared.view()) : ConstHeads{};
   const AttentionMask mask{.kind = AttentionMask::Kind::kBlocks, .block_length = c.length, .block_stride = c.stride};
-  run(stream, FlashAttentionForward{.batch = c.batch, .q = p.q.view(), .k = p.k.view(), .k_shared = shared, .v = p.v.view(),
-                                    .mask = mask, .query_start = c.start, .scale = kScale, .o = p.o.view(), .lse = lse});
-  run(stream, NsaSelect{.batch = c.batch, .q = p.q.view(), .k = p.k.view(), .k_shared = shared, .lse = lse, .scale = kScale,
-                        .query_start = c.start, .block_length = c.length, .block_stride = c.stride, .select_block = c.select,
+  run(stream, FlashAttentionForward{.batch = c.batch,
+                                    .q = p.q.view(),
+                                    .k = p.k.view(),
+                                    .k_shared = shared,
+                                    .v = p.v.view(),
+                                    .mask = mask,
+                                    .query_start = c.start,
+                                    .scale = kScale,
+                                    .o = p.o.view(),
+                                    .lse = lse});
+  run(stream, NsaSelect{.batch = c.batch,
+                        .q = p.q.view(),
+                        .k = p.k.view(),
+                        .k_shared = shared,
+                        .lse = lse,
+                        .scale = kScale,
+                        .query_start = c.start,
+                        .block_length = c.length,
+                        .block_stride = c.stride,
+                        .select_block = c.select,
                         .num_groups = c.groups,
                         .blocks = {p.blocks.data() + 1, DType::kI32, {c.batch * c.tokens, c.groups, c.chosen}, kCpu}});
 }
@@ -58,14 +77,16 @@ std::vector<double> importance(const Case& c, Problem& p, int64_t b, int64_t t, 
     for (int64_t i = 0; i < c.keys() && i * c.stride + c.length - 1 <= position; ++i) {
       const int64_t key = b * c.keys() + i;
       double s = 0;
-      for (int64_t w = 0; w < c.width; ++w) s += p.q.at(b * c.tokens + t, head, w) * p.k.at(key, head / (c.heads / c.key_heads), w);
+      for (int64_t w = 0; w < c.width; ++w)
+        s += p.q.at(b * c.tokens + t, head, w) * p.k.at(key, head / (c.heads / c.key_heads), w);
       for (int64_t w = 0; w < c.shared; ++w) s += p.q.at(b * c.tokens + t, head, c.width + w) * p.k_shared.at(key, 0, w);
       e.push_back(std::exp(kScale * s));
       total += e.back();
     }
     for (std::size_t i = 0; i < e.size(); ++i) {
       for (int64_t token = static_cast<int64_t>(i) * c.stride; token < static_cast<int64_t>(i) * c.stride + c.length; ++token) {
-        if (token / c.select < count) result[static_cast<std::size_t>(token / c.select)] += e[i] / total / static_cast<double>(c.stride);
+        if (token / c.select < count)
+          result[static_cast<std::size_t>(token / c.select)] += e[i] / total / static_cast<double>(c.stride);
       }
     }
   }
@@ -91,9 +112,9 @@ std::vector<std::int32_t> best(const Case& c, const std::vector<double>& value, 
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{
-      {1, 100, 4, 4, 8, 4, 8, 4, 16, 1, 4},   {2, 77, 4, 2, 8, 0, 4, 4, 4, 2, 5},    {1, 130, 6, 1, 5, 3, 8, 4, 8, 3, 3},
-      {1, 200, 2, 2, 8, 0, 16, 4, 16, 1, 6},  {1, 90, 4, 4, 8, 0, 8, 2, 12, 4, 4},   {1, 70, 8, 8, 8, 4, 6, 3, 9, 2, 3},
-      {1, 5, 2, 2, 8, 0, 8, 4, 8, 1, 4},      {1, 600, 2, 1, 4, 0, 32, 16, 64, 1, 4}, {1, 3, 2, 2, 8, 0, 8, 4, 16, 1, 4, 97, 100},
+      {1, 100, 4, 4, 8, 4, 8, 4, 16, 1, 4},  {2, 77, 4, 2, 8, 0, 4, 4, 4, 2, 5},     {1, 130, 6, 1, 5, 3, 8, 4, 8, 3, 3},
+      {1, 200, 2, 2, 8, 0, 16, 4, 16, 1, 6}, {1, 90, 4, 4, 8, 0, 8, 2, 12, 4, 4},    {1, 70, 8, 8, 8, 4, 6, 3, 9, 2, 3},
+      {1, 5, 2, 2, 8, 0, 8, 4, 8, 1, 4},     {1, 600, 2, 1, 4, 0, 32, 16, 64, 1, 4}, {1, 3, 2, 2, 8, 0, 8, 4, 16, 1, 4, 97, 100},
   };
   return all;
 }

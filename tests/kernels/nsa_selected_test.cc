@@ -8,8 +8,8 @@
 namespace hadal::kernels {
 namespace {
 
-using test::AttentionBuffers;
 using std::int64_t;
+using test::AttentionBuffers;
 
 struct Case {
   int64_t batch, tokens, heads, key_heads, width, shared, value, groups, select, chosen;
@@ -50,18 +50,36 @@ ConstView view_of(const std::vector<std::int32_t>& blocks, const Case& c) {
 template <class T>
 void forward(AttentionBuffers<T>& x, const Case& c, const std::vector<std::int32_t>& blocks) {
   Stream stream;
-  run(stream, NsaSelectedForward{.batch = c.batch, .q = x.q.view(), .k = x.k.view(), .k_shared = x.shared(), .v = x.v.view(),
-                                 .blocks = view_of(blocks, c), .select_block = c.select, .scale = kScale, .o = x.o.view(),
+  run(stream, NsaSelectedForward{.batch = c.batch,
+                                 .q = x.q.view(),
+                                 .k = x.k.view(),
+                                 .k_shared = x.shared(),
+                                 .v = x.v.view(),
+                                 .blocks = view_of(blocks, c),
+                                 .select_block = c.select,
+                                 .scale = kScale,
+                                 .o = x.o.view(),
                                  .lse = x.lse_view()});
 }
 
 template <class T>
 void backward(AttentionBuffers<T>& x, const Case& c, const std::vector<std::int32_t>& blocks) {
   Stream stream;
-  run(stream, NsaSelectedBackward{.batch = c.batch, .q = x.q.view(), .k = x.k.view(), .k_shared = x.shared(), .v = x.v.view(),
-                                  .blocks = view_of(blocks, c), .select_block = c.select, .scale = kScale, .o = x.o.view(),
-                                  .lse = x.lse_view(), .d_o = x.d_o.view(), .d_q = x.d_q.view(), .d_k = x.d_k.view(),
-                                  .d_k_shared = x.d_shared(), .d_v = x.d_v.view()});
+  run(stream, NsaSelectedBackward{.batch = c.batch,
+                                  .q = x.q.view(),
+                                  .k = x.k.view(),
+                                  .k_shared = x.shared(),
+                                  .v = x.v.view(),
+                                  .blocks = view_of(blocks, c),
+                                  .select_block = c.select,
+                                  .scale = kScale,
+                                  .o = x.o.view(),
+                                  .lse = x.lse_view(),
+                                  .d_o = x.d_o.view(),
+                                  .d_q = x.d_q.view(),
+                                  .d_k = x.d_k.view(),
+                                  .d_k_shared = x.d_shared(),
+                                  .d_v = x.d_v.view()});
 }
 
 void reference(AttentionBuffers<double>& x, const Case& c, const std::vector<std::int32_t>& blocks) {
@@ -73,16 +91,16 @@ void reference(AttentionBuffers<double>& x, const Case& c, const std::vector<std
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{
-      {1, 1, 1, 1, 8, 0, 8, 1, 16, 3},        // one token
-      {2, 70, 3, 3, 32, 16, 32, 1, 8, 4},     // MLA, one head a key head
-      {1, 200, 8, 1, 40, 8, 24, 1, 16, 5},    // absorbed MLA: a whole strip is one token
-      {1, 130, 6, 2, 24, 0, 40, 2, 4, 6},     // GQA
-      {1, 130, 6, 2, 24, 0, 16, 6, 12, 3},    // every head selects for itself
-      {1, 600, 2, 1, 8, 4, 8, 1, 64, 3},      // parts and partial sums
-      {1, 700, 2, 2, 8, 4, 8, 1, 64, 7},      // a strip's union fills several score buffers
-      {1, 90, 5, 1, 7, 3, 5, 1, 5, 4},        // nothing round
-      {2, 40, 6, 2, 7, 3, 5, 3, 5, 4},        // nothing round, short
-      {1, 300, 4, 4, 16, 8, 16, 1, 16, 8},    // twice as long as what is selected
+      {1, 1, 1, 1, 8, 0, 8, 1, 16, 3},      // one token
+      {2, 70, 3, 3, 32, 16, 32, 1, 8, 4},   // MLA, one head a key head
+      {1, 200, 8, 1, 40, 8, 24, 1, 16, 5},  // absorbed MLA: a whole strip is one token
+      {1, 130, 6, 2, 24, 0, 40, 2, 4, 6},   // GQA
+      {1, 130, 6, 2, 24, 0, 16, 6, 12, 3},  // every head selects for itself
+      {1, 600, 2, 1, 8, 4, 8, 1, 64, 3},    // parts and partial sums
+      {1, 700, 2, 2, 8, 4, 8, 1, 64, 7},    // a strip's union fills several score buffers
+      {1, 90, 5, 1, 7, 3, 5, 1, 5, 4},      // nothing round
+      {2, 40, 6, 2, 7, 3, 5, 3, 5, 4},      // nothing round, short
+      {1, 300, 4, 4, 16, 8, 16, 1, 16, 8},  // twice as long as what is selected
   };
   return all;
 }
@@ -164,9 +182,15 @@ TEST(NsaSelected, LaterQueriesEqualTheRowsOfTheWholeRun) {
       }
     }
     Stream stream;
-    run(stream, NsaSelectedForward{.q = q.view(), .k = x.k.view(), .k_shared = x.shared(), .v = x.v.view(),
+    run(stream, NsaSelectedForward{.q = q.view(),
+                                   .k = x.k.view(),
+                                   .k_shared = x.shared(),
+                                   .v = x.v.view(),
                                    .blocks = {blocks.data() + start * c.chosen, DType::kI32, {count, 1, c.chosen}, kCpu},
-                                   .select_block = c.select, .query_start = start, .scale = kScale, .o = o.view(),
+                                   .select_block = c.select,
+                                   .query_start = start,
+                                   .scale = kScale,
+                                   .o = o.view(),
                                    .lse = {lse.view().data, DType::kF64, {count, 4}, kCpu}});
     for (int64_t t = 0; t < count; ++t) {
       for (int64_t h = 0; h < 4; ++h) {

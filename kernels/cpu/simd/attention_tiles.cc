@@ -35,7 +35,8 @@ void pack_columns(std::int64_t rows, std::int64_t width, const T* from, std::int
   constexpr int kLanes = kLanesOf<T>;
   const std::int64_t whole_rows = rows / kLanes * kLanes, whole_width = width / kLanes * kLanes;
   for (std::int64_t row = 0; row < whole_rows; row += kLanes) {
-    for (std::int64_t i = 0; i < whole_width; i += kLanes) transpose_block(from + row * stride + i, stride, to + i * ld + row, ld);
+    for (std::int64_t i = 0; i < whole_width; i += kLanes)
+      transpose_block(from + row * stride + i, stride, to + i * ld + row, ld);
     for (std::int64_t i = whole_width; i < width; ++i) {
       for (std::int64_t r = row; r < row + kLanes; ++r) to[i * ld + r] = from[r * stride + i];
     }
@@ -60,7 +61,8 @@ template <class T, bool kAdd>
 void scatter(std::int64_t rows, const std::int32_t* index, std::int64_t width, const T* from, T* to) {
   for (std::int64_t row = 0; row < rows; ++row, from += width) {
     T* const target = to + index[row] * width;
-    for (std::int64_t i = 0; i < width; i += kLanesOf<T>) store(target + i, kAdd ? load(target + i) + load(from + i) : load(from + i));
+    for (std::int64_t i = 0; i < width; i += kLanesOf<T>)
+      store(target + i, kAdd ? load(target + i) + load(from + i) : load(from + i));
   }
 }
 
@@ -108,10 +110,40 @@ void row_dots(std::int64_t rows, std::int64_t width, const T* a, std::int64_t ld
     for (std::int64_t i = 0; i < whole; i += kLanes) sum[row] += load(a + row * lda + i) * load(b + row * ldb + i);
   }
   T dots[kStrip];
-  fold_rows<T>(sum, [](Vector<T> x, Vector<T> y) { return x + y; }, dots);
+  fold_rows<T>(
+      sum, [](Vector<T> x, Vector<T> y) { return x + y; }, dots);
   for (std::int64_t row = 0; row < rows; ++row) {
     for (std::int64_t i = whole; i < width; ++i) dots[row] += a[row * lda + i] * b[row * ldb + i];
     result[row] = dots[row];
+  }
+}
+
+template <class T>
+void scores(std::int64_t rows, std::int64_t keys, std::int64_t width, const T* q, std::int64_t ldq, const T* k, std::int64_t ldk,
+            T* s, std::int64_t lds, bool accumulate) {
+  constexpr int kLanes = kLanesOf<T>;
+  const std::int64_t whole = width / kLanes * kLanes;
+  for (std::int64_t j = 0; j < keys; j += kStrip, k += kStrip * ldk) {
+    const int count = keys - j < kStrip ? static_cast<int>(keys - j) : kStrip;
+    const T* key[kStrip];  // the last key stands in for those that are missing
+    for (int c = 0; c < kStrip; ++c) key[c] = k + (c < count ? c : count - 1) * ldk;
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const T* const query = q + row * ldq;
+      Vector<T> sum[kStrip] = {};
+      for (std::int64_t i = 0; i < whole; i += kLanes) {
+        const Vector<T> left = load(query + i);
+        HADAL_UNROLL
+        for (int c = 0; c < kStrip; ++c) sum[c] += left * load(key[c] + i);
+      }
+      T dots[kStrip];
+      fold_rows<T>(
+          sum, [](Vector<T> x, Vector<T> y) { return x + y; }, dots);
+      for (int c = 0; c < count; ++c) {
+        for (std::int64_t i = whole; i < width; ++i) dots[c] += query[i] * key[c][i];
+        T* const to = s + row * lds + j + c;
+        *to = accumulate ? *to + dots[c] : dots[c];
+      }
+    }
   }
 }
 
@@ -130,10 +162,10 @@ inline void tile(std::int64_t k, const T* a, std::int64_t lda, const T* b, std::
     Vector<T> right[kVectors];
     HADAL_UNROLL
     for (int v = 0; v < kVectors; ++v) right[v] = load(b + v * kL);
-  HADAL_UNROLL
+    HADAL_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const Vector<T> left = broadcast(kTransposed ? a[r] : a[r * lda]);
-    HADAL_UNROLL
+      HADAL_UNROLL
       for (int v = 0; v < kVectors; ++v) sum[r][v] += left * right[v];
     }
     a += kTransposed ? lda : 1;
@@ -228,7 +260,8 @@ void softmax(std::int64_t rows, std::int64_t n, T* s, std::int64_t lds, T* row_m
     lanes[row] = sum;
   }
   T sums[kStrip];
-  fold_rows<T>(lanes, [](Vector<T> x, Vector<T> y) { return x + y; }, sums);
+  fold_rows<T>(
+      lanes, [](Vector<T> x, Vector<T> y) { return x + y; }, sums);
   for (int row = 0; row < rows; ++row) {
     row_sum[row] = row_sum[row] * shrink[row] + sums[row];
     row_max[row] = most[row];
@@ -260,10 +293,19 @@ void probabilities(std::int64_t n, T* s, T lse) {
 }  // namespace
 
 template <class T>
-constexpr AttentionTiles<T> kTable{
-    .lanes = kLanesOf<T>, .pack_rows = pack_rows<T>, .pack_columns = pack_columns<T>, .gather = gather<T>,
-    .scatter = scatter<T, false>, .scatter_add = scatter<T, true>, .row_dots = row_dots<T>, .gemm = gemm<T, false>,
-    .gemm_ta = gemm<T, true>, .softmax = softmax<T>, .softmax_gradient = softmax_gradient<T>, .probabilities = probabilities<T>};
+constexpr AttentionTiles<T> kTable{.lanes = kLanesOf<T>,
+                                   .pack_rows = pack_rows<T>,
+                                   .pack_columns = pack_columns<T>,
+                                   .gather = gather<T>,
+                                   .scatter = scatter<T, false>,
+                                   .scatter_add = scatter<T, true>,
+                                   .row_dots = row_dots<T>,
+                                   .scores = scores<T>,
+                                   .gemm = gemm<T, false>,
+                                   .gemm_ta = gemm<T, true>,
+                                   .softmax = softmax<T>,
+                                   .softmax_gradient = softmax_gradient<T>,
+                                   .probabilities = probabilities<T>};
 
 const AttentionTiles<float>& attention_tiles_f32() { return kTable<float>; }
 const AttentionTiles<double>& attention_tiles_f64() { return kTable<double>; }

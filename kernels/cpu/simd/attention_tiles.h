@@ -24,12 +24,15 @@ struct AttentionTiles {
   void (*scatter_add)(std::int64_t rows, const std::int32_t* index, std::int64_t width, const T* from, T* to);
   /// result[r] = <a[r], b[r]>, rows <= kStripRows.
   void (*row_dots)(std::int64_t rows, std::int64_t width, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* result);
+  /// s[r, j] = (accumulate ? s : 0) + <q[r], k[j]> for few rows, where transposing the keys first would not pay.
+  void (*scores)(std::int64_t rows, std::int64_t keys, std::int64_t width, const T* q, std::int64_t ldq, const T* k,
+                 std::int64_t ldk, T* s, std::int64_t lds, bool accumulate);
   /// C[m, n] = (accumulate ? C : 0) + A[m, k] B[k, n], A row-major; n padded.
   void (*gemm)(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* c,
                std::int64_t ldc, bool accumulate);
   /// The same with A stored [k, m].
-  void (*gemm_ta)(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T* c,
-                  std::int64_t ldc, bool accumulate);
+  void (*gemm_ta)(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64_t lda, const T* b, std::int64_t ldb,
+                  T* c, std::int64_t ldc, bool accumulate);
   /// Scores s[rows, n] become 2^(s - max) with the running max of the row; row_sum and o[rows, width] are rescaled to it.
   /// Masked scores are -inf; rows without a visible key get zeros and keep max = -inf. rows <= kStripRows; n and width padded.
   /// row_max and row_sum hold kStripRows elements.

@@ -1,5 +1,5 @@
-// Powers of two of a vector: the exponential of softmax scores that were scaled by log2 e beforehand, about two thirds of the work of
-// exp_approx.
+// Powers of two of a vector: the exponential of softmax scores that were scaled by log2 e beforehand, about two thirds of the
+// work of exp_approx.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@ namespace hadal::kernels::simd::HADAL_SIMD {
 namespace hadal::kernels::simd::portable {
 #endif
 
-/// 2^x for x <= 127 (f32), 1023 (f64): relative error 1.5e-7 in f32, 4e-16 in f64; 0 below the normal range, 2^-inf = 0, NaN stays.
+/// 2^x for x <= 127 (f32), 1023 (f64): relative error 1.5e-7 in f32, 4e-16 in f64; 0 below the normal range, 2^-inf = 0, NaN
+/// stays.
 inline Vector<float> exp2_of(Vector<float> x) {
   typedef std::int32_t Integers __attribute__((vector_size(HADAL_VECTOR_BYTES)));
   constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: the sum holds the rounded integer in its low bits

@@ -51,7 +51,8 @@ struct Pooled {
     }
   }
   static Lanes logit(const PoolingBlock<T>& block, int64_t j, int64_t c) {
-    return (Access::get(block.logits + j * block.logits_stride + c) + Access::get(block.position + j * block.position_stride + c)) *
+    return (Access::get(block.logits + j * block.logits_stride + c) +
+            Access::get(block.position + j * block.position_stride + c)) *
            kLog2E<T>;
   }
 
