@@ -172,7 +172,6 @@ prompt='And it came to pass'
 [ -z "$text" ] || prompt=$(grep -m 1 -E '.{40}' "$shown/text/validation.txt" | cut -c 1-40)
 echo
 run "$hadal" generate "$shown/run" --prompt "$prompt" --max-tokens 160 --temperature 0.8 --top-p 0.95 --seed 1
-echo
 
 if stage export 'export: a directory for transformers'; then
   rm -rf "$shown/export"

@@ -73,6 +73,7 @@ class Printer {
       std::fwrite(rest.data(), 1, rest.size(), stdout);
     }
     std::printf("\n");
+    std::fflush(stdout);
   }
 
  private:

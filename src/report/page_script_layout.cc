@@ -84,9 +84,9 @@ function controls() {
   }
   const axes = [['step', 'steps'], ['tokens', 'tokens'], ['hours', 'time']].filter(([key]) => DATA.runs.every(run => run.axis[key].some(finite)));
   bar.append(make('label', {}, 'over', segments(axes, 'step', key => { view.x = key; view.zoom = null; drawAll(); })));
-  const slider = make('input', { type: 'range', min: 0, max: 100, value: 45 });
+  const slider = make('input', { type: 'range', min: 0, max: 100, value: 35 });
   slider.oninput = () => { view.smooth = slider.value === '0' ? 0 : 1 - 10 ** (-slider.value / 40) * 0.5; drawAll(); };
-  view.smooth = 1 - 10 ** (-45 / 40) * 0.5;
+  view.smooth = 1 - 10 ** (-35 / 40) * 0.5;
   bar.append(make('label', {}, 'smoothing', slider));
   bar.append(make('label', {}, 'loss', segments([[false, 'linear'], [true, 'log']], false, on => { view.log = on; drawAll(); })));
   const reset = make('button', { type: 'button', id: 'reset', textContent: 'reset zoom' });
