@@ -108,7 +108,7 @@ void multiply_block(const PackedProduct<T>& p, const Strips& strips, int64_t fir
           strip.a_step = packed_a != nullptr ? depth : p.lda;
           micro.by_rows[height](strip);
         }
-        packed_strip += height * depth;
+        if (packed_a != nullptr) packed_strip += height * depth;
       }
     }
   }
