@@ -2,9 +2,11 @@
 
 #include "checkpoint/checkpoint_reader.h"
 #include "checkpoint/checkpoint_writer.h"
+#include "checkpoint/embedded_config.h"
 #include "checkpoint/parameters.h"
 #include "checkpoint/store.h"
 #include "config/write.h"
+#include "core/error.h"
 
 namespace hadal::train {
 namespace {
@@ -62,8 +64,8 @@ std::filesystem::path save_run(const Config& config, const RunState& state, mode
   return path;
 }
 
-std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::AdamW& optimizer, const data::Sampler& sampler,
-                                    comm::Communicator& world) {
+std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::AdamW& optimizer,
+                                    const data::Sampler& sampler, comm::Communicator& world) {
   // Rank 0 alone judges the candidates, since judging sets damaged ones aside.
   std::optional<checkpoint::CheckpointReader> reader;
   std::string path;
@@ -74,6 +76,9 @@ std::optional<RunState> restore_run(const Config& config, model::Model& model, o
   world.broadcast(path, 0);
   if (path.empty()) return std::nullopt;
   if (!reader) reader = checkpoint::CheckpointReader::open(path, checkpoint::Check::kManifest);
+  if (reader->state().has(checkpoint::kWeightsOnlyKey)) {
+    throw UserError("{}: holds weights only and cannot be continued; choose another run.dir, with run.init_from={}", path, path);
+  }
   sampler.check_fingerprint(reader->state().text("sample_order"));
   checkpoint::load_parameters(*reader, model.parameters());
   checkpoint::load_values(*reader, first_moments(optimizer), "optim.m/");
