@@ -16,7 +16,7 @@ namespace {
 /// A column that has a value in at most this share of the rows is a list of points of its own.
 constexpr double kSparseShare = 0.2;
 
-std::string quoted(const std::string& text) {
+std::string json_string(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
@@ -122,7 +122,7 @@ std::string load_map(const std::string& name, const std::vector<Run::ArrayAt>& e
     shares += (shares.size() > 1 ? "," : "") + list(mean);
     rows.push_back(entries[edges[bucket + 1] - 1].row);
   }
-  return fmt::format(R"({{"name":{},"experts":{},"at":{},"share":{}]}})", quoted(name), experts, axes.at(rows), shares);
+  return fmt::format(R"({{"name":{},"experts":{},"at":{},"share":{}]}})", json_string(name), experts, axes.at(rows), shares);
 }
 
 std::string run_data(const Run& run, const PageLimits& limits) {
@@ -137,7 +137,7 @@ std::string run_data(const Run& run, const PageLimits& limits) {
     if (count == 0) continue;
     const bool few = static_cast<double>(count) <= kSparseShare * static_cast<double>(values.size()) || key.starts_with("val_");
     std::string& into = few ? sparse : dense;
-    into += (into.empty() ? "" : ",") + quoted(key) + ":" +
+    into += (into.empty() ? "" : ",") + json_string(key) + ":" +
             (few ? sparse_points(values, axes, limits.curve_points) : dense_curve(values, edges));
   }
   for (const auto& [key, entries] : run.arrays) {
@@ -145,7 +145,7 @@ std::string run_data(const Run& run, const PageLimits& limits) {
     loads += (loads.empty() ? "" : ",") + load_map(key.substr(0, key.size() - 5), entries, axes, limits.load_columns);
   }
   return fmt::format(R"({{"name":{},"state":{},"config":{},"axis":{},"dense":{{{}}},"sparse":{{{}}},"loads":[{}]}})",
-                     quoted(run.name), quoted(run.state), quoted(run.config_text), axes.at(ends), dense, sparse, loads);
+                     json_string(run.name), json_string(run.state), json_string(run.config_text), axes.at(ends), dense, sparse, loads);
 }
 
 }  // namespace
@@ -155,7 +155,7 @@ std::string page_data(std::span<const Run> runs, const PageLimits& limits) {
   bool first = true;
   for (const SummaryLine& line : summary_lines(runs)) {
     text +=
-        fmt::format(R"({}{{"title":{},"cells":{}}})", first ? "" : ",", quoted(line.title), nlohmann::json(line.cells).dump());
+        fmt::format(R"({}{{"title":{},"cells":{}}})", first ? "" : ",", json_string(line.title), nlohmann::json(line.cells).dump());
     first = false;
   }
   text += R"(],"runs":[)";

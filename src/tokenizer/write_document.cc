@@ -11,7 +11,7 @@
 namespace hadal::tokenizer {
 namespace {
 
-std::string quoted(std::string_view text) {
+std::string json_string(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') {
@@ -35,14 +35,14 @@ std::string pre_tokenizer_json(PreTokenizerKind kind) {
   std::string out = "{\"type\":\"Sequence\",\"pretokenizers\":[\n";
   for (const std::string& pattern : stage_patterns(kind)) {
     out += fmt::format("    {{\"type\":\"Split\",\"pattern\":{{\"Regex\":{}}},\"behavior\":\"Isolated\",\"invert\":false}},\n",
-                       quoted(pattern));
+                       json_string(pattern));
   }
   return out + "    " + byte_level(false) + "]}";
 }
 
 std::string post_processor_json(const TokenizerDocument& document, std::string_view bos) {
   if (document.template_bos < 0) return R"({"type":"ByteLevel","add_prefix_space":true,"trim_offsets":false,"use_regex":true})";
-  const std::string token = quoted(bos);
+  const std::string token = json_string(bos);
   return fmt::format(
       "{{\"type\":\"TemplateProcessing\",\n"
       "    \"single\":[{{\"SpecialToken\":{{\"id\":{0},\"type_id\":0}}}},{{\"Sequence\":{{\"id\":\"A\",\"type_id\":0}}}}],\n"
@@ -69,7 +69,7 @@ std::string write_tokenizer_json(const TokenizerDocument& document) {
   const char* separator = "\n";
   for (const AddedToken& token : document.added_tokens) {
     fmt::format_to(put, "{}    {{\"id\":{},\"content\":{},{},\"normalized\":{},\"special\":{}}}", separator, token.id,
-                   quoted(token.content), kFlags, token.normalized, token.special);
+                   json_string(token.content), kFlags, token.normalized, token.special);
     separator = ",\n";
   }
   fmt::format_to(
@@ -82,13 +82,13 @@ std::string write_tokenizer_json(const TokenizerDocument& document) {
       "\"end_of_word_suffix\":null,\n    \"fuse_unk\":false,\"byte_fallback\":false,\"ignore_merges\":false,\n    \"vocab\":{";
   separator = "\n";
   for (const VocabularyEntry& entry : document.vocabulary) {
-    fmt::format_to(put, "{}      {}:{}", separator, quoted(entry.content), entry.id);
+    fmt::format_to(put, "{}      {}:{}", separator, json_string(entry.content), entry.id);
     separator = ",\n";
   }
   out += "},\n    \"merges\":[";
   separator = "\n";
   for (const MergeEntry& merge : document.merges) {
-    fmt::format_to(put, "{}      [{},{}]", separator, quoted(content_of(merge.left)), quoted(content_of(merge.right)));
+    fmt::format_to(put, "{}      [{},{}]", separator, json_string(content_of(merge.left)), json_string(content_of(merge.right)));
     separator = ",\n";
   }
   return out + "]}\n}\n";
@@ -98,7 +98,7 @@ std::string write_tokenizer_config(const TokenizerDocument& document, const Toke
   std::string out = "{\n  \"tokenizer_class\":\"PreTrainedTokenizerFast\",\n";
   auto put = std::back_inserter(out);
   const auto role = [&put](const char* key, const std::string& token) {
-    fmt::format_to(put, "  \"{}\":{},\n", key, token.empty() ? "null" : quoted(token));
+    fmt::format_to(put, "  \"{}\":{},\n", key, token.empty() ? "null" : json_string(token));
   };
   role("bos_token", roles.bos);
   role("eos_token", roles.eos);
@@ -110,7 +110,7 @@ std::string write_tokenizer_config(const TokenizerDocument& document, const Toke
   const char* separator = "\n";
   for (const AddedToken& token : document.added_tokens) {
     fmt::format_to(put, "{}    \"{}\":{{\"content\":{},{},\"normalized\":{},\"special\":{}}}", separator, token.id,
-                   quoted(token.content), kFlags, token.normalized, token.special);
+                   json_string(token.content), kFlags, token.normalized, token.special);
     separator = ",\n";
   }
   return out + "},\n  \"chat_template\":\"{% for m in messages %}{{ m['content'] }}{% endfor %}\"\n}\n";
