@@ -42,7 +42,8 @@ void run(Stream& stream, const BalanceLoss& args) {
   HADAL_CHECK(args.batch >= 1 && args.scores.shape[0] % args.batch == 0 && args.valid_seq >= 0 &&
                   args.valid_seq <= args.scores.shape[0] / args.batch,
               "{} tokens in {} sequences, {} valid each", args.scores.shape[0], args.batch, args.valid_seq);
-  HADAL_CHECK(args.scores.shape[1] % args.num_devices == 0, "{} experts on {} devices", args.scores.shape[1], args.num_devices);
+  const bool by_device = args.device_alpha != 0 || args.communication_alpha != 0;
+  HADAL_CHECK(!by_device || args.scores.shape[1] % args.num_devices == 0, "{} experts on {} devices", args.scores.shape[1], args.num_devices);
   HADAL_CHECK_EQ(args.counts.numel(), args.scores.shape[1]);
   launch(stream, args);
 }

@@ -21,7 +21,7 @@ struct RouterOptions {
 };
 
 /// s = sigmoid(logits) or softmax(logits); choice by s + bias within the best groups (others -inf), ties to the lower index;
-/// weights from s. Slots of a token are in order of descending choice value.
+/// weights from s. Slots of a token are in order of descending choice value. NaN logits come out as NaN weights of some experts.
 struct RouterForward {
   static constexpr const char* kName = "router_forward";
   RouterOptions options;
@@ -67,7 +67,7 @@ struct BalanceLoss {
   std::int64_t batch = 1;
   std::int64_t valid_seq = 0;
   double sequence_alpha = 0, expert_alpha = 0, device_alpha = 0, communication_alpha = 0;
-  std::int64_t num_devices = 1;
+  std::int64_t num_devices = 1;  ///< divides E where device_alpha or communication_alpha is set
   double scale = 1.0;
   ConstView scores;   ///< [T, E]
   ConstView experts;  ///< I32 [T, K]

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -63,9 +65,11 @@ class SequenceBalance {
     std::vector<std::int32_t> order(num_experts_);
     for (std::int64_t t = 0; t < args_.valid_seq; ++t) {
       const T* s = scores_ + t * num_experts_;
+      // A NaN sorts as the lowest score: a comparison that is false both ways would be no order.
+      const auto key = [s](std::int32_t e) { return std::isnan(s[e]) ? -std::numeric_limits<T>::infinity() : s[e]; };
       std::iota(order.begin(), order.end(), 0);
       std::partial_sort(order.begin(), order.begin() + args_.options.top_k, order.end(),
-                        [&](std::int32_t a, std::int32_t b) { return s[a] > s[b] || (s[a] == s[b] && a < b); });
+                        [&](std::int32_t a, std::int32_t b) { return key(a) > key(b) || (key(a) == key(b) && a < b); });
       for (std::int64_t k = 0; k < args_.options.top_k; ++k) ++counts[order[k]];
     }
     return counts;

@@ -69,7 +69,8 @@ void keep_best_groups(const RouterOptions& o, std::int64_t num_experts, Choice<T
   for (std::int64_t g = 0; g < o.num_groups; ++g) c.group[g] = group_score(o.group_score, c.value.data() + g * size, size);
   std::fill(c.group_kept.begin(), c.group_kept.end(), 0);
   for (std::int64_t n = 0; n < o.topk_groups; ++n) {
-    const std::int64_t g = std::max<std::int64_t>(first_largest(c.group.data(), o.num_groups), 0);
+    std::int64_t g = first_largest(c.group.data(), o.num_groups);
+    if (g < 0) g = std::find(c.group_kept.begin(), c.group_kept.end(), 0) - c.group_kept.begin();
     c.group_kept[g] = 1;
     c.group[g] = -std::numeric_limits<T>::infinity();
   }
@@ -79,11 +80,16 @@ void keep_best_groups(const RouterOptions& o, std::int64_t num_experts, Choice<T
   }
 }
 
+/// Scores that are no numbers give way to numbers, then the lowest free expert is taken: the weights carry the NaN on to the
+/// loss, where the step is judged.
 template <class T>
 void choose(std::int64_t top_k, std::int64_t num_experts, Choice<T>& c, std::int32_t* experts) {
   for (std::int64_t k = 0; k < top_k; ++k) {
-    const std::int64_t e = first_largest(c.value.data(), num_experts);
-    HADAL_CHECK(e >= 0, "the router's scores are not numbers");
+    std::int64_t e = first_largest(c.value.data(), num_experts);
+    if (e < 0) {
+      e = 0;
+      while (std::find(experts, experts + k, e) != experts + k) ++e;
+    }
     experts[k] = static_cast<std::int32_t>(e);
     c.value[e] = -std::numeric_limits<T>::infinity();
   }

@@ -1,4 +1,4 @@
-// Guards: routing choices (group limit, ties, negative biases), gradients of the gates and of every balance loss against differences,
+// Guards: routing choices (group limit, ties, negative biases, scores that are no numbers), gradients of the gates and of every balance loss against differences,
 // the stable dispatch plan.
 #include "kernels/router.h"
 
@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "tests/support/gradient_check.h"
 
@@ -51,6 +52,26 @@ TEST(Router, TiesGoToTheLowerIndex) {
   const Routed r = route({.top_k = 3, .num_groups = 4, .topk_groups = 2}, logits, {});
   for (int t = 0; t < 2; ++t) {
     for (int k = 0; k < 3; ++k) EXPECT_EQ(r.experts.as<std::int32_t>()[t * 3 + k], k);
+  }
+}
+
+TEST(Router, NotANumberGoesThroughToTheWeights) {
+  // A diverged step is judged at its loss; the router must neither stop nor choose an expert twice.
+  for (const auto score : {RouterOptions::Score::kSigmoid, RouterOptions::Score::kSoftmax}) {
+    Tensor logits = normal_tensor({3, 8}, 5);
+    double* values = logits.as<double>();
+    std::fill(values, values + 8, std::nan(""));
+    values[8 + 2] = std::nan("");
+    const Routed r = route({.score = score, .top_k = 4, .num_groups = 4, .topk_groups = 2}, logits, {});
+    for (int t = 0; t < 3; ++t) {
+      const auto* e = r.experts.as<std::int32_t>() + t * 4;
+      EXPECT_EQ(std::set<std::int32_t>(e, e + 4).size(), 4u) << "token " << t;
+      for (int k = 0; k < 4; ++k) EXPECT_TRUE(e[k] >= 0 && e[k] < 8);
+    }
+    for (int k = 0; k < 4; ++k) {
+      EXPECT_TRUE(std::isnan(r.weights.as<double>()[k]));
+      EXPECT_TRUE(std::isfinite(r.weights.as<double>()[8 + k]));
+    }
   }
 }
 
