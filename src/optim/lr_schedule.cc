@@ -42,12 +42,12 @@ double scheduled_value(double initial, const std::vector<ScheduledValue>& later,
   return value;
 }
 
-std::int64_t batch_size(const TrainSection& train, std::int64_t tokens, std::int64_t quantum) {
+std::int64_t batch_size(const TrainSection& train, std::int64_t tokens) {
   const BatchRampSection& ramp = train.batch_ramp;
   if (ramp.start == 0 || ramp.tokens == 0 || tokens >= ramp.tokens) return train.global_batch;
   const double share = static_cast<double>(tokens) / static_cast<double>(ramp.tokens);
   const auto grown = static_cast<std::int64_t>(static_cast<double>(ramp.start) + share * static_cast<double>(train.global_batch - ramp.start));
-  return std::clamp(grown / quantum * quantum, std::min(quantum, train.global_batch), train.global_batch);
+  return std::clamp(grown / train.micro_batch * train.micro_batch, std::min(train.micro_batch, train.global_batch), train.global_batch);
 }
 
 }  // namespace hadal::optim

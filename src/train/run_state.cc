@@ -33,8 +33,8 @@ std::vector<ParameterValue> averages(optim::AdamW& optimizer) {
   return values;
 }
 
-std::filesystem::path write_checkpoint(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer,
-                                       const data::Sampler& sampler) {
+void write_checkpoint(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer,
+                      const data::Sampler& sampler) {
   const std::filesystem::path directory = std::filesystem::path(config.run.dir) / "checkpoints";
   checkpoint::CheckpointWriter writer(directory, state.step);
   checkpoint::save_parameters(writer, model.parameters());
@@ -49,19 +49,27 @@ std::filesystem::path write_checkpoint(const Config& config, const RunState& sta
   writer.state().set("seed", config.run.seed);
   writer.state().set("config", to_yaml(config));
   writer.state().set("config_hash", config_hash(config).hex());
-  const std::filesystem::path path = writer.commit();
+  writer.commit();
   checkpoint::keep_newest(directory, config.checkpoint.keep_last);
-  return path;
 }
 
 }  // namespace
 
-std::filesystem::path save_run(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer,
-                               const data::Sampler& sampler, comm::Communicator& world) {
-  std::string path;
-  if (world.is_root()) path = write_checkpoint(config, state, model, optimizer, sampler).string();
-  world.broadcast(path, 0);
-  return path;
+std::string save_run(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer, const data::Sampler& sampler,
+                     comm::Communicator& world, MetricsWriter* metrics) {
+  std::string failure;
+  if (world.is_root()) {
+    try {
+      if (metrics != nullptr) metrics->sync();
+      write_checkpoint(config, state, model, optimizer, sampler);
+    } catch (const IoError& error) {
+      failure = error.what();
+    } catch (const std::filesystem::filesystem_error& error) {
+      failure = error.what();
+    }
+  }
+  world.broadcast(failure, 0);
+  return failure;
 }
 
 std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::AdamW& optimizer,

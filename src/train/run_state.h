@@ -11,6 +11,7 @@
 #include "data/sampler.h"
 #include "model/model.h"
 #include "optim/adamw.h"
+#include "train/metrics.h"
 
 namespace hadal::train {
 
@@ -20,10 +21,11 @@ struct RunState {
   std::uint64_t next_sample = 0; ///< global index of the next sample
 };
 
-/// Writes a checkpoint of everything into `run_dir`/checkpoints/step-N by rank 0, keeps the newest `config.checkpoint.keep_last`, and
-/// returns its path. Collective.
-std::filesystem::path save_run(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer,
-                               const data::Sampler& sampler, comm::Communicator& world);
+/// Writes a checkpoint of everything into `run_dir`/checkpoints/step-N by rank 0 and keeps the newest `config.checkpoint.keep_last`;
+/// `metrics` (rank 0, may be null) reaches the disk first. Empty when done; when the system refused (a full disk), what it said, the
+/// same on every rank, with older checkpoints untouched. Collective.
+std::string save_run(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer, const data::Sampler& sampler,
+                     comm::Communicator& world, MetricsWriter* metrics);
 
 /// Restores the newest sound checkpoint of the run directory; nothing when there is none. UserError when the saved run's model or
 /// data are not this config's. Collective; every rank reads.

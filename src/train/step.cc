@@ -31,6 +31,7 @@ StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t 
   sum_counts(world_, scales.valid);
 
   StepResult result;
+  result.tokens = global_rows * rows.tokens.shape()[1];
   result.mtp_loss.assign(scales.valid.mtp.size(), 0.0);
   for (std::int64_t begin = 0; begin < rows.num_rows(); begin += micro_batch) {
     const std::int64_t end = std::min(begin + micro_batch, rows.num_rows());

@@ -23,6 +23,7 @@ struct StepResult {
   std::vector<double> mtp_loss; ///< per depth
   double balance_loss = 0;      ///< sum over layers
   double grad_norm = 0;
+  std::int64_t tokens = 0;      ///< of the batch
   double max_violation = 0;     ///< mean of MaxVio over MoE layers
   bool applied = true;          ///< false: not finite, the update was skipped on every rank
 };

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <new>
 
 #include "checkpoint/run_status.h"
 #include "config/write.h"
@@ -16,8 +17,9 @@
 namespace hadal::train {
 namespace {
 
-// Updates skipped in a row before the run gives up (spec/reliability.md 2).
+// In a row, before the run gives up (spec/reliability.md 2).
 constexpr std::int64_t kMaxSkipped = 3;
+constexpr std::int64_t kMaxFailedSaves = 3;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -28,6 +30,26 @@ std::string load_key(const nn::MoeLayer& moe) {
   const std::string& name = moe.name();
   const std::size_t begin = std::string_view("model.layers.").size();
   return "moe.layer_" + name.substr(begin, name.find('.', begin) - begin) + ".load";
+}
+
+/// Where the checkpoint of a step stands in the run directory.
+std::string checkpoint_name(std::int64_t step) { return fmt::format("checkpoints/step-{}", step); }
+
+/// Who can take the trained model: most shape mistakes cannot be repaired at export (spec/interop.md 5).
+void tell_engines(const ModelSection& shape) {
+  std::string text;
+  for (const model::EngineNote& note : model::engine_notes(shape)) {
+    text += fmt::format("{}{} {}{}", text.empty() ? "" : "; ", note.engine, note.ok ? "yes" : "no", note.reason.empty() ? "" : " (" + note.reason + ")");
+  }
+  log_info("exported, this shape can be loaded by: {}", text);
+}
+
+/// What the process will end with when `error` leaves it.
+ExitCode code_of(const std::exception& error) {
+  if (const auto* own = dynamic_cast<const Error*>(&error)) return own->code();
+  const bool system = dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
+                      dynamic_cast<const std::filesystem::filesystem_error*>(&error) != nullptr;
+  return system ? ExitCode::kIo : ExitCode::kBug;
 }
 
 std::vector<double> load_shares(nn::MoeLayer& moe) {
@@ -45,6 +67,7 @@ Trainer::Trainer(const LoadedConfig& loaded, comm::Communicator& world, bool qui
     : config_(loaded.config),
       world_(world),
       quiet_(quiet),
+      handlers_(world.size() == 1),
       data_(open_run_data(config_)),
       model_(model::model_options(config_)),
       optimizer_(config_.optim, model_.parameters()),
@@ -52,8 +75,6 @@ Trainer::Trainer(const LoadedConfig& loaded, comm::Communicator& world, bool qui
   if (world.is_root()) {
     for (const std::string& sentence : loaded.inert) log_warning("{}", sentence);
   }
-  const std::int64_t quantum = config_.train.micro_batch;
-  HADAL_CHECK(quantum >= 1, "micro_batch {}", quantum);
   start();
 }
 
@@ -64,10 +85,21 @@ void Trainer::start() {
     std::filesystem::create_directories(run_dir / "checkpoints");
   }
   world_.barrier();
+  try {
+    restore();
+  } catch (const std::exception& error) {
+    note_failure(error);
+    throw;
+  }
+}
+
+void Trainer::restore() {
+  const std::filesystem::path run_dir = config_.run.dir;
   const std::optional<RunState> restored = restore_run(config_, model_, optimizer_, *data_.training, world_);
   if (restored) {
     state_ = *restored;
     last_saved_step_ = state_.step;
+    last_checkpoint_ = checkpoint_name(state_.step);
   } else if (!config_.run.init_from.empty()) {
     load_weights(config_.run.init_from, model_);
     optimizer_.reset_average();
@@ -82,6 +114,7 @@ void Trainer::start() {
   write_file_atomically(run_dir / "config.yaml", yaml);
   metrics_.emplace(run_dir, restored ? std::optional(state_.step) : std::nullopt, yaml);
   progress_.emplace(detect_progress(config_.train.steps, quiet_), stderr);
+  if (!restored) tell_engines(config_.model);
   const model::ParameterCount count = model::count_parameters(config_.model);
   log_info("{}: {:.2f} M parameters, {:.2f} M active per token; {} x {} threads ({}); {} at step {}", config_.run.dir,
            static_cast<double>(count.total_with_mtp) / 1e6, static_cast<double>(count.active) / 1e6, world_.size(), num_threads(),
@@ -89,13 +122,11 @@ void Trainer::start() {
 }
 
 int Trainer::run() {
-  const SignalHandlers handlers(world_.size() == 1);
   write_status("running", 0);
   try {
     return train();
-  } catch (const Error& error) {
-    if (progress_) progress_->finish();
-    write_status("failed", static_cast<int>(error.code()));
+  } catch (const std::exception& error) {
+    note_failure(error);
     throw;
   }
 }
@@ -105,10 +136,18 @@ int Trainer::train() {
     double seconds = 0;
     const StepResult result = step(seconds);
     record(result, seconds);
+    if (skipped_in_a_row_ >= kMaxSkipped) {
+      return give_up(ExitCode::kNumerics, fmt::format("step {}: {} updates in a row were not finite; lower optim.lr or resume from an older checkpoint",
+                                                      state_.step, kMaxSkipped));
+    }
     if (config_.checkpoint.interval > 0 && state_.step % config_.checkpoint.interval == 0) save();
-    if (answer_requests()) return static_cast<int>(ExitCode::kStoppedEarly);
+    if (failed_saves_in_a_row_ >= kMaxFailedSaves) {
+      return give_up(ExitCode::kIo, fmt::format("step {}: {} checkpoints in a row could not be written; free the disk of {} and start again",
+                                                state_.step, kMaxFailedSaves, config_.run.dir));
+    }
+    if (const std::optional<int> code = answer_requests()) return *code;
   }
-  if (last_saved_step_ != state_.step) save();
+  if (!save()) return give_up(ExitCode::kIo, fmt::format("step {}: the last checkpoint could not be written", state_.step));
   if (progress_) progress_->finish();
   write_status("done", 0);
   return 0;
@@ -116,7 +155,7 @@ int Trainer::train() {
 
 StepResult Trainer::step(double& seconds) {
   const auto begin = std::chrono::steady_clock::now();
-  const std::int64_t rows = optim::batch_size(config_.train, state_.tokens, config_.train.micro_batch * world_.size());
+  const std::int64_t rows = optim::batch_size(config_.train, state_.tokens);
   const data::RowRange share = data::rows_of_rank(rows, world_.rank(), world_.size());
   const data::Batch batch =
       data_.training->batch(state_.next_sample + static_cast<std::uint64_t>(share.begin), share.end - share.begin);
@@ -134,8 +173,7 @@ StepResult Trainer::step(double& seconds) {
 
 void Trainer::record(const StepResult& result, double seconds) {
   const bool interval_ended = state_.step % config_.train.log_interval == 0 || is_last_step() || state_.step == 1;
-  const std::int64_t rows = optim::batch_size(config_.train, state_.tokens, config_.train.micro_batch * world_.size());
-  const double tokens_per_s = static_cast<double>(rows * config_.data.sequence_length) / seconds;
+  const double tokens_per_s = static_cast<double>(result.tokens) / seconds;
   report::MetricsRow row;
   row.set("step", state_.step);
   row.set("tokens", state_.tokens);
@@ -155,13 +193,20 @@ void Trainer::record(const StepResult& result, double seconds) {
     for (nn::MoeLayer* moe : model_.moe_layers()) row.set(load_key(*moe), load_shares(*moe));
   }
   validate(row);
-  if (metrics_) metrics_->write(row);
+  write_metrics(row);
   if (progress_) progress_->update(row, interval_ended);
-  if (skipped_in_a_row_ == 0) return;
-  if (progress_) progress_->note(fmt::format("step {}: loss or gradient is not finite; the update was skipped", state_.step));
-  if (skipped_in_a_row_ >= kMaxSkipped) {
-    throw Error(ExitCode::kNumerics, fmt::format("step {}: {} updates in a row were not finite; lower optim.lr or resume from an older checkpoint",
-                                                 state_.step, kMaxSkipped));
+  if (progress_ && !result.applied) progress_->note(fmt::format("step {}: loss or gradient is not finite; the update was skipped", state_.step));
+}
+
+void Trainer::write_metrics(const report::MetricsRow& row) {
+  if (!metrics_) return;
+  try {
+    metrics_->write(row);
+    metrics_failed_ = false;
+  } catch (const IoError& error) {
+    // A full disk costs rows, not the run: the next row is written over what is left of this one.
+    if (!metrics_failed_) log_warning("step {}: metrics are lost from here until this works again: {}", state_.step, error.what());
+    metrics_failed_ = true;
   }
 }
 
@@ -175,33 +220,59 @@ void Trainer::validate(report::MetricsRow& row) {
   if (result.bits_per_byte > 0) row.set("val_bits_per_byte", result.bits_per_byte);
   if (result.mtp_loss > 0) row.set("val_mtp_acceptance", result.acceptance);
   if (progress_) {
-    progress_->note(fmt::format("step {}: validation loss {:.4f} ({:.1f} % of the unigram entropy {:.4f}), {:.3f} bits per byte", state_.step,
-                                result.loss, 100.0 * result.loss / result.unigram_entropy, result.unigram_entropy, result.bits_per_byte));
+    std::string text = fmt::format("step {}: validation loss {:.4f} ({:.1f} % of the unigram entropy {:.4f})", state_.step, result.loss,
+                                   100.0 * result.loss / result.unigram_entropy, result.unigram_entropy);
+    if (result.bits_per_byte > 0) text += fmt::format(", {:.3f} bits per byte", result.bits_per_byte);
+    progress_->note(text);
   }
 }
 
-void Trainer::save() {
-  if (last_saved_step_ == state_.step) return;
-  if (metrics_) metrics_->sync();
-  last_checkpoint_ = save_run(config_, state_, model_, optimizer_, *data_.training, world_).string();
+bool Trainer::save() {
+  if (last_saved_step_ == state_.step) return true;
+  const std::string failure = save_run(config_, state_, model_, optimizer_, *data_.training, world_, metrics_ ? &*metrics_ : nullptr);
+  if (!failure.empty()) {
+    ++failed_saves_in_a_row_;
+    if (world_.is_root()) log_warning("step {}: no checkpoint: {}", state_.step, failure);
+    return false;
+  }
+  failed_saves_in_a_row_ = 0;
+  last_checkpoint_ = checkpoint_name(state_.step);
   last_saved_step_ = state_.step;
+  return true;
 }
 
-bool Trainer::answer_requests() {
+std::optional<int> Trainer::answer_requests() {
   const auto request = static_cast<Request>(world_.all_reduce_max(static_cast<std::int64_t>(pending_request())));
-  if (request == Request::kNone) return false;
-  save();
+  if (request == Request::kNone) return std::nullopt;
+  const bool good = save();
   saved(request);
-  if (progress_) progress_->note(fmt::format("step {}: saved {}", state_.step, last_checkpoint_));
-  if (request != Request::kSaveAndStop) return false;
+  if (progress_ && good) progress_->note(fmt::format("step {}: saved {}/{}", state_.step, config_.run.dir, last_checkpoint_));
+  if (request != Request::kSaveAndStop) return std::nullopt;
+  if (!good) return give_up(ExitCode::kIo, fmt::format("step {}: stopped on request without a checkpoint of this step", state_.step));
   if (progress_) progress_->finish();
   write_status("stopped", static_cast<int>(ExitCode::kStoppedEarly));
-  return true;
+  return static_cast<int>(ExitCode::kStoppedEarly);
+}
+
+int Trainer::give_up(ExitCode code, std::string_view reason) {
+  if (progress_) progress_->finish();
+  if (world_.is_root()) log_error("{}", reason);
+  write_status("failed", static_cast<int>(code));
+  return static_cast<int>(code);
+}
+
+void Trainer::note_failure(const std::exception& error) {
+  if (progress_) progress_->finish();
+  write_status("failed", static_cast<int>(code_of(error)));
 }
 
 void Trainer::write_status(const char* state, int exit_code) {
   if (!world_.is_root()) return;
-  checkpoint::write_run_status(config_.run.dir, {.state = state, .step = state_.step, .checkpoint = last_checkpoint_, .exit_code = exit_code});
+  try {
+    checkpoint::write_run_status(config_.run.dir, {.state = state, .step = state_.step, .checkpoint = last_checkpoint_, .exit_code = exit_code});
+  } catch (const IoError& error) {
+    log_warning("status.json does not say \"{}\": {}", state, error.what());
+  }
 }
 
 }  // namespace hadal::train

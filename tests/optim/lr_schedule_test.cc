@@ -53,14 +53,15 @@ TEST(ScheduledValue, TakesTheLastEntryReached) {
   EXPECT_EQ(scheduled_value(1.0, later, 1000), 0.0);
 }
 
-TEST(BatchRamp, GrowsInWholeQuanta) {
+TEST(BatchRamp, GrowsInWholeMicroBatches) {
   TrainSection t;
   t.global_batch = 32;
+  t.micro_batch = 4;
   t.batch_ramp = {.start = 8, .tokens = 1000};
-  EXPECT_EQ(batch_size(t, 0, 4), 8);
-  EXPECT_EQ(batch_size(t, 500, 4), 20);
-  EXPECT_EQ(batch_size(t, 999, 4), 28);
-  EXPECT_EQ(batch_size(t, 1000, 4), 32);
+  EXPECT_EQ(batch_size(t, 0), 8);
+  EXPECT_EQ(batch_size(t, 500), 20);
+  EXPECT_EQ(batch_size(t, 999), 28);
+  EXPECT_EQ(batch_size(t, 1000), 32);
 }
 
 }  // namespace

@@ -58,6 +58,18 @@ TEST_P(Ranks, EqualOneRank) {
   }
 }
 
+TEST_P(Ranks, SeeTheSameBatchesDuringARamp) {
+  const test::TempDir dir;
+  const SmallRun run{dir.path(), {"train.steps=8", "train.batch_ramp.start=2", "train.batch_ramp.tokens=600"}};
+  const auto one = run.train("one"), many = run.train("many", GetParam());
+  ASSERT_EQ(one.size(), 8u);
+  EXPECT_LT(one.front().number("samples"), 8.0);
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    EXPECT_EQ(one[i].number("samples"), many[i].number("samples")) << "step " << i + 1;
+    EXPECT_LE(std::abs(*one[i].number("loss") - *many[i].number("loss")), 1e-12 * *one[i].number("loss")) << "step " << i + 1;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Counts, Ranks, testing::Values(2, 3, 4));
 
 TEST(Run, MicroBatchesDoNotChangeTheStep) {
