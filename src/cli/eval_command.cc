@@ -39,10 +39,15 @@ int eval_command(const std::vector<std::string>& arguments) {
     throw UserError("{}: ids up to {}, but the model has {} rows", data, source->vocab_size() - 1, loaded.config.model.vocab_size);
   }
   if (held_out) source = data::hold_out(source, data::Part::kValidation, loaded.config.data.validation_fraction);
-  const auto sampler = train::sequential_sampler({source}, sequence_length > 0 ? sequence_length : loaded.config.data.sequence_length);
+  if (sequence_length == 0) sequence_length = loaded.config.data.sequence_length;
+  if (sequence_length > loaded.config.model.max_positions) {
+    throw UserError("--sequence-length {}: model.max_positions is {}", sequence_length, loaded.config.model.max_positions);
+  }
+  const auto sampler = train::sequential_sampler({source}, sequence_length);
   comm::SingleCommunicator world;
   Stream stream;
   const train::EvaluationResult r = train::evaluate(*loaded.model, stream, *sampler, max_tokens, batch, world, loaded.tokenizer ? &*loaded.tokenizer : nullptr);
+  if (r.tokens == 0) throw UserError("{}: none of its tokens counts as a target: its loss mask is all zero", data);
   std::printf("tokens            %lld\n", static_cast<long long>(r.tokens));
   std::printf("loss              %.6f nats per token\n", r.loss);
   std::printf("perplexity        %.4f\n", r.perplexity());

@@ -46,9 +46,8 @@ GenerateFlags parse(const std::vector<std::string>& arguments) {
 /// Prints tokens as they come, and notices the stop text in the stream.
 class Printer {
  public:
-  Printer(const tokenizer::Tokenizer* tokenizer, std::string stop, bool ids) : stop_(std::move(stop)), ids_(ids) {
-    if (tokenizer != nullptr) decoder_.emplace(*tokenizer);
-  }
+  Printer(const tokenizer::Tokenizer& tokenizer, std::string stop, bool ids)
+      : decoder_(tokenizer), vocab_size_(tokenizer.vocab_size()), stop_(std::move(stop)), ids_(ids) {}
 
   /// False when the stop text is complete.
   bool print(std::int32_t token) {
@@ -56,11 +55,10 @@ class Printer {
       std::printf(first_ ? "%d" : " %d", token);
       first_ = false;
     }
-    if (decoder_) {
-      const std::string text = decoder_->push(token);
-      if (!ids_) std::fwrite(text.data(), 1, text.size(), stdout);
-      tail_ += text;
-    }
+    // A model's table may be padded above the tokenizer's ids: such a token has no text.
+    const std::string text = token < vocab_size_ ? decoder_.push(token) : std::string();
+    if (!ids_) std::fwrite(text.data(), 1, text.size(), stdout);
+    tail_ += text;
     std::fflush(stdout);
     const bool stopped = !stop_.empty() && tail_.find(stop_) != std::string::npos;
     if (tail_.size() > 2 * stop_.size() + 64) tail_.erase(0, tail_.size() - stop_.size());
@@ -68,8 +66,8 @@ class Printer {
   }
 
   void finish() {
-    if (decoder_ && !ids_) {
-      const std::string rest = decoder_->finish();
+    if (!ids_) {
+      const std::string rest = decoder_.finish();
       std::fwrite(rest.data(), 1, rest.size(), stdout);
     }
     std::printf("\n");
@@ -77,7 +75,8 @@ class Printer {
   }
 
  private:
-  std::optional<tokenizer::IncrementalDecoder> decoder_;
+  tokenizer::IncrementalDecoder decoder_;
+  std::int32_t vocab_size_;
   std::string stop_, tail_;
   bool ids_;
   bool first_ = true;
@@ -94,7 +93,7 @@ int generate_command(const std::vector<std::string>& arguments) {
   // Training documents follow an eos: that is the one token after which a text starts.
   if (prompt.empty()) prompt.push_back(tokenizer.eos_id() >= 0 ? tokenizer.eos_id() : 0);
 
-  Printer printer(&tokenizer, flags.stop, flags.ids);
+  Printer printer(tokenizer, flags.stop, flags.ids);
   if (!flags.ids) std::fwrite(text.data(), 1, text.size(), stdout);
   infer::Generator generator(*loaded.model);
   const infer::GenerateResult result = generator.generate(prompt, flags.options, [&](std::int32_t token) {
@@ -102,7 +101,9 @@ int generate_command(const std::vector<std::string>& arguments) {
     return printer.print(token);
   });
   printer.finish();
-  const double tokens_per_s = result.seconds > 0 ? static_cast<double>(result.tokens.size()) / result.seconds : 0.0;
+  // The first token is the prefill's.
+  const std::size_t decoded = result.tokens.empty() ? 0 : result.tokens.size() - 1;
+  const double tokens_per_s = result.seconds > 0 ? static_cast<double>(decoded) / result.seconds : 0.0;
   const double acceptance = result.drafts > 0 ? static_cast<double>(result.accepted) / static_cast<double>(result.drafts) : 0.0;
   log_info("{} tokens, {:.1f} tokens/s, prompt of {} in {:.3f} s, cache {:.0f} bytes per token", result.tokens.size(), tokens_per_s, prompt.size(),
            result.prefill_seconds, result.cache_bytes_per_token);

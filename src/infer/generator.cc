@@ -125,9 +125,13 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 GenerateResult Generator::generate(std::span<const std::int32_t> prompt, const GenerateOptions& options,
                                    const std::function<bool(std::int32_t)>& on_token) {
   const std::int64_t limit = model_.options().shape.max_positions;
-  // A draft may stand one past the last token.
-  const std::int64_t capacity = static_cast<std::int64_t>(prompt.size()) + options.max_tokens + 1;
+  // The last token is never run; a draft stands at most where it would.
+  const std::int64_t capacity = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
   if (prompt.empty()) throw UserError("the prompt has no token; give --prompt TEXT (a model with a bos token can start from that)");
+  const std::int64_t vocab = model_.options().shape.vocab_size;
+  for (const std::int32_t id : prompt) {
+    if (id < 0 || id >= vocab) throw UserError("the prompt holds token {}, the model has ids 0 .. {}: is this the model's own tokenizer?", id, vocab - 1);
+  }
   if (capacity > limit) {
     throw UserError("prompt of {} tokens and --max-tokens {} exceed the model's {} positions", prompt.size(), options.max_tokens, limit);
   }

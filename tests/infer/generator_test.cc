@@ -134,7 +134,9 @@ TEST(Sampling, CutsAndScales) {
 
 TEST(Generate, TooLongIsRefusedBeforeAnythingRuns) {
   model::Model model(small_model(AttentionKind::kMla, SparseKind::kNone));
-  EXPECT_THROW(text(model, {.sampling = {}, .max_tokens = 61}), UserError);
+  model.initialize(3);
+  EXPECT_THROW(text(model, {.sampling = {}, .max_tokens = 62}), UserError);
+  for (const bool speculate : {false, true}) EXPECT_EQ(text(model, {.sampling = {}, .max_tokens = 61, .speculate = speculate}).size(), 61u);
 }
 
 }  // namespace
