@@ -9,7 +9,6 @@ when torch, transformers or safetensors are missing.
 """
 import argparse
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -25,57 +24,19 @@ except ImportError as error:
     print(f"SKIPPED: export parity needs the Python packages torch, transformers and safetensors ({error})")
     sys.exit(0)
 
+from small_models import MODELS, ROOT, VOCAB, make_corpus, model_yaml, run
+
 logging.set_verbosity_error()
 logging.disable_progress_bar()
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TOLERANCE = 1e-4
-VOCAB = 512
 NEW_TOKENS = 24
 
 CONFIG = """
-model:
-  vocab_size: {vocab}
-  hidden_size: 64
-  num_layers: 3
-  intermediate_size: 96
-  max_positions: 256
-  init_std: 0.05
-  attention: {{{attention}}}
-  rope: {{{rope}}}
-  moe: {{num_experts: 8, num_shared: 1, top_k: 2, intermediate_size: 32, first_dense_layers: 1, num_groups: 2, topk_groups: 1,
-        routed_scaling: 1.5}}
-  mtp: {{depth: {depth}}}
 data: {{sources: [{{path: {tokens}}}], sequence_length: 64, tokenizer: {tokenizer}}}
 run: {{dir: {run}}}
 train: {{steps: {steps}, global_batch: 8, micro_batch: 4}}
 optim: {{lr: 3e-3, schedule: {{kind: constant}}}}
 """
-MLA = "kind: mla, num_heads: 4, q_lora_rank: 24, kv_lora_rank: 16, qk_nope_head_dim: 12, qk_rope_head_dim: 8, v_head_dim: 14"
-GQA = "kind: gqa, num_heads: 4, num_kv_heads: 2, head_dim: 16, v_head_dim: 12"
-NSA = "sparse: nsa, nsa: {block_length: 8, block_stride: 4, select_block: 8, num_selected: 4, window: 16}"
-MODELS = {
-    "mla": dict(attention=MLA, rope="theta: 10000", depth=1),
-    "mla_yarn": dict(attention=MLA, rope="yarn: {factor: 4, original_length: 32}", depth=0),
-    "nsa_mla": dict(attention=f"{MLA}, {NSA}, dense_layers: [1]", rope="theta: 10000", depth=1),
-    "nsa_gqa": dict(attention=f"{GQA}, {NSA}", rope="theta: 10000", depth=0),
-}
-
-
-def run(hadal, *arguments):
-    result = subprocess.run([hadal, *arguments], capture_output=True, text=True)
-    if result.returncode != 0:
-        sys.exit(f"hadal {' '.join(arguments)} returned {result.returncode}:\n{result.stderr}")
-    return result.stdout
-
-
-def write_text(path):
-    """Made-up sentences over a few hundred words: something to learn, nothing to download."""
-    source = random.Random(1)
-    words = ["".join(source.choice("abcdefghijklmnoprstuvw") for _ in range(source.randint(2, 8))) for _ in range(300)]
-    with open(path, "w") as file:
-        for _ in range(4000):
-            file.write(" ".join(source.choice(words[: source.randint(5, 300)]) for _ in range(source.randint(4, 14))) + ".\n")
-    return " ".join(words[:12])
 
 
 def load(path):
@@ -94,7 +55,7 @@ def check_weights(report, layers, mtp):
 def compare(hadal, name, options, at, prompt, steps):
     here = lambda file: at(f"{name}.{file}")
     with open(here("yaml"), "w") as file:
-        file.write(CONFIG.format(vocab=VOCAB, tokens=at("tokens.h5"), tokenizer=at("tokenizer"), run=here("run"), steps=steps, **options))
+        file.write(model_yaml(name) + CONFIG.format(tokens=at("tokens.h5"), tokenizer=at("tokenizer"), run=here("run"), steps=steps))
     run(hadal, "train", here("yaml"))
     run(hadal, "export", here("run"), "--dtype", "f32", "--out", here("hf"))
     run(hadal, "export", here("run"), "--dtype", "f32", "--no-mtp", "--out", here("hf_plain"))
@@ -133,9 +94,7 @@ def main():
     folder = tempfile.mkdtemp(prefix="hadal-parity-")
     try:
         at = lambda name: os.path.join(folder, name)
-        prompt = write_text(at("text.txt"))
-        run(arguments.hadal, "tokenizer", "train", "--input", at("text.txt"), "--vocab-size", str(VOCAB), "--out", at("tokenizer"))
-        run(arguments.hadal, "data", "build", "--input", at("text.txt"), "--documents", "2KiB", "--tokenizer", at("tokenizer"), "--out", at("tokens.h5"))
+        prompt = make_corpus(arguments.hadal, at)
         failed = [name for name, options in MODELS.items() if compare(arguments.hadal, name, options, at, prompt, arguments.steps)]
     finally:
         shutil.rmtree(folder)
