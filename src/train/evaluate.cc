@@ -19,6 +19,7 @@ struct Sums {
 };
 
 void add_rows(model::Model& model, Stream& stream, const data::Batch& batch, const tokenizer::Tokenizer* tokenizer, Sums& sums) {
+  check_ids(batch, model.options().shape.vocab_size);
   const DType dtype = model.options().dtype;
   const ValidCounts valid = count_valid(batch, model.options().shape.mtp.depth);
   LossScales scales{.valid = valid, .sequences = batch.num_rows(), .mtp_weight = 0.0};

@@ -70,6 +70,15 @@ ValidCounts count_valid(const data::Batch& batch, std::int64_t mtp_depth) {
   return counts;
 }
 
+void check_ids(const data::Batch& batch, std::int64_t vocab_size) {
+  for (const Tensor* ids : {&batch.tokens, &batch.targets}) {
+    for (const std::int32_t id : ids->span<std::int32_t>()) {
+      if (id >= 0 && id < vocab_size) continue;
+      throw UserError("the token files hold id {}, model.vocab_size is {}; set it above the largest id (`hadal data inspect` shows it)", id, vocab_size);
+    }
+  }
+}
+
 model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin, std::int64_t end, const LossScales& scales, DType dtype) {
   const std::int64_t seq = batch.tokens.shape()[1];
   model::MicroBatch micro;

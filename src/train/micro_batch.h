@@ -17,6 +17,9 @@ struct ValidCounts {
 };
 ValidCounts count_valid(const data::Batch& batch, std::int64_t mtp_depth);
 
+/// UserError when a token or target is no id of the model: a Megatron file does not say how many ids it uses.
+void check_ids(const data::Batch& batch, std::int64_t vocab_size);
+
 /// What the weights of one global batch are made of.
 struct LossScales {
   ValidCounts valid;            ///< over the whole global batch

@@ -13,6 +13,7 @@
 #include "model/engine_notes.h"
 #include "model/parameter_count.h"
 #include "optim/lr_schedule.h"
+#include "train/micro_batch.h"
 
 namespace hadal::train {
 namespace {
@@ -159,6 +160,7 @@ StepResult Trainer::step(double& seconds) {
   const data::RowRange share = data::rows_of_rank(rows, world_.rank(), world_.size());
   const data::Batch batch =
       data_.training->batch(state_.next_sample + static_cast<std::uint64_t>(share.begin), share.end - share.begin);
+  check_ids(batch, config_.model.vocab_size);
   const StepInput input{.lr = optim::learning_rate(config_.optim, state_.step, config_.train.steps),
                         .mtp_weight = optim::scheduled_value(config_.balance.mtp_weight, config_.balance.mtp_schedule, state_.tokens),
                         .bias_speed = optim::scheduled_value(config_.balance.bias_update_speed, config_.balance.bias_update_schedule, state_.tokens)};

@@ -1,5 +1,6 @@
 // Guards: a run that diverges skips its updates on every rank and ends with 87; a full disk costs checkpoints, not the steps between,
-// and ends the run with 74 after three; status.json tells either.
+// and ends the run with 74 after three; status.json tells either;
+// ids outside the model are refused as input.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include "tests/support/run_program.h"
 #include "tests/support/small_run.h"
 #include "tests/support/temp_dir.h"
+#include "train/micro_batch.h"
 #include "train/trainer.h"
 
 namespace hadal {
@@ -33,6 +35,17 @@ TEST(Trouble, DivergenceIsSkippedAndThenEndsTheRun) {
   EXPECT_NE(read_file(dir / "run" / "status.json").find("\"state\":\"failed\""), std::string::npos);
   EXPECT_NE(read_file(dir / "run" / "status.json").find("\"exit_code\":87"), std::string::npos);
   EXPECT_LE(test::read_metrics(dir / "run").size(), 12u);
+}
+
+TEST(Trouble, IdsOutsideTheModelAreTheUsersToFix) {
+  const Shape shape{1, 3};
+  data::Batch batch{Tensor::zeros(shape, DType::kI32), Tensor::zeros(shape, DType::kI32), Tensor::zeros(shape, DType::kU8),
+                    Tensor::zeros(shape, DType::kI32), Tensor::zeros(shape, DType::kI32)};
+  batch.targets.as<std::int32_t>()[2] = 7;
+  EXPECT_NO_THROW(train::check_ids(batch, 8));
+  EXPECT_THROW(train::check_ids(batch, 7), UserError);
+  batch.targets.as<std::int32_t>()[2] = -1;
+  EXPECT_THROW(train::check_ids(batch, 8), UserError);
 }
 
 TEST(Trouble, AFullDiskCostsCheckpointsNotSteps) {
