@@ -29,7 +29,7 @@ GenerateFlags parse(const std::vector<std::string>& arguments) {
   GenerateFlags flags;
   add_model_flags(app, flags.model);
   add_output_flags(app, flags.output);
-  auto* prompt = app.add_option("--prompt", flags.prompt, "text to continue; empty: from the bos token");
+  auto* prompt = app.add_option("--prompt", flags.prompt, "text to continue; empty: from an end-of-text token, which training texts follow");
   app.add_option("--prompt-file", flags.prompt_file, "file that holds the prompt")->excludes(prompt);
   app.add_option("--max-tokens", flags.options.max_tokens, "tokens to generate, at most")->check(CLI::Range(1, 1 << 24));
   app.add_option("--temperature", flags.options.sampling.temperature, "0 is greedy; below 1 is safer, above 1 wilder");

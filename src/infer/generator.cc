@@ -127,7 +127,7 @@ GenerateResult Generator::generate(std::span<const std::int32_t> prompt, const G
   const std::int64_t limit = model_.options().shape.max_positions;
   // The last token is never run; a draft stands at most where it would.
   const std::int64_t capacity = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
-  if (prompt.empty()) throw UserError("the prompt has no token; give --prompt TEXT (a model with a bos token can start from that)");
+  if (prompt.empty()) throw UserError("the prompt has no token; give --prompt TEXT");
   const std::int64_t vocab = model_.options().shape.vocab_size;
   for (const std::int32_t id : prompt) {
     if (id < 0 || id >= vocab) throw UserError("the prompt holds token {}, the model has ids 0 .. {}: is this the model's own tokenizer?", id, vocab - 1);
