@@ -170,7 +170,7 @@ void finish_rows(const AttentionInputs<T>& in, int64_t b, int64_t kv, int64_t t0
                  T* output, T* lse, const Heads& o) {
   T* const to = lse + (b * in.tokens + t0) * in.heads + kv * in.group;
   for (int64_t row = 0; row < (t1 - t0) * in.group; ++row) {
-    const bool none = row_max[row] == kMasked<T>;
+    const bool none = row_sum[row] == T{0};  // not by the maximum, which a NaN may have left at -inf
     to[row / in.group * in.heads + row % in.group] = none ? kMasked<T> : row_max[row] * kLn2<T> + std::log(row_sum[row]);
     const T inverse = none ? T{0} : T{1} / row_sum[row];
     for (int64_t c = 0; c < in.value_padded; ++c) output[row * in.value_padded + c] *= inverse;

@@ -291,6 +291,21 @@ TEST(FlashAttention, LargeScoresStayFinite) {
   EXPECT_LE(test::relative_error(x.o, wanted.o), 1e-4);  // |s| ~ 100, so 2^-24 * 100 in the exponent
 }
 
+// A bad number must reach the loss: the maximum of a row may drop it, its probability may not.
+TEST(FlashAttention, NanIsNotSwallowed) {
+  for (const int64_t tokens : {4, 150}) {
+    const Case c{1, tokens, tokens, 1, 1, 16, 0, 16};
+    auto x = buffers<float>(c);
+    x.k.at(1, 0, 3) = std::numeric_limits<float>::quiet_NaN();
+    forward(x, c, kScale);
+    backward(x, c, kScale);
+    EXPECT_FALSE(std::isnan(x.o.at(0, 0, 0)));
+    for (int64_t t = 1; t < tokens; ++t) {
+      EXPECT_TRUE(std::isnan(x.o.at(t, 0, 0)) && std::isnan(x.lse.at(t, 0, 0)) && std::isnan(x.d_q.at(t, 0, 0))) << t;
+    }
+  }
+}
+
 TEST(FlashAttention, WrongShapesAreRefused) {
   const Case c{1, 4, 4, 2, 2, 8, 0, 8};
   auto x = buffers<float>(c);

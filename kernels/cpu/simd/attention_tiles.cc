@@ -1,6 +1,7 @@
 #include "kernels/cpu/simd/attention_tiles.h"
 
 #include "kernels/cpu/simd/exp2.h"
+#include "kernels/cpu/simd/larger.h"
 #include "kernels/cpu/simd/tables.h"
 #include "kernels/cpu/simd/transpose_block.h"
 #include "kernels/cpu/simd/vector.h"
@@ -92,11 +93,6 @@ inline void fold_rows(Vector<T> (&x)[kStrip], const Combine& combine, T* result)
   HADAL_UNROLL
   for (int i = 0; i < count; ++i) store(rows + i * kLanes, x[i]);
   for (int row = 0; row < kStrip; ++row) result[row] = rows[row];
-}
-
-template <class T>
-inline Vector<T> larger(Vector<T> x, Vector<T> y) {
-  return y <= x ? x : y;  // a NaN in y wins, so that it is seen
 }
 
 template <class T>
@@ -233,10 +229,12 @@ void softmax(std::int64_t rows, std::int64_t n, T* s, std::int64_t lds, T* row_m
     lanes[row] = broadcast(kNone);
     if (row >= rows) continue;
     const T* const from = s + row * lds;
-    for (std::int64_t i = 0; i < n; i += kLanes) lanes[row] = larger<T>(lanes[row], load(from + i));
+    // A NaN may get lost here: it shows in its own probability.
+    for (std::int64_t i = 0; i < n; i += kLanes) lanes[row] = larger(lanes[row], load(from + i));
   }
   T most[kStrip];
-  fold_rows<T>(lanes, larger<T>, most);
+  fold_rows<T>(
+      lanes, [](Vector<T> x, Vector<T> y) { return larger(x, y); }, most);
   alignas(64) T shrink[kStrip > kLanes ? kStrip : kLanes] = {};
   T shift[kStrip];  // what is subtracted: 0 where there is no maximum yet, so that -inf stays -inf
   bool moved = false;
