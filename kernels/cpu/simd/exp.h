@@ -93,9 +93,23 @@ inline Vector<float> exp_of(Vector<float> x) {
 }
 
 inline Vector<double> exp_of(Vector<double> x) {
-  Vector<double> result;
-  for (int lane = 0; lane < kLanesOf<double>; ++lane) result[lane] = exp_approx(x[lane]);
-  return result;
+  typedef std::int64_t Integers __attribute__((vector_size(HADAL_VECTOR_BYTES)));
+  constexpr double kLow = -708.39641853226408, kHigh = 709.78271289338397, kMagic = 6755399441055744.0;
+  constexpr std::int64_t kMagicBits = __builtin_bit_cast(std::int64_t, kMagic);
+  const Vector<double> inside = x < kLow ? broadcast(kLow) : (x > kHigh ? broadcast(kHigh) : x);
+  const Vector<double> shifted = inside * 1.4426950408889634 + kMagic;
+  const Vector<double> n = shifted - kMagic;
+  const Vector<double> r = (inside - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+  Vector<double> p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
+  constexpr double kFactors[] = {1.0 / 39916800.0, 1.0 / 3628800.0, 1.0 / 362880.0, 1.0 / 40320.0, 1.0 / 5040.0, 1.0 / 720.0,
+                                 1.0 / 120.0,      1.0 / 24.0,      1.0 / 6.0,      0.5,           1.0,          1.0};
+  HADAL_UNROLL
+  for (int i = 0; i < 12; ++i) p = p * r + kFactors[i];
+  const Integers half = reinterpret_cast<Integers>(n * 0.5 + kMagic) - kMagicBits;
+  const Integers rest = reinterpret_cast<Integers>(shifted) - kMagicBits - half;
+  const Vector<double> result = p * reinterpret_cast<Vector<double>>((half + 1023) << 52) *
+                                reinterpret_cast<Vector<double>>((rest + 1023) << 52);
+  return x < kLow ? Vector<double>{} : (x > kHigh ? broadcast(__builtin_inf()) : result);
 }
 
 }  // namespace
