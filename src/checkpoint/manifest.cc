@@ -225,8 +225,8 @@ std::string to_json(const Manifest& manifest) {
                        {"pieces", std::move(pieces)}});
   }
   auto& state = json["state"] = nlohmann::ordered_json::object();
-  for (const auto& [key, value] : manifest.state.values()) {
-    std::visit([&](const auto& known) { state[key] = known; }, value);
+  for (const auto& entry : manifest.state.values()) {
+    std::visit([&](const auto& known) { state[entry.first] = known; }, entry.second);
   }
   return json.dump(1) + "\n";
 }

@@ -42,8 +42,8 @@ Json to_json(const StoredTensor& tensor) {
 
 Json to_json(const checkpoint::State& state) {
   Json json = Json::object();
-  for (const auto& [key, value] : state.values()) {
-    std::visit([&](const auto& known) { json[key] = known; }, value);
+  for (const auto& entry : state.values()) {
+    std::visit([&](const auto& known) { json[entry.first] = known; }, entry.second);
   }
   return json;
 }
