@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "comm/launcher.h"
 
@@ -71,22 +72,34 @@ std::string duration_text(double seconds) {
   return fmt::format("{}d{:02}h", whole / 86400, whole % 86400 / 3600);
 }
 
-std::string progress_line(const report::MetricsRow& row, std::int64_t total_steps, double eta_seconds) {
-  const std::string total = fmt::format("{}", total_steps);
-  std::string line = fmt::format("step {:>{}}/{}", row.step(), total.size(), total);
-  const auto add = [&](std::string_view key, auto format) {
-    if (const auto value = row.number(key)) line += " | " + format(*value);
+std::string progress_line(const report::MetricsRow& row, std::int64_t total_steps, double eta_seconds, int width) {
+  struct Field {
+    int rank;  ///< the largest goes first when room is short
+    std::string text;
   };
-  add("loss", [](double v) { return fmt::format("loss {:.4f}", v); });
-  add("mtp_loss", [](double v) { return fmt::format("mtp {:.4f}", v); });
-  add("lr", [](double v) { return fmt::format("lr {:.2e}", v); });
-  add("grad_norm", [](double v) { return fmt::format("gnorm {:.2f}", v); });
-  add("tokens_per_s", [](double v) { return fmt::format("{} tok/s", short_number(v)); });
-  add("peak_share", [](double v) { return fmt::format("peak {:.0f}%", 100 * v); });
-  add("max_vio", [](double v) { return fmt::format("maxvio {:.2f}", v); });
-  add("val_loss", [](double v) { return fmt::format("val {:.4f}", v); });
-  if (eta_seconds >= 0) line += " | eta " + duration_text(eta_seconds);
-  return line;
+  const std::string total = fmt::format("{}", total_steps);
+  std::vector<Field> fields{{0, fmt::format("step {:>{}}/{}", row.step(), total.size(), total)}};
+  const auto add = [&](int rank, std::string_view key, auto format) {
+    if (const auto value = row.number(key)) fields.push_back({rank, format(*value)});
+  };
+  add(1, "loss", [](double v) { return fmt::format("loss {:.4f}", v); });
+  add(7, "mtp_loss", [](double v) { return fmt::format("mtp {:.4f}", v); });
+  add(6, "lr", [](double v) { return fmt::format("lr {:.2e}", v); });
+  add(9, "grad_norm", [](double v) { return fmt::format("gnorm {:.2f}", v); });
+  add(3, "tokens_per_s", [](double v) { return fmt::format("{} tok/s", short_number(v)); });
+  add(5, "peak_share", [](double v) { return fmt::format("peak {:.0f}%", 100 * v); });
+  add(8, "max_vio", [](double v) { return fmt::format("maxvio {:.2f}", v); });
+  add(4, "val_loss", [](double v) { return fmt::format("val {:.4f}", v); });
+  if (eta_seconds >= 0) fields.push_back({2, "eta " + duration_text(eta_seconds)});
+  const auto joined = [&] {
+    std::string line;
+    for (const Field& field : fields) line += (line.empty() ? "" : " | ") + field.text;
+    return line;
+  };
+  while (width > 0 && fields.size() > 1 && joined().size() > static_cast<std::size_t>(width)) {
+    fields.erase(std::max_element(fields.begin(), fields.end(), [](const Field& x, const Field& y) { return x.rank < y.rank; }));
+  }
+  return joined();
 }
 
 Progress::Progress(const ProgressOptions& options, std::FILE* out) : options_(options), out_(out), start_(seconds_now()) {
@@ -120,7 +133,8 @@ void Progress::update(const report::MetricsRow& row, bool interval_ended) {
     if (!last && (!interval_ended || since < pause)) return;
   }
   last_drawn_ = now;
-  draw(progress_line(row, options_.total_steps, eta_seconds));
+  const int width = options_.style == ProgressStyle::kLive && options_.width > 1 ? options_.width - 1 : 0;
+  draw(progress_line(row, options_.total_steps, eta_seconds, width));
 }
 
 void Progress::draw(const std::string& line) {

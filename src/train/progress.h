@@ -26,8 +26,9 @@ struct ProgressOptions {
 /// overrides: launch/mpirun.sh says live, with COLUMNS, when its own stderr is a terminal. NO_COLOR and TERM=dumb are respected.
 ProgressOptions detect_progress(std::int64_t total_steps, bool quiet);
 
-/// The fields of one row; absent ones are left out. `eta_seconds` < 0: unknown.
-std::string progress_line(const report::MetricsRow& row, std::int64_t total_steps, double eta_seconds);
+/// The fields of one row; absent ones are left out, and those that matter least where `width` columns (0: any) are too few.
+/// `eta_seconds` < 0: unknown.
+std::string progress_line(const report::MetricsRow& row, std::int64_t total_steps, double eta_seconds, int width = 0);
 /// "4m12s", "3h05m", "2d04h", "0.8s".
 std::string duration_text(double seconds);
 

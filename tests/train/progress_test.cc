@@ -49,6 +49,7 @@ TEST(Progress, line) {
   report::MetricsRow bare;
   bare.set("step", std::int64_t{3});
   EXPECT_EQ(progress_line(bare, 10, -1), "step  3/10");
+  EXPECT_EQ(progress_line(full_row(), 2000, 252, 60), "step  120/2000 | loss 3.1416 | 14.2k tok/s | eta 4m12s");
 }
 
 TEST(Progress, durations) {
