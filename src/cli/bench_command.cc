@@ -31,7 +31,7 @@ int bench_command(const std::vector<std::string>& arguments) {
 
   const Config config = load_config(config_arguments.path, config_arguments.overrides).config;
   std::unique_ptr<comm::Communicator> world = comm::init_from_environment();
-  set_num_threads(threads_of_rank(threads > 0 ? threads : config.run.threads));
+  set_num_threads(threads_of_rank(threads > 0 ? threads : config.run.threads, *world));
   const DType dtype = config.precision.compute == ComputeType::kF64 ? DType::kF64 : DType::kF32;
   const double peak = kernels::peak_flops(dtype, num_threads()) * world->size();
   const double flops = model::model_flops_per_token(config.model, config.data.sequence_length);

@@ -1,20 +1,35 @@
 #include "cli/rank_threads.h"
 
-#include <algorithm>
-#include <thread>
+#include <sched.h>
+#include <unistd.h>
 
-#include "comm/launcher.h"
+#include <algorithm>
+#include <array>
+#include <string>
+
 #include "core/parallel_for.h"
 
 namespace hadal::cli {
+namespace {
 
-int threads_of_rank(std::int64_t configured) {
+/// Host name and affinity mask: equal for ranks that share their cores.
+std::string core_set() {
+  std::array<char, 256> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  ::sched_getaffinity(0, sizeof mask, &mask);
+  return std::string(host.data()) + '\n' + std::string(reinterpret_cast<const char*>(&mask), sizeof mask);
+}
+
+}  // namespace
+
+int threads_of_rank(std::int64_t configured, comm::Communicator& world) {
+  const std::string own = core_set();
+  const std::vector<std::string> all = world.all_gather(own);
   if (configured > 0) return static_cast<int>(configured);
-  const int cores = available_cores();
-  const int local_ranks = comm::detect_launcher().local_size.value_or(1);
-  // A launcher that binds gives each rank cores of its own; one that does not leaves every rank the whole machine.
-  const bool bound = cores < static_cast<int>(std::thread::hardware_concurrency());
-  return bound ? cores : std::max(1, cores / local_ranks);
+  const auto sharing = static_cast<int>(std::ranges::count(all, own));
+  return std::max(1, available_cores() / std::max(sharing, 1));
 }
 
 }  // namespace hadal::cli

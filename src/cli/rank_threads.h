@@ -3,9 +3,12 @@
 
 #include <cstdint>
 
+#include "comm/communicator.h"
+
 namespace hadal::cli {
 
-/// As configured (> 0), or this rank's share of the cores that the ranks of this host may use.
-int threads_of_rank(std::int64_t configured);
+/// As configured (> 0), or an equal share of the cores that this rank may use together with the ranks that may use the very same
+/// ones: a launcher that binds gives each rank cores of its own, one that does not gives all ranks of a host the same set. Collective.
+int threads_of_rank(std::int64_t configured, comm::Communicator& world);
 
 }  // namespace hadal::cli

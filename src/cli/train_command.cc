@@ -21,7 +21,7 @@ int train_command(const std::vector<std::string>& arguments) {
   const LoadedConfig loaded = load_config(config.path, config.overrides);
   std::unique_ptr<comm::Communicator> world = comm::init_from_environment();
   set_log_rank(world->rank(), world->size());
-  set_num_threads(threads_of_rank(loaded.config.run.threads));
+  set_num_threads(threads_of_rank(loaded.config.run.threads, *world));
   const int code = train::Trainer(loaded, *world, output.quiet).run();
   return comm::finish(std::move(world), code);
 }

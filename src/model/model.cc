@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include "kernels/dispatch.h"
 #include "kernels/linear.h"
 #include "kernels/linear_cross_entropy.h"
 #include "kernels/rows.h"
@@ -24,6 +25,13 @@ double predict(Stream& stream, ConstView h, nn::Parameter& head, const Predictio
                                           .d_h = d_h,
                                           .d_w = d_h.empty() ? View{} : head.grad()});
   return *loss.as<double>();
+}
+
+/// Whether position i has a weight in the loss.
+bool counts(const Prediction& prediction, std::int64_t i) {
+  bool result = false;
+  kernels::visit_float(prediction.weights.dtype(), [&]<class T>() { result = prediction.weights.as<T>()[i] != T{0}; });
+  return result;
 }
 
 }  // namespace
@@ -166,6 +174,7 @@ Model::Evaluation Model::evaluate(Stream& stream, const MicroBatch& m) {
       // The draft made at i stands for token i + 2; the main model chooses that token at i + 1.
       for (std::int64_t b = 0; b < m.batch; ++b) {
         for (std::int64_t i = b * m.seq; i + 1 < (b + 1) * m.seq; ++i) {
+          if (!counts(m.mtp[0], i)) continue;
           ++result.drafts;
           result.accepted += draft.as<std::int32_t>()[i] == choice.as<std::int32_t>()[i + 1];
         }

@@ -1,5 +1,9 @@
 #include "train/run_state.h"
 
+#include <algorithm>
+#include <charconv>
+#include <set>
+
 #include "checkpoint/checkpoint_reader.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/embedded_config.h"
@@ -7,6 +11,7 @@
 #include "checkpoint/store.h"
 #include "config/write.h"
 #include "core/error.h"
+#include "core/log.h"
 
 namespace hadal::train {
 namespace {
@@ -31,6 +36,42 @@ std::vector<ParameterValue> averages(optim::AdamW& optimizer) {
     if (slot.average.defined()) values.push_back({slot.parameter, slot.average});
   }
   return values;
+}
+
+/// A run may start or stop to keep averages when it resumes.
+void restore_averages(const checkpoint::CheckpointReader& reader, optim::AdamW& optimizer) {
+  const std::vector<ParameterValue> values = averages(optimizer);
+  if (values.empty()) return;
+  const bool stored = std::ranges::any_of(reader.tensors(), [](const auto& tensor) { return tensor.name.starts_with("ema/"); });
+  if (stored) {
+    checkpoint::load_values(reader, values, "ema/");
+  } else {
+    log_info("{}: holds no moving average; it starts from the weights", reader.path().string());
+    optimizer.reset_average();
+  }
+}
+
+/// "model.layers.N..." with N >= num_layers: a tensor of an MTP module.
+bool is_mtp_name(std::string_view name, std::int64_t num_layers) {
+  constexpr std::string_view kPrefix = "model.layers.";
+  if (!name.starts_with(kPrefix)) return false;
+  std::int64_t layer = -1;
+  std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), layer);
+  return layer >= num_layers;
+}
+
+/// Whether every stored weight that the model does not want belongs to MTP modules beyond its own.
+bool only_mtp_is_extra(const checkpoint::CheckpointReader& reader, model::Model& model) {
+  const ModelSection& shape = model.options().shape;
+  std::set<std::string_view> wanted;
+  const nn::ParameterList parameters = model.parameters();
+  for (const nn::Parameter* parameter : parameters) {
+    for (const nn::LogicalPart& part : parameter->parts()) wanted.insert(part.name);
+  }
+  return std::ranges::all_of(reader.tensors(), [&](const auto& tensor) {
+    const bool weight = tensor.name.find('/') == std::string::npos;
+    return !weight || wanted.contains(tensor.name) || is_mtp_name(tensor.name, shape.num_layers + shape.mtp.depth);
+  });
 }
 
 void write_checkpoint(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer,
@@ -91,7 +132,7 @@ std::optional<RunState> restore_run(const Config& config, model::Model& model, o
   checkpoint::load_parameters(*reader, model.parameters());
   checkpoint::load_values(*reader, first_moments(optimizer), "optim.m/");
   checkpoint::load_values(*reader, second_moments(optimizer), "optim.v/");
-  checkpoint::load_values(*reader, averages(optimizer), "ema/");
+  restore_averages(*reader, optimizer);
   optimizer.set_num_steps(reader->state().integer("optimizer_steps"));
   return RunState{.step = reader->state().integer("step"),
                   .tokens = reader->state().integer("tokens"),
@@ -100,7 +141,14 @@ std::optional<RunState> restore_run(const Config& config, model::Model& model, o
 
 void load_weights(const std::filesystem::path& checkpoint_path, model::Model& model) {
   const auto reader = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(checkpoint_path));
-  checkpoint::load_parameters(reader, model.parameters(), "", {.convert_dtype = true});
+  const std::int64_t num_layers = model.options().shape.num_layers;
+  nn::ParameterList present, absent;
+  for (nn::Parameter* parameter : model.parameters()) {
+    const std::string& name = parameter->parts().front().name;
+    (is_mtp_name(name, num_layers) && reader.find(name) == nullptr ? absent : present).push_back(parameter);
+  }
+  if (!absent.empty()) log_warning("{}: has no tensors of {} MTP parameters; they keep their initial values", reader.path().string(), absent.size());
+  checkpoint::load_parameters(reader, present, "", {.convert_dtype = true, .allow_extra = only_mtp_is_extra(reader, model)});
 }
 
 }  // namespace hadal::train

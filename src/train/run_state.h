@@ -32,7 +32,8 @@ std::string save_run(const Config& config, const RunState& state, model::Model& 
 std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::AdamW& optimizer, const data::Sampler& sampler,
                                     comm::Communicator& world);
 
-/// Weights and balancing biases of a checkpoint (step, checkpoints or run directory) into the model; every tensor must fit.
+/// Weights and balancing biases of a checkpoint (step, checkpoints or run directory) into the model; every tensor must fit. MTP modules
+/// alone may be absent on either side (an imported model has none): missing ones keep the values they have, extra ones are left out.
 void load_weights(const std::filesystem::path& checkpoint, model::Model& model);
 
 }  // namespace hadal::train

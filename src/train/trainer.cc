@@ -102,6 +102,7 @@ void Trainer::restore() {
     last_saved_step_ = state_.step;
     last_checkpoint_ = checkpoint_name(state_.step);
   } else if (!config_.run.init_from.empty()) {
+    model_.initialize(static_cast<std::uint64_t>(config_.run.seed));
     load_weights(config_.run.init_from, model_);
     optimizer_.reset_average();
   } else {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "checkpoint/checkpoint_reader.h"
+#include "core/error.h"
 #include "core/parallel_for.h"
 #include "tests/support/small_run.h"
 #include "tests/support/temp_dir.h"
@@ -120,6 +121,27 @@ TEST(Run, KeepsTheLastCheckpoints) {
   EXPECT_FALSE(std::filesystem::exists(dir / "a" / "checkpoints" / "step-10"));
   EXPECT_TRUE(std::filesystem::exists(dir / "a" / "checkpoints" / "step-15"));
   EXPECT_TRUE(std::filesystem::exists(dir / "a" / "checkpoints" / "step-20"));
+}
+
+TEST(Run, MtpModulesMayBeAbsentInTheWeightsItStartsFrom) {
+  const test::TempDir dir;
+  const SmallRun run{dir.path(), {}};
+  run.train("plain", 1, {"model.mtp.depth=0"});
+  const auto with_mtp = run.train("with", 1, {"run.init_from=" + (dir / "plain").string(), "train.steps=1"});
+  const auto again = run.train("without", 1, {"run.init_from=" + (dir / "with").string(), "train.steps=1", "model.mtp.depth=1"});
+  EXPECT_NEAR(column(with_mtp, "mtp_loss").front(), std::log(64.0), 0.8);  // a fresh module
+  EXPECT_LT(column(with_mtp, "loss").front(), std::log(64.0) - 0.05);       // a trained trunk
+  EXPECT_LT(column(again, "loss").front(), std::log(64.0) - 0.05);
+  EXPECT_THROW(run.train("other", 1, {"run.init_from=" + (dir / "plain").string(), "model.num_layers=3"}), UserError);
+}
+
+TEST(Run, TheMovingAverageMayStartAndEndAtAResume) {
+  const test::TempDir dir;
+  const SmallRun run{dir.path(), {}};
+  run.train("a", 1, {"train.steps=5", "optim.ema_decay=0"});
+  run.train("a", 1, {"train.steps=8", "optim.ema_decay=0.9"});
+  const auto rows = run.train("a", 1, {"train.steps=10", "optim.ema_decay=0"});
+  EXPECT_EQ(rows.size(), 10u);
 }
 
 TEST(Run, StartsFromTheWeightsOfAnother) {
