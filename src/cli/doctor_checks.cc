@@ -22,6 +22,7 @@
 #include "comm/mpi/mpi_world.h"
 #include "core/parallel_for.h"
 #include "kernels/cpu/simd/simd.h"
+#include "kernels/cuda_devices.h"
 #include "kernels/peak.h"
 
 namespace hadal::cli {
@@ -54,6 +55,20 @@ Check thread_check() {
                                          local, cores, std::max(1, online / local))
                                    : "this process is bound to fewer cores (taskset, cgroup); fine if that is meant";
   }
+  return check;
+}
+
+/// The CUDA backend is optional: whatever is found, the check is passed.
+Check cuda_check() {
+  const kernels::CudaStatus status = kernels::cuda_status();
+  if (!status.built) {
+    return {"cuda", true, "not in this build (CPU only)", "for a build with it: nvcc, cuBLAS, NCCL and cuDNN, then configure with HADAL_CUDA=ON"};
+  }
+  Check check{"cuda", true, fmt::format("toolkit {}, {} device(s)", status.toolkit, status.devices.size()), ""};
+  for (const kernels::CudaDevice& device : status.devices) {
+    check.found += fmt::format("; {} (sm_{}{}, {:.0f} GiB)", device.name, device.major, device.minor, static_cast<double>(device.memory_bytes) / kGib);
+  }
+  if (!status.problem.empty()) check.found += fmt::format(" ({})", status.problem);
   return check;
 }
 
@@ -139,8 +154,7 @@ std::vector<Check> machine_checks() {
           hdf5_check(),
           pcre2_check(),
           compression_check(),
-          {"cuda", true, "not in this build (CPU only)", ""},
-          {"nccl", true, "not in this build (CPU only)", ""}};
+          cuda_check()};
 }
 
 Check mpi_check(const std::string& trap, const std::string& world) {
