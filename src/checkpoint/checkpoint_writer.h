@@ -26,7 +26,7 @@ namespace hadal::checkpoint {
 
 class CheckpointWriter {
  public:
-  static constexpr std::uint64_t kShardBytes = std::uint64_t{256} << 20;
+  static constexpr std::uint64_t kShardBytes = std::uint64_t{128} << 20;
 
   /// `dir` is made when absent. A leftover step-N.tmp of a dead process is removed (hold the run lock); a step-N that exists is a
   /// UserError: a committed checkpoint is never overwritten. `shard_bytes` limits a shard's tensor bytes, at most 1 GiB.
