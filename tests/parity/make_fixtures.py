@@ -12,6 +12,7 @@ Where implementations differ (spec/interop.md 3.3), the fixtures stay on common 
 - rms_norm_eps is 1e-6, which transformers uses for the latent norms whatever the config says;
 - a seed is taken only if no token of any router is within 1e-4 of another choice, and no query within 1e-4 of other sparse
   blocks, so that rounding cannot change experts or blocks.
+- transformers 4.57 leaves YaRN's temperature out of V2's scores; it agrees on every fixture but v2_greedy, which has both;
 - V2 takes complex views of the queries, so its head sizes are even but for v_head_dim.
 The nsa_* fixtures come from Hadal's own reference code (src/interop/hadal_nsa), which is written straight from the formulas.
 """
