@@ -46,22 +46,28 @@ void thin(const Product<T>& p) {
   });
 }
 
-/// Columns [0, n) of one packed B: threads pack it together, then share out tasks of strips (and of panels when rows are few).
+/// Shares out tasks of strips, and of panels when rows are few; b packed (ldb 0) or as stored.
 template <class T>
-void packed(const Product<T>& p, T* buffer) {
+void share_out(const Product<T>& p, const T* b, int64_t ldb) {
   const int64_t threads = num_threads(), panels = cpu::panel_count<T>(p.n);
-  const int64_t units = cpu::pack_units<T>(p.tb, p.n, p.k);
-  parallel_ranges(units, threads == 1 ? units : std::max<int64_t>(1, units / (2 * threads)), [&](int64_t first, int64_t last) {
-    cpu::pack_part(p.tb, p.n, p.k, p.b, p.ldb, buffer, first, last);
-  });
   const cpu::Strips strips(p.m, simd::gemm_micro<T>().rows);
   const cpu::Pieces rows(strips.count, threads == 1 ? 1 : 4 * threads, kTaskStrips);
   const cpu::Pieces columns(panels, threads == 1 ? 1 : std::max<int64_t>(2 * threads / rows.count, 1), panels);
-  const cpu::PackedProduct<T> product{p.ta, p.m, p.n, p.k, p.alpha, p.a, p.lda, buffer, p.beta, p.c, p.ldc};
+  const cpu::BlockedProduct<T> product{p.ta, p.m, p.n, p.k, p.alpha, p.a, p.lda, b, p.beta, p.c, p.ldc, ldb};
   parallel_for(rows.count * columns.count, [&](int64_t task) {
     const int64_t row = task / columns.count, column = task % columns.count;
     cpu::multiply_block(product, strips, rows.begin(row), rows.begin(row + 1), columns.begin(column), columns.begin(column + 1));
   });
+}
+
+/// Threads pack B together, then multiply.
+template <class T>
+void packed(const Product<T>& p, T* buffer) {
+  const int64_t threads = num_threads(), units = cpu::pack_units<T>(p.tb, p.n, p.k);
+  parallel_ranges(units, threads == 1 ? units : std::max<int64_t>(1, units / (2 * threads)), [&](int64_t first, int64_t last) {
+    cpu::pack_part(p.tb, p.n, p.k, p.b, p.ldb, buffer, first, last);
+  });
+  share_out<T>(p, buffer, 0);
 }
 
 template <class T>
@@ -70,6 +76,7 @@ void multiply(const Product<T>& p) {
     return cpu::gemm_tile(p.ta, p.tb, p.m, p.n, p.k, p.alpha, p.a, p.lda, p.b, p.ldb, p.beta, p.c, p.ldc);
   }
   if (cpu::is_thin(p.m, p.ta, p.tb)) return thin(p);
+  if (cpu::reads_stored<T>(p.ta, p.tb, p.m, p.n, p.ldb)) return share_out(p, p.b, p.ldb);
   // A long sum over few rows (the gradient of a weight) goes block by block of k, while packed B is still in a cache; otherwise
   // B is packed whole and a task keeps its rows of C in the second-level cache.
   const int64_t depth = p.k > p.m ? cpu::kDepth<T> : p.k;

@@ -67,7 +67,7 @@ void pack_part(Transpose transpose_b, int64_t n, int64_t k, const T* b, int64_t 
 }
 
 template <class T>
-void multiply_block(const PackedProduct<T>& p, const Strips& strips, int64_t first_strip, int64_t last_strip, int64_t first_panel,
+void multiply_block(const BlockedProduct<T>& p, const Strips& strips, int64_t first_strip, int64_t last_strip, int64_t first_panel,
                     int64_t last_panel) {
   const auto& micro = simd::gemm_micro<T>();
   thread_local Scratch scratch;
@@ -92,7 +92,8 @@ void multiply_block(const PackedProduct<T>& p, const Strips& strips, int64_t fir
       simd::GemmStrip<T> strip;
       strip.n = std::min(block, end_column - column);
       strip.k = depth;
-      strip.b = p.packed_b + k0 * width + column * depth;
+      strip.b = p.ldb != 0 ? p.b + k0 * p.ldb + column : p.b + k0 * width + column * depth;
+      strip.ldb = p.ldb;
       strip.ldc = p.ldc;
       strip.alpha = p.alpha;
       strip.beta = beta;
@@ -132,7 +133,7 @@ void multiply_thin(Transpose transpose_a, Transpose transpose_b, int64_t m, int6
 
 #define HADAL_INSTANTIATE(T)                                                                                                   \
   template void pack_part<T>(Transpose, int64_t, int64_t, const T*, int64_t, T*, int64_t, int64_t);                            \
-  template void multiply_block<T>(const PackedProduct<T>&, const Strips&, int64_t, int64_t, int64_t, int64_t);                 \
+  template void multiply_block<T>(const BlockedProduct<T>&, const Strips&, int64_t, int64_t, int64_t, int64_t);                 \
   template void multiply_thin<T>(Transpose, Transpose, int64_t, int64_t, int64_t, T, const T*, int64_t, const T*, int64_t, T, \
                                  T*, int64_t);
 HADAL_INSTANTIATE(float)

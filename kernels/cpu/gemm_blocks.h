@@ -72,23 +72,36 @@ template <class T>
 void pack_part(Transpose transpose_b, std::int64_t n, std::int64_t k, const T* b, std::int64_t ldb, T* packed, std::int64_t first,
                std::int64_t last);
 
-/// One product with a packed B.
+/// Rows of A up to which packing a B that can be read as stored does not pay.
+inline constexpr std::int64_t kStoredRows = 1024;
+
+/// Whether to read B as stored. It can be when it is not transposed, its panels are whole and its rows do not fall on the same cache
+/// sets; the gradient of a weight then always does, since its B is activations, used once.
 template <class T>
-struct PackedProduct {
+bool reads_stored(Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t ldb) {
+  const std::int64_t panel = simd::gemm_micro<T>().panel, rest = n % panel;
+  return transpose_b == Transpose::kNo && (rest == 0 || 2 * rest == panel) &&
+         ldb * static_cast<std::int64_t>(sizeof(T)) % 4096 != 0 && (transpose_a == Transpose::kYes || m <= kStoredRows);
+}
+
+/// One product with a packed B or one as stored.
+template <class T>
+struct BlockedProduct {
   Transpose transpose_a;
   std::int64_t m, n, k;
   T alpha;
   const T* a;
   std::int64_t lda;
-  const T* packed_b;
+  const T* b;
   T beta;
   T* c;
   std::int64_t ldc;
+  std::int64_t ldb = 0;  ///< 0: b is packed; else b is as stored, which reads_stored must allow
 };
 
 /// Computes strips [first_strip, last_strip) of `strips` by panels [first_panel, last_panel): any cut gives the same bits.
 template <class T>
-void multiply_block(const PackedProduct<T>& p, const Strips& strips, std::int64_t first_strip, std::int64_t last_strip,
+void multiply_block(const BlockedProduct<T>& p, const Strips& strips, std::int64_t first_strip, std::int64_t last_strip,
                     std::int64_t first_panel, std::int64_t last_panel);
 
 /// Whether op(A)[m, k] op(B) takes the path without packing.

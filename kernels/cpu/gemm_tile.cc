@@ -33,7 +33,7 @@ void gemm_tile_packed(Transpose transpose_a, int64_t m, int64_t n, int64_t k, T 
   if (m == 0 || n == 0) return;
   if (k == 0) return scale_rows(m, n, beta, c, ldc);
   const Strips strips(m, simd::gemm_micro<T>().rows);
-  multiply_block(PackedProduct<T>{transpose_a, m, n, k, alpha, a, lda, packed_b, beta, c, ldc}, strips, 0, strips.count, 0,
+  multiply_block(BlockedProduct<T>{transpose_a, m, n, k, alpha, a, lda, packed_b, beta, c, ldc}, strips, 0, strips.count, 0,
                  panel_count<T>(n));
 }
 

@@ -22,7 +22,7 @@ constexpr int64_t kTaskStrips = 8;
 /// One product of the group, with its place in the packed buffer.
 template <class T>
 struct Member {
-  cpu::PackedProduct<T> product;
+  cpu::BlockedProduct<T> product;
   Transpose transpose_b;
   const T* b;
   int64_t ldb;
@@ -45,6 +45,12 @@ bool is_thin(const Member<T>& member) {
   return cpu::is_thin(member.product.m, member.product.transpose_a, member.transpose_b);
 }
 
+/// Elements of packed B: none when B is read as stored.
+template <class T>
+int64_t packed_elements(const Member<T>& member) {
+  return is_thin(member) || member.product.ldb != 0 ? 0 : cpu::packed_size<T>(member.product.n, member.product.k);
+}
+
 /// Members [begin, end) in two parallel regions: packing every B, then tasks of strips over all of them.
 template <class T>
 void multiply_batch(std::vector<Member<T>>& members, std::size_t begin, std::size_t end, T* buffer) {
@@ -58,11 +64,13 @@ void multiply_batch(std::vector<Member<T>>& members, std::size_t begin, std::siz
       products.push_back({i, 0, 0});
       continue;
     }
-    member.product.packed_b = member.packed = buffer;
-    buffer += cpu::packed_size<T>(p.n, p.k);
-    const int64_t units = cpu::pack_units<T>(member.transpose_b, p.n, p.k);
-    const cpu::Pieces parts(units, 2 * num_threads(), units);
-    for (int64_t part = 0; part < parts.count; ++part) packing.push_back({i, parts.begin(part), parts.begin(part + 1)});
+    if (p.ldb == 0) {
+      member.product.b = member.packed = buffer;
+      buffer += packed_elements(member);
+      const int64_t units = cpu::pack_units<T>(member.transpose_b, p.n, p.k);
+      const cpu::Pieces parts(units, 2 * num_threads(), units);
+      for (int64_t part = 0; part < parts.count; ++part) packing.push_back({i, parts.begin(part), parts.begin(part + 1)});
+    }
     const int64_t share = 8 * num_threads() * member.strips.count / strips;
     const cpu::Pieces pieces(member.strips.count, num_threads() == 1 ? 1 : std::max<int64_t>(share, 1), kTaskStrips);
     for (int64_t piece = 0; piece < pieces.count; ++piece) products.push_back({i, pieces.begin(piece), pieces.begin(piece + 1)});
@@ -89,18 +97,16 @@ void multiply_batch(std::vector<Member<T>>& members, std::size_t begin, std::siz
 /// All products, in batches of at most `bytes` of packed B.
 template <class T>
 void multiply_all(std::vector<Member<T>>& members, int64_t bytes) {
-  const auto size_of_packed = [&](std::size_t i) {
-    return is_thin(members[i]) ? 0 : cpu::packed_size<T>(members[i].product.n, members[i].product.k);
-  };
   const int64_t limit = bytes / static_cast<int64_t>(sizeof(T));
   std::vector<std::size_t> ends;
   int64_t batch = 0, largest = 0;
   for (std::size_t i = 0; i < members.size(); ++i) {
-    if (batch > 0 && batch + size_of_packed(i) > limit) {
+    const int64_t size = packed_elements(members[i]);
+    if (batch > 0 && batch + size > limit) {
       ends.push_back(i);
       batch = 0;
     }
-    batch += size_of_packed(i);
+    batch += size;
     largest = std::max(largest, batch);
   }
   ends.push_back(members.size());
@@ -116,7 +122,8 @@ template <class T>
 void add(std::vector<Member<T>>& members, Transpose ta, Transpose tb, int64_t m, int64_t n, int64_t k, const T* a, int64_t lda,
          const T* b, int64_t ldb, T beta, T* c) {
   if (m == 0 || n == 0 || k == 0) return;
-  members.push_back({{ta, m, n, k, T{1}, a, lda, nullptr, beta, c, n}, tb, b, ldb, nullptr,
+  const bool stored = cpu::reads_stored<T>(ta, tb, m, n, ldb);
+  members.push_back({{ta, m, n, k, T{1}, a, lda, stored ? b : nullptr, beta, c, n, stored ? ldb : 0}, tb, b, ldb, nullptr,
                      cpu::Strips(m, simd::gemm_micro<T>().rows)});
 }
 

@@ -70,7 +70,7 @@ void compute(Stream& stream, const LinearCrossEntropy& args) {
   for (int64_t offset = 0; offset < tokens; offset += rows) {
     const int64_t count = std::min(rows, tokens - offset);
     const cpu::Strips strips(count, simd::gemm_micro<T>().rows);
-    const cpu::PackedProduct<T> forward{Transpose::kNo, count, vocabulary, width, T{1}, args.h.as<T>() + offset * width, width,
+    const cpu::BlockedProduct<T> forward{Transpose::kNo, count, vocabulary, width, T{1}, args.h.as<T>() + offset * width, width,
                                         w_forward.as<T>(), T{0}, logits, vocabulary};
     const cpu::Pieces pieces(strips.count, 2 * num_threads(), kTaskStrips);
     parallel_for(pieces.count, [&](int64_t task) {
@@ -78,7 +78,7 @@ void compute(Stream& stream, const LinearCrossEntropy& args) {
       cpu::multiply_block(forward, strips, first, last, 0, cpu::panel_count<T>(vocabulary));
       softmax_rows(args, offset, strips.begin(first), strips.begin(last), want_h || want_w, logits);
       if (!want_h) return;
-      const cpu::PackedProduct<T> backward{Transpose::kNo, count, width, vocabulary, T{1}, logits, vocabulary, w_backward.as<T>(),
+      const cpu::BlockedProduct<T> backward{Transpose::kNo, count, width, vocabulary, T{1}, logits, vocabulary, w_backward.as<T>(),
                                            T{0}, args.d_h.as<T>() + offset * width, width};
       cpu::multiply_block(backward, strips, first, last, 0, cpu::panel_count<T>(width));
     });

@@ -25,7 +25,7 @@ constexpr int kStepsAhead = 16;
 template <class T>
 constexpr int kPanel = 2 * kLanesOf<T>;
 
-/// One tile of H rows and W vectors, of which `columns` columns exist; b holds k steps of W vectors.
+/// One tile of H rows and W vectors, of which `columns` columns exist; b holds k steps of W vectors, ldb or, when packed, W vectors apart.
 template <class T, int H, int W, bool kByColumns>
 inline __attribute__((always_inline)) void tile(const GemmStrip<T>& s, const T* b, T* c, int64_t columns) {
   constexpr int kLanes = kLanesOf<T>;
@@ -42,6 +42,7 @@ inline __attribute__((always_inline)) void tile(const GemmStrip<T>& s, const T* 
   }
   const int64_t row = kByColumns ? 1 : s.a_step, column = kByColumns ? s.a_step : 1;
   const T* a = s.a;
+  const int64_t step = s.ldb != 0 ? s.ldb : W * kLanes, ahead = kStepsAhead * step;
   HADAL_NO_UNROLL
   for (int64_t p = 0; p < s.k; ++p) {
     Vector<T> right[W];
@@ -55,10 +56,10 @@ inline __attribute__((always_inline)) void tile(const GemmStrip<T>& s, const T* 
     }
     a += column;
     if constexpr (W == 2) {
-      __builtin_prefetch(b + kStepsAhead * W * kLanes);
-      __builtin_prefetch(b + kStepsAhead * W * kLanes + kLanes);
+      __builtin_prefetch(b + ahead);
+      __builtin_prefetch(b + ahead + kLanes);
     }
-    b += W * kLanes;
+    b += step;
   }
   if (columns == W * kLanes) {
     if (s.beta == T{0}) {
@@ -100,7 +101,7 @@ void strip(const GemmStrip<T>& s) {
   for (; s.n - j > kLanesOf<T>; j += kPanel<T>) {
     const int64_t left = s.n - j;
     tile<T, H, 2, kByColumns>(s, b, s.c + j, left < kPanel<T> ? left : kPanel<T>);
-    b += s.k * kPanel<T>;
+    b += s.ldb != 0 ? kPanel<T> : s.k * kPanel<T>;
   }
   if (j < s.n) tile<T, H, 1, kByColumns>(s, b, s.c + j, s.n - j);
 }

@@ -2,7 +2,8 @@
 //
 // A strip is up to `rows` rows of C. Its A comes in one of two forms: kRows, rows as stored (element (i, p) at i * step + p),
 // or kColumns, transposed or packed (element (i, p) at p * step + i). B is cut into panels of `panel` columns, packed as
-// [k][panel]; a last panel of at most panel / 2 columns is packed as [k][panel / 2]; unused columns are zero.
+// [k][panel]; a last panel of at most panel / 2 columns is packed as [k][panel / 2]; unused columns are zero. A B whose last panel
+// is whole (panel or panel / 2 columns) may also be read as stored.
 // Every element of C is one chain of multiply-adds over p = 0 .. k - 1, whatever the strip's height.
 #pragma once
 
@@ -16,7 +17,8 @@ struct GemmStrip {
   std::int64_t n, k;
   const T* a;
   std::int64_t a_step;
-  const T* b;          ///< packed panels, one after the other
+  const T* b;          ///< packed panels, one after the other, or the stored rows
+  std::int64_t ldb;    ///< 0: packed; else elements from one stored row to the next
   T* c;
   std::int64_t ldc;
   T alpha, beta;
