@@ -6,6 +6,7 @@
 #   launch/test.sh --sanitizers     also the unit tests under AddressSanitizer + UBSan and under ThreadSanitizer (two more builds)
 #   launch/test.sh --no-install     leaves packages alone
 #
+# HADAL_PYTHON names the Python of tests/parity (torch, transformers, tokenizers); default: python3.
 # What this machine lacks is said before the tests start, and ctest lists the tests that did not run. Exit code: 0 when all passed.
 set -u
 
