@@ -18,14 +18,14 @@ namespace hadal::kernels {
 
 struct Gemm {
   static constexpr const char* kName = "gemm";
-  ConstView a;               ///< [m, k], or [k, m] with transpose_a
-  ConstView b;               ///< [k, n], or [n, k] with transpose_b
-  View c;                    ///< [m, n]
+  ConstView a;  ///< [m, k], or [k, m] with transpose_a
+  ConstView b;  ///< [k, n], or [n, k] with transpose_b
+  View c;       ///< [m, n]
   bool transpose_a = false;
   bool transpose_b = false;
   double alpha = 1;
   double beta = 0;
-  std::int64_t lda = 0;      ///< elements between rows of a as stored; 0 = contiguous
+  std::int64_t lda = 0;  ///< elements between rows of a as stored; 0 = contiguous
   std::int64_t ldb = 0;
   std::int64_t ldc = 0;
 };

@@ -21,16 +21,16 @@ namespace hadal::kernels {
 
 struct LinearCrossEntropy {
   static constexpr const char* kName = "linear_cross_entropy";
-  ConstView h;            ///< [T, d]
-  ConstView w;            ///< [V, d]
-  ConstView targets;      ///< I32 [T]; -1 = ignored, else < V
+  ConstView h;              ///< [T, d]
+  ConstView w;              ///< [V, d]
+  ConstView targets;        ///< I32 [T]; -1 = ignored, else < V
   ConstView loss_weight{};  ///< [T]; empty = 1 everywhere
-  View loss;              ///< F64 [1]: sum of loss_weight * nll (not scaled)
-  View token_loss;        ///< [T]: nll, 0 where ignored
-  View prediction{};      ///< I32 [T]: token of the greatest logit, the lower one of a tie, also where ignored; empty = not wanted
-  double scale = 1;       ///< factor of both gradients
-  View d_h{};             ///< [T, d], overwritten; empty = not wanted
-  View d_w{};             ///< [V, d], accumulated; empty = not wanted
+  View loss;                ///< F64 [1]: sum of loss_weight * nll (not scaled)
+  View token_loss;          ///< [T]: nll, 0 where ignored
+  View prediction{};  ///< I32 [T]: token of the greatest logit, the lower one of a tie, also where ignored; empty = not wanted
+  double scale = 1;   ///< factor of both gradients
+  View d_h{};         ///< [T, d], overwritten; empty = not wanted
+  View d_w{};         ///< [V, d], accumulated; empty = not wanted
 };
 
 void run(Stream& stream, const LinearCrossEntropy& args);

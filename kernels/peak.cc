@@ -60,7 +60,8 @@ double measured_flops(int threads) {
                       for (int batch = 0; batch < 16; ++batch) {
                         const double start = thread_seconds();
                         sink = loop.run(kSteps, static_cast<T>(0.999), static_cast<T>(1e-3));
-                        fastest = std::max(fastest, static_cast<double>(kSteps * loop.flops_per_step) / (thread_seconds() - start));
+                        fastest =
+                            std::max(fastest, static_cast<double>(kSteps * loop.flops_per_step) / (thread_seconds() - start));
                       }
                       (void)sink;
                       return fastest;
@@ -100,7 +101,8 @@ double remembered(const Key& key, const Measure& measure) {
 }  // namespace
 
 double measure_peak_flops(DType dtype, int threads) {
-  HADAL_CHECK(threads >= 1 && (dtype == DType::kF32 || dtype == DType::kF64), "peak of {} on {} threads", name_of(dtype), threads);
+  HADAL_CHECK(threads >= 1 && (dtype == DType::kF32 || dtype == DType::kF64), "peak of {} on {} threads", name_of(dtype),
+              threads);
   return dtype == DType::kF32 ? measured_flops<float>(threads) : measured_flops<double>(threads);
 }
 

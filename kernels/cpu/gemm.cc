@@ -64,9 +64,8 @@ void share_out(const Product<T>& p, const T* b, int64_t ldb) {
 template <class T>
 void packed(const Product<T>& p, T* buffer) {
   const int64_t threads = num_threads(), units = cpu::pack_units<T>(p.tb, p.n, p.k);
-  parallel_ranges(units, threads == 1 ? units : std::max<int64_t>(1, units / (2 * threads)), [&](int64_t first, int64_t last) {
-    cpu::pack_part(p.tb, p.n, p.k, p.b, p.ldb, buffer, first, last);
-  });
+  parallel_ranges(units, threads == 1 ? units : std::max<int64_t>(1, units / (2 * threads)),
+                  [&](int64_t first, int64_t last) { cpu::pack_part(p.tb, p.n, p.k, p.b, p.ldb, buffer, first, last); });
   share_out<T>(p, buffer, 0);
 }
 

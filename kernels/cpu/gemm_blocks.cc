@@ -15,6 +15,14 @@ constexpr int64_t kColumnBlockBytes = 384 << 10;
 // Rows of a stored A that lie a multiple of this apart fall on the same sets of the first-level cache.
 constexpr int64_t kConflictBytes = 2048;
 
+/// Whether strips read a stored A^T with few panels in place: its rows lie close enough together for the first-level cache, or
+/// packing would hardly be used.
+template <class T>
+bool reads_stored_a(int64_t columns, int64_t depth, int64_t lda) {
+  const int64_t panels = columns / simd::gemm_micro<T>().panel;
+  return depth >= kDepth<T> / 2 && (panels <= 4 || (panels <= 8 && lda * static_cast<int64_t>(sizeof(T)) <= 1536));
+}
+
 /// A of strips [first, last) at k block [depth] as [strip][depth][height].
 template <class T>
 void pack_strips(const simd::GemmMicro<T>& micro, const Strips& strips, int64_t first, int64_t last, int64_t depth, const T* a,
@@ -67,8 +75,8 @@ void pack_part(Transpose transpose_b, int64_t n, int64_t k, const T* b, int64_t 
 }
 
 template <class T>
-void multiply_block(const BlockedProduct<T>& p, const Strips& strips, int64_t first_strip, int64_t last_strip, int64_t first_panel,
-                    int64_t last_panel) {
+void multiply_block(const BlockedProduct<T>& p, const Strips& strips, int64_t first_strip, int64_t last_strip,
+                    int64_t first_panel, int64_t last_panel) {
   const auto& micro = simd::gemm_micro<T>();
   thread_local Scratch scratch;
   const int64_t width = packed_width<T>(p.n), rows = strips.begin(last_strip) - strips.begin(first_strip);
@@ -77,13 +85,16 @@ void multiply_block(const BlockedProduct<T>& p, const Strips& strips, int64_t fi
   for (int64_t k0 = 0; k0 < p.k; k0 += kDepth<T>) {
     const int64_t depth = std::min(kDepth<T>, p.k - k0);
     const T beta = k0 == 0 ? p.beta : T{1};
-    const int64_t block = std::max<int64_t>(1, kColumnBlockBytes / (depth * micro.panel * static_cast<int64_t>(sizeof(T)))) * micro.panel;
+    const int64_t block =
+        std::max<int64_t>(1, kColumnBlockBytes / (depth * micro.panel * static_cast<int64_t>(sizeof(T)))) * micro.panel;
     const int64_t columns = end_column - first_panel * micro.panel;
     const T* a = columns_form ? p.a + k0 * p.lda : p.a + k0;
     T* packed_a = nullptr;
     if (columns_form) {
-      packed_a = scratch.get<T>(static_cast<std::size_t>(rows * depth));
-      pack_strips(micro, strips, first_strip, last_strip, depth, a, p.lda, packed_a);
+      if (!reads_stored_a<T>(columns, depth, p.lda)) {
+        packed_a = scratch.get<T>(static_cast<std::size_t>(rows * depth));
+        pack_strips(micro, strips, first_strip, last_strip, depth, a, p.lda, packed_a);
+      }
     } else if (columns > 2 * micro.panel && p.lda * static_cast<int64_t>(sizeof(T)) % kConflictBytes == 0 && p.lda != depth) {
       packed_a = scratch.get<T>(static_cast<std::size_t>(rows * depth));
       copy_strips(strips, first_strip, last_strip, depth, a, p.lda, packed_a);
@@ -101,9 +112,9 @@ void multiply_block(const BlockedProduct<T>& p, const Strips& strips, int64_t fi
       for (int64_t s = first_strip; s < last_strip; ++s) {
         const int64_t begin = strips.begin(s), height = strips.begin(s + 1) - begin;
         strip.c = p.c + begin * p.ldc + column;
-        strip.a = packed_a != nullptr ? packed_strip : a + begin * p.lda;
+        strip.a = packed_a != nullptr ? packed_strip : a + begin * (columns_form ? 1 : p.lda);
         if (columns_form) {
-          strip.a_step = height;
+          strip.a_step = packed_a != nullptr ? height : p.lda;
           micro.by_columns[height](strip);
         } else {
           strip.a_step = packed_a != nullptr ? depth : p.lda;
@@ -116,8 +127,8 @@ void multiply_block(const BlockedProduct<T>& p, const Strips& strips, int64_t fi
 }
 
 template <class T>
-void multiply_thin(Transpose transpose_a, Transpose transpose_b, int64_t m, int64_t n, int64_t k, T alpha, const T* a, int64_t lda,
-                   const T* b, int64_t ldb, T beta, T* c, int64_t ldc) {
+void multiply_thin(Transpose transpose_a, Transpose transpose_b, int64_t m, int64_t n, int64_t k, T alpha, const T* a,
+                   int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc) {
   const auto& micro = simd::gemm_micro<T>();
   if (transpose_b == Transpose::kYes) {
     micro.thin_transposed(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
@@ -131,9 +142,9 @@ void multiply_thin(Transpose transpose_a, Transpose transpose_b, int64_t m, int6
   }
 }
 
-#define HADAL_INSTANTIATE(T)                                                                                                   \
-  template void pack_part<T>(Transpose, int64_t, int64_t, const T*, int64_t, T*, int64_t, int64_t);                            \
-  template void multiply_block<T>(const BlockedProduct<T>&, const Strips&, int64_t, int64_t, int64_t, int64_t);                 \
+#define HADAL_INSTANTIATE(T)                                                                                                  \
+  template void pack_part<T>(Transpose, int64_t, int64_t, const T*, int64_t, T*, int64_t, int64_t);                           \
+  template void multiply_block<T>(const BlockedProduct<T>&, const Strips&, int64_t, int64_t, int64_t, int64_t);               \
   template void multiply_thin<T>(Transpose, Transpose, int64_t, int64_t, int64_t, T, const T*, int64_t, const T*, int64_t, T, \
                                  T*, int64_t);
 HADAL_INSTANTIATE(float)

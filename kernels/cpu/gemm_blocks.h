@@ -75,8 +75,8 @@ void pack_part(Transpose transpose_b, std::int64_t n, std::int64_t k, const T* b
 /// Rows of A up to which packing a B that can be read as stored does not pay.
 inline constexpr std::int64_t kStoredRows = 1024;
 
-/// Whether to read B as stored. It can be when it is not transposed, its panels are whole and its rows do not fall on the same cache
-/// sets; the gradient of a weight then always does, since its B is activations, used once.
+/// Whether to read B as stored. It can be when it is not transposed, its panels are whole and its rows do not fall on the same
+/// cache sets; the gradient of a weight then always does, since its B is activations, used once.
 template <class T>
 bool reads_stored(Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t ldb) {
   const std::int64_t panel = simd::gemm_micro<T>().panel, rest = n % panel;

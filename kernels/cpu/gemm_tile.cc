@@ -57,11 +57,11 @@ void gemm_tile(Transpose transpose_a, Transpose transpose_b, int64_t m, int64_t 
   }
 }
 
-#define HADAL_INSTANTIATE(T)                                                                                              \
-  template void gemm_tile<T>(Transpose, Transpose, int64_t, int64_t, int64_t, T, const T*, int64_t, const T*, int64_t, T, \
-                             T*, int64_t);                                                                                \
-  template int64_t packed_size<T>(int64_t, int64_t);                                                                      \
-  template void pack_b<T>(Transpose, int64_t, int64_t, const T*, int64_t, T*);                                            \
+#define HADAL_INSTANTIATE(T)                                                                                                  \
+  template void gemm_tile<T>(Transpose, Transpose, int64_t, int64_t, int64_t, T, const T*, int64_t, const T*, int64_t, T, T*, \
+                             int64_t);                                                                                        \
+  template int64_t packed_size<T>(int64_t, int64_t);                                                                          \
+  template void pack_b<T>(Transpose, int64_t, int64_t, const T*, int64_t, T*);                                                \
   template void gemm_tile_packed<T>(Transpose, int64_t, int64_t, int64_t, T, const T*, int64_t, const T*, T, T*, int64_t);
 HADAL_INSTANTIATE(float)
 HADAL_INSTANTIATE(double)

@@ -123,7 +123,11 @@ void add(std::vector<Member<T>>& members, Transpose ta, Transpose tb, int64_t m,
          const T* b, int64_t ldb, T beta, T* c) {
   if (m == 0 || n == 0 || k == 0) return;
   const bool stored = cpu::reads_stored<T>(ta, tb, m, n, ldb);
-  members.push_back({{ta, m, n, k, T{1}, a, lda, stored ? b : nullptr, beta, c, n, stored ? ldb : 0}, tb, b, ldb, nullptr,
+  members.push_back({{ta, m, n, k, T{1}, a, lda, stored ? b : nullptr, beta, c, n, stored ? ldb : 0},
+                     tb,
+                     b,
+                     ldb,
+                     nullptr,
                      cpu::Strips(m, simd::gemm_micro<T>().rows)});
 }
 

@@ -51,8 +51,8 @@ void softmax_rows(const LinearCrossEntropy& args, int64_t offset, int64_t begin,
     const std::int32_t target = targets[t];
     HADAL_CHECK(target < vocabulary, "target {} of token {}, vocabulary {}", target, t, vocabulary);
     const T weight = target < 0 ? T{0} : (args.loss_weight.empty() ? T{1} : args.loss_weight.as<T>()[t]);
-    const auto result = ops.row(vocabulary, logits + i * vocabulary, std::max<std::int32_t>(target, 0),
-                                !args.prediction.empty(), gradient, static_cast<T>(args.scale) * weight);
+    const auto result = ops.row(vocabulary, logits + i * vocabulary, std::max<std::int32_t>(target, 0), !args.prediction.empty(),
+                                gradient, static_cast<T>(args.scale) * weight);
     args.token_loss.as<T>()[t] = weight == T{0} ? T{0} : result.nll;
     if (!args.prediction.empty()) args.prediction.as<std::int32_t>()[t] = static_cast<std::int32_t>(result.prediction);
   }
@@ -70,21 +70,29 @@ void compute(Stream& stream, const LinearCrossEntropy& args) {
   for (int64_t offset = 0; offset < tokens; offset += rows) {
     const int64_t count = std::min(rows, tokens - offset);
     const cpu::Strips strips(count, simd::gemm_micro<T>().rows);
-    const cpu::BlockedProduct<T> forward{Transpose::kNo, count, vocabulary, width, T{1}, args.h.as<T>() + offset * width, width,
-                                        w_forward.as<T>(), T{0}, logits, vocabulary};
+    const cpu::BlockedProduct<T> forward{
+        Transpose::kNo,    count, vocabulary, width,     T{1}, args.h.as<T>() + offset * width, width,
+        w_forward.as<T>(), T{0},  logits,     vocabulary};
     const cpu::Pieces pieces(strips.count, 2 * num_threads(), kTaskStrips);
     parallel_for(pieces.count, [&](int64_t task) {
       const int64_t first = pieces.begin(task), last = pieces.begin(task + 1);
       cpu::multiply_block(forward, strips, first, last, 0, cpu::panel_count<T>(vocabulary));
       softmax_rows(args, offset, strips.begin(first), strips.begin(last), want_h || want_w, logits);
       if (!want_h) return;
-      const cpu::BlockedProduct<T> backward{Transpose::kNo, count, width, vocabulary, T{1}, logits, vocabulary, w_backward.as<T>(),
-                                           T{0}, args.d_h.as<T>() + offset * width, width};
+      const cpu::BlockedProduct<T> backward{Transpose::kNo, count,
+                                            width,          vocabulary,
+                                            T{1},           logits,
+                                            vocabulary,     w_backward.as<T>(),
+                                            T{0},           args.d_h.as<T>() + offset * width,
+                                            width};
       cpu::multiply_block(backward, strips, first, last, 0, cpu::panel_count<T>(width));
     });
     if (want_w) {
-      run(stream, Gemm{.a = chunk.view().rows(0, count), .b = args.h.rows(offset, offset + count), .c = args.d_w,
-                       .transpose_a = true, .beta = 1});
+      run(stream, Gemm{.a = chunk.view().rows(0, count),
+                       .b = args.h.rows(offset, offset + count),
+                       .c = args.d_w,
+                       .transpose_a = true,
+                       .beta = 1});
     }
   }
   double loss = 0;

@@ -38,9 +38,8 @@ void measure(benchmark::State& state, std::size_t bytes, const Op& op) {
 void rms_norm_forward(benchmark::State& state) {
   const Tensor x = filled<float>({kTokens, kWidth}), gain = filled<float>({kWidth});
   Tensor y = zeros({kTokens, kWidth}), rho = zeros({kTokens});
-  measure(state, bytes_of({&x, &y}), [&](Stream& stream) {
-    run(stream, kernels::RmsNormForward{.x = x, .gain = gain, .y = y, .inverse_rms = rho});
-  });
+  measure(state, bytes_of({&x, &y}),
+          [&](Stream& stream) { run(stream, kernels::RmsNormForward{.x = x, .gain = gain, .y = y, .inverse_rms = rho}); });
 }
 
 void rms_norm_backward(benchmark::State& state) {
@@ -48,8 +47,9 @@ void rms_norm_backward(benchmark::State& state) {
   const Tensor d_y = filled<float>({kTokens, kWidth}, 3), d_residual = filled<float>({kTokens, kWidth}, 4);
   Tensor d_x = zeros({kTokens, kWidth}), d_gain = zeros({kWidth});
   measure(state, bytes_of({&x, &d_y, &d_residual, &d_x}), [&](Stream& stream) {
-    run(stream, kernels::RmsNormBackward{.x = x, .gain = gain, .inverse_rms = rho, .d_y = d_y, .d_residual = d_residual,
-                                         .d_x = d_x, .d_gain = d_gain});
+    run(stream,
+        kernels::RmsNormBackward{
+            .x = x, .gain = gain, .inverse_rms = rho, .d_y = d_y, .d_residual = d_residual, .d_x = d_x, .d_gain = d_gain});
   });
 }
 
@@ -66,9 +66,8 @@ void rope(benchmark::State& state) {
 void swiglu_forward(benchmark::State& state) {
   const Tensor gate_up = filled<float>({2 * kTokens, 2 * kWidth}), weight = filled<float>({2 * kTokens});
   Tensor h = zeros({2 * kTokens, kWidth});
-  measure(state, bytes_of({&gate_up, &h}), [&](Stream& stream) {
-    run(stream, kernels::SwigluForward{.gate_up = gate_up, .row_weight = weight, .h = h});
-  });
+  measure(state, bytes_of({&gate_up, &h}),
+          [&](Stream& stream) { run(stream, kernels::SwigluForward{.gate_up = gate_up, .row_weight = weight, .h = h}); });
 }
 
 void swiglu_backward(benchmark::State& state) {
@@ -76,8 +75,8 @@ void swiglu_backward(benchmark::State& state) {
   const Tensor d_h = filled<float>({2 * kTokens, kWidth}, 3);
   Tensor d_gate_up = zeros({2 * kTokens, 2 * kWidth}), d_weight = zeros({2 * kTokens});
   measure(state, bytes_of({&gate_up, &d_h, &d_gate_up}), [&](Stream& stream) {
-    run(stream, kernels::SwigluBackward{.gate_up = gate_up, .row_weight = weight, .d_h = d_h, .d_gate_up = d_gate_up,
-                                        .d_row_weight = d_weight});
+    run(stream, kernels::SwigluBackward{
+                    .gate_up = gate_up, .row_weight = weight, .d_h = d_h, .d_gate_up = d_gate_up, .d_row_weight = d_weight});
   });
 }
 
@@ -108,7 +107,8 @@ void gather_rows(benchmark::State& state) {
 }
 
 void combine_rows(benchmark::State& state) {
-  const Tensor x = filled<float>({2 * kTokens, kWidth}), base = filled<float>({kTokens, kWidth}, 2), index = indices(2 * kTokens, 2 * kTokens);
+  const Tensor x = filled<float>({2 * kTokens, kWidth}), base = filled<float>({kTokens, kWidth}, 2),
+               index = indices(2 * kTokens, 2 * kTokens);
   Tensor y = zeros({kTokens, kWidth});
   measure(state, bytes_of({&x, &base, &y}), [&](Stream& stream) {
     run(stream, kernels::CombineRows{.x = x, .index = index.view().reshape({kTokens, 2}), .base = base, .y = y});
@@ -119,7 +119,8 @@ void scatter_add_rows(benchmark::State& state) {
   constexpr std::int64_t kVocabulary = 8192;
   const Tensor d_y = filled<float>({kTokens, kWidth}), index = indices(kTokens, kVocabulary);
   Tensor d_x = zeros({kVocabulary, kWidth});
-  measure(state, 3 * d_y.bytes(), [&](Stream& stream) { run(stream, kernels::ScatterAddRows{.d_y = d_y, .index = index, .d_x = d_x}); });
+  measure(state, 3 * d_y.bytes(),
+          [&](Stream& stream) { run(stream, kernels::ScatterAddRows{.d_y = d_y, .index = index, .d_x = d_x}); });
 }
 
 void add(benchmark::State& state) {
@@ -135,19 +136,25 @@ void router(benchmark::State& state) {
   const Tensor bias = filled<float>({kExperts}, 2);
   const kernels::RouterOptions options{.top_k = kTopK};
   measure(state, bytes_of({&logits, &scores, &experts, &weights}), [&](Stream& stream) {
-    run(stream, kernels::RouterForward{.options = options, .logits = logits, .bias = bias, .scores = scores, .experts = experts,
-                                       .weights = weights});
+    run(stream,
+        kernels::RouterForward{
+            .options = options, .logits = logits, .bias = bias, .scores = scores, .experts = experts, .weights = weights});
   });
 }
 
 const bool registered = [] {
-  const std::pair<const char*, void (*)(benchmark::State&)> benches[] = {
-      {"rms_norm_forward/f32/65536x256", rms_norm_forward}, {"rms_norm_backward/f32/65536x256", rms_norm_backward},
-      {"rope/f32/65536x8x16of48", rope},                    {"swiglu_forward/f32/131072x256", swiglu_forward},
-      {"swiglu_backward/f32/131072x256", swiglu_backward},   {"adamw/f32/12M", adamw},
-      {"sum_squares/f32/12M", sum_squares},                {"gather_rows/f32/131072x256", gather_rows},
-      {"combine_rows/f32/65536x2x256", combine_rows},       {"scatter_add_rows/f32/65536x256", scatter_add_rows},
-      {"add/f32/65536x256", add},                           {"router_forward/f32/65536x8top2", router}};
+  const std::pair<const char*, void (*)(benchmark::State&)> benches[] = {{"rms_norm_forward/f32/65536x256", rms_norm_forward},
+                                                                         {"rms_norm_backward/f32/65536x256", rms_norm_backward},
+                                                                         {"rope/f32/65536x8x16of48", rope},
+                                                                         {"swiglu_forward/f32/131072x256", swiglu_forward},
+                                                                         {"swiglu_backward/f32/131072x256", swiglu_backward},
+                                                                         {"adamw/f32/12M", adamw},
+                                                                         {"sum_squares/f32/12M", sum_squares},
+                                                                         {"gather_rows/f32/131072x256", gather_rows},
+                                                                         {"combine_rows/f32/65536x2x256", combine_rows},
+                                                                         {"scatter_add_rows/f32/65536x256", scatter_add_rows},
+                                                                         {"add/f32/65536x256", add},
+                                                                         {"router_forward/f32/65536x8top2", router}};
   for (const auto& [name, body] : benches) {
     benchmark::RegisterBenchmark(name, body)->UseManualTime()->Iterations(8)->Unit(benchmark::kMicrosecond);
   }

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "bench.h"
-#include "tests/support/blas.h"
 #include "kernels/gemm.h"
+#include "tests/support/blas.h"
 
 namespace hadal::bench {
 namespace {
@@ -69,12 +69,15 @@ void add(const char* kind, std::int64_t tokens, std::int64_t in, std::int64_t ou
   for (const Form& form : kForms) {
     const std::string name = fmt::format("gemm/{}/{}/{}/{}x{}x{}", name_of(kDTypeOf<T>), kind, form.name, tokens, in, out);
     benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { product<T>(state, tokens, in, out, form); })
-        ->UseManualTime()->Iterations(rounds)->Unit(benchmark::kMicrosecond);
+        ->UseManualTime()
+        ->Iterations(rounds)
+        ->Unit(benchmark::kMicrosecond);
   }
 }
 
 const bool registered = [] {
-  for (const auto& [in, out] : {std::pair{256, 128}, {128, 384}, {256, 80}, {64, 512}, {256, 256}, {256, 1536}, {768, 256}, {256, 512}, {1024, 1024}}) {
+  for (const auto& [in, out] :
+       {std::pair{256, 128}, {128, 384}, {256, 80}, {64, 512}, {256, 256}, {256, 1536}, {768, 256}, {256, 512}, {1024, 1024}}) {
     add<float>("dense", 4096, in, out);
   }
   for (const int rows : {32, 64, 512, 1024}) {

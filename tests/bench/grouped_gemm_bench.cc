@@ -1,11 +1,10 @@
 // Expert products of a MoE layer: eight experts, unequal rows.
-#include "kernels/grouped_gemm.h"
-
 #include <fmt/core.h>
 
 #include <string>
 
 #include "bench.h"
+#include "kernels/grouped_gemm.h"
 
 namespace hadal::bench {
 namespace {
@@ -31,11 +30,14 @@ void experts(benchmark::State& state, Pass pass, std::int64_t mean_rows, std::in
 
 const bool registered = [] {
   for (const std::int64_t rows : {64, 1024}) {
-    for (const auto& [pass, pass_name] : {std::pair{Pass::kForward, "forward"}, {Pass::kInput, "input"}, {Pass::kWeight, "weight"}}) {
+    for (const auto& [pass, pass_name] :
+         {std::pair{Pass::kForward, "forward"}, {Pass::kInput, "input"}, {Pass::kWeight, "weight"}}) {
       for (const std::int64_t out : {256, 512}) {
         const auto name = fmt::format("grouped_gemm/f32/{}/8x{}x256x{}", pass_name, rows, out);
         benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { experts(state, pass, rows, 256, out); })
-            ->UseManualTime()->Iterations(30)->Unit(benchmark::kMicrosecond);
+            ->UseManualTime()
+            ->Iterations(30)
+            ->Unit(benchmark::kMicrosecond);
       }
     }
   }

@@ -1,9 +1,8 @@
 // Output head with loss and both gradients: three products and a softmax, against the peak of the products alone.
-#include "kernels/linear_cross_entropy.h"
-
 #include <fmt/core.h>
 
 #include "bench.h"
+#include "kernels/linear_cross_entropy.h"
 
 namespace hadal::bench {
 namespace {
@@ -30,7 +29,9 @@ const bool registered = [] {
   for (const bool gradient : {false, true}) {
     const auto name = fmt::format("linear_cross_entropy/f32/{}/4096x256x8192", gradient ? "train" : "loss");
     benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { head<float>(state, 4096, 256, 8192, gradient); })
-        ->UseManualTime()->Iterations(6)->Unit(benchmark::kMicrosecond);
+        ->UseManualTime()
+        ->Iterations(6)
+        ->Unit(benchmark::kMicrosecond);
   }
   return true;
 }();

@@ -8,10 +8,10 @@
 #include <string_view>
 #include <vector>
 
-#include "tests/support/blas.h"
 #include "core/parallel_for.h"
 #include "kernels/cpu/simd/simd.h"
 #include "kernels/peak.h"
+#include "tests/support/blas.h"
 
 int main(int argc, char** argv) {
   // A forced core type halves OpenBLAS; it reads the environment when it is loaded, which is later.

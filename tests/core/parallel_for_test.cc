@@ -1,4 +1,5 @@
-// Guards: each chunk runs once, for any number of threads and chunks; exceptions, nested and concurrent loops, resizing, sleeping workers.
+// Guards: each chunk runs once, for any number of threads and chunks; exceptions, nested and concurrent loops, resizing, sleeping
+// workers.
 #include "core/parallel_for.h"
 
 #include <gtest/gtest.h>

@@ -47,17 +47,23 @@ std::vector<T> product(const Case& t, const std::vector<T>& a, const std::vector
   const std::int64_t b_rows = t.tb ? t.n : t.k, b_columns = t.tb ? t.k : t.n;
   std::vector<T> c = c0;
   Stream stream;
-  run(stream, Gemm{.a = view(a, 0, a_rows, a_columns), .b = view(b, 0, b_rows, b_columns),
-                   .c = {c.data() + 3, kDTypeOf<T>, Shape({t.m, t.n}), kCpu}, .transpose_a = t.ta, .transpose_b = t.tb,
-                   .alpha = t.alpha, .beta = t.beta, .lda = t.pad == 0 ? 0 : a_columns + t.pad,
-                   .ldb = t.pad == 0 ? 0 : b_columns + t.pad, .ldc = t.n + t.pad});
+  run(stream, Gemm{.a = view(a, 0, a_rows, a_columns),
+                   .b = view(b, 0, b_rows, b_columns),
+                   .c = {c.data() + 3, kDTypeOf<T>, Shape({t.m, t.n}), kCpu},
+                   .transpose_a = t.ta,
+                   .transpose_b = t.tb,
+                   .alpha = t.alpha,
+                   .beta = t.beta,
+                   .lda = t.pad == 0 ? 0 : a_columns + t.pad,
+                   .ldb = t.pad == 0 ? 0 : b_columns + t.pad,
+                   .ldc = t.n + t.pad});
   return c;
 }
 
 template <class T>
 void check(const Case& t) {
-  SCOPED_TRACE(testing::Message() << sizeof(T) * 8 << " bit, m " << t.m << " n " << t.n << " k " << t.k << " ta " << t.ta << " tb "
-                                  << t.tb << " alpha " << t.alpha << " beta " << t.beta << " pad " << t.pad);
+  SCOPED_TRACE(testing::Message() << sizeof(T) * 8 << " bit, m " << t.m << " n " << t.n << " k " << t.k << " ta " << t.ta
+                                  << " tb " << t.tb << " alpha " << t.alpha << " beta " << t.beta << " pad " << t.pad);
   const std::int64_t a_rows = t.ta ? t.k : t.m, lda = (t.ta ? t.m : t.k) + t.pad;
   const std::int64_t b_rows = t.tb ? t.n : t.k, ldb = (t.tb ? t.k : t.n) + t.pad, ldc = t.n + t.pad;
   const auto a = random_values<T>(static_cast<std::size_t>(a_rows * lda), 1);
@@ -90,7 +96,8 @@ void check(const Case& t) {
     }
     const long double old = t.beta == 0 ? 0.0L : static_cast<long double>(t.beta) * c0[i];
     const long double wanted = t.alpha * sum + old;
-    const long double allowed = unit * (2 * std::sqrt(static_cast<long double>(t.k)) + 4) * (std::fabs(t.alpha) * size + std::fabs(old));
+    const long double allowed =
+        unit * (2 * std::sqrt(static_cast<long double>(t.k)) + 4) * (std::fabs(t.alpha) * size + std::fabs(old));
     bad += !(std::fabs(static_cast<long double>(c[i]) - wanted) <= allowed);
   }
   EXPECT_EQ(bad, 0);
@@ -106,9 +113,10 @@ void check(const Case& t) {
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  const std::int64_t sizes[][3] = {{1, 1, 1},    {1, 7, 3},     {2, 33, 65},   {3, 64, 17},   {4, 100, 64}, {5, 5, 5},     {14, 32, 16},
-                                   {15, 33, 31}, {29, 48, 40},  {64, 16, 48},  {63, 96, 127}, {128, 80, 1}, {61, 130, 700}, {200, 300, 70},
-                                   {33, 17, 1100}, {257, 65, 33}, {113, 544, 96}, {7, 0, 3},  {0, 5, 3},    {6, 9, 0}};
+  const std::int64_t sizes[][3] = {{1, 1, 1},     {1, 7, 3},      {2, 33, 65},    {3, 64, 17},    {4, 100, 64},
+                                   {5, 5, 5},     {14, 32, 16},   {15, 33, 31},   {29, 48, 40},   {64, 16, 48},
+                                   {63, 96, 127}, {128, 80, 1},   {61, 130, 700}, {200, 300, 70}, {33, 17, 1100},
+                                   {257, 65, 33}, {113, 544, 96}, {7, 0, 3},      {0, 5, 3},      {6, 9, 0}};
   int turn = 0;
   for (const auto& size : sizes) {
     for (const auto& [ta, tb] : {std::pair{false, false}, {false, true}, {true, false}, {true, true}}) {
@@ -128,18 +136,22 @@ TEST(Gemm, MatchesLongDoubleF64) {
   for (const Case& t : cases()) check<double>(t);
 }
 
-/// Largest distance to OpenBLAS's product in units of epsilon * k, about what two orders of summing k unit normal terms may differ by.
+/// Largest distance to OpenBLAS's product in units of epsilon * k, about what two orders of summing k unit normal terms may
+/// differ by.
 template <class T>
 double distance_to_blas(const Case& t) {
   const std::int64_t lda = t.ta ? t.m : t.k, ldb = t.tb ? t.k : t.n;
-  const auto a = random_values<T>(static_cast<std::size_t>(t.m * t.k), 1), b = random_values<T>(static_cast<std::size_t>(t.k * t.n), 2);
+  const auto a = random_values<T>(static_cast<std::size_t>(t.m * t.k), 1),
+             b = random_values<T>(static_cast<std::size_t>(t.k * t.n), 2);
   auto wanted = random_values<T>(static_cast<std::size_t>(t.m * t.n), 3);
   std::vector<T> c(wanted.size() + 6);
   std::copy(wanted.begin(), wanted.end(), c.begin() + 3);
   c = product(t, a, b, c);
-  test::Blas::instance().gemm(t.ta, t.tb, t.m, t.n, t.k, a.data(), lda, b.data(), ldb, static_cast<T>(t.beta), wanted.data(), t.n);
+  test::Blas::instance().gemm(t.ta, t.tb, t.m, t.n, t.k, a.data(), lda, b.data(), ldb, static_cast<T>(t.beta), wanted.data(),
+                              t.n);
   double worst = 0;
-  for (std::size_t i = 0; i < wanted.size(); ++i) worst = std::max(worst, std::fabs(static_cast<double>(c[i + 3]) - static_cast<double>(wanted[i])));
+  for (std::size_t i = 0; i < wanted.size(); ++i)
+    worst = std::max(worst, std::fabs(static_cast<double>(c[i + 3]) - static_cast<double>(wanted[i])));
   return worst / (static_cast<double>(std::numeric_limits<T>::epsilon()) * static_cast<double>(t.k));
 }
 

@@ -1,5 +1,5 @@
-// Guards: every expert's rows meet that expert's weights, empty and tiny groups included; weights accumulate; guard elements; the same
-// bits for any thread count, and the same bits as one dense product per expert.
+// Guards: every expert's rows meet that expert's weights, empty and tiny groups included; weights accumulate; guard elements; the
+// same bits for any thread count, and the same bits as one dense product per expert.
 #include "kernels/grouped_gemm.h"
 
 #include <gtest/gtest.h>
@@ -28,7 +28,9 @@ struct Results {
   Tensor y, d_x, d_w;
 };
 
-bool same(const Tensor& a, const Tensor& b) { return a.bytes() == b.bytes() && std::memcmp(a.view().data, b.view().data, a.bytes()) == 0; }
+bool same(const Tensor& a, const Tensor& b) {
+  return a.bytes() == b.bytes() && std::memcmp(a.view().data, b.view().data, a.bytes()) == 0;
+}
 
 template <class T>
 void check(const std::vector<std::int64_t>& sizes, std::int64_t in, std::int64_t out) {
@@ -36,7 +38,8 @@ void check(const std::vector<std::int64_t>& sizes, std::int64_t in, std::int64_t
   Tensor offsets = Tensor::zeros({experts + 1}, DType::kI64);
   for (std::size_t e = 0; e < sizes.size(); ++e) offsets.as<std::int64_t>()[e + 1] = offsets.as<std::int64_t>()[e] + sizes[e];
   const std::int64_t rows = offsets.as<std::int64_t>()[experts];
-  const Tensor x = random_tensor<T>({rows, in}, 1), w = random_tensor<T>({experts, out, in}, 2), d_y = random_tensor<T>({rows, out}, 3);
+  const Tensor x = random_tensor<T>({rows, in}, 1), w = random_tensor<T>({experts, out, in}, 2),
+               d_y = random_tensor<T>({rows, out}, 3);
   const Tensor d_w0 = random_tensor<T>({experts, out, in}, 4);
   Stream stream;
   const auto grouped = [&] {
@@ -52,7 +55,8 @@ void check(const std::vector<std::int64_t>& sizes, std::int64_t in, std::int64_t
     const ConstView weight = w.view().rows(e, e + 1).reshape({out, in});
     linear_forward(stream, x.view().rows(begin, end), weight, dense.y.view().rows(begin, end));
     linear_backward_input(stream, d_y.view().rows(begin, end), weight, dense.d_x.view().rows(begin, end));
-    linear_backward_weight(stream, d_y.view().rows(begin, end), x.view().rows(begin, end), dense.d_w.view().rows(e, e + 1).reshape({out, in}));
+    linear_backward_weight(stream, d_y.view().rows(begin, end), x.view().rows(begin, end),
+                           dense.d_w.view().rows(e, e + 1).reshape({out, in}));
   }
   const int threads = num_threads();
   for (int count = 1; count <= 3; ++count) {

@@ -1,5 +1,5 @@
-// Guards: every kernel test holds on every instruction set that this machine has, not on the best one alone. The choice is made once a
-// process, so the program runs itself again with HADAL_ISA set.
+// Guards: every kernel test holds on every instruction set that this machine has, not on the best one alone. The choice is made
+// once a process, so the program runs itself again with HADAL_ISA set.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -39,8 +39,16 @@ Result<T> head(const Tensor& h, const Tensor& w, const Tensor& targets, const Te
   r.d_h = Tensor::empty(h.shape(), h.dtype());
   r.d_w = Tensor::empty(w.shape(), h.dtype());
   for (T& value : r.d_w.template span<T>()) value = T{0.5};
-  run(stream, LinearCrossEntropy{.h = h, .w = w, .targets = targets, .loss_weight = weight, .loss = r.loss, .token_loss = r.token_loss,
-                                 .prediction = r.prediction, .scale = scale, .d_h = r.d_h, .d_w = r.d_w});
+  run(stream, LinearCrossEntropy{.h = h,
+                                 .w = w,
+                                 .targets = targets,
+                                 .loss_weight = weight,
+                                 .loss = r.loss,
+                                 .token_loss = r.token_loss,
+                                 .prediction = r.prediction,
+                                 .scale = scale,
+                                 .d_h = r.d_h,
+                                 .d_w = r.d_w});
   return r;
 }
 

@@ -23,8 +23,8 @@ class Blas {
  private:
   Blas();
   template <class T>
-  using Function = void (*)(int order, int ta, int tb, int m, int n, int k, T alpha, const T* a, int lda, const T* b, int ldb, T beta,
-                            T* c, int ldc);
+  using Function = void (*)(int order, int ta, int tb, int m, int n, int k, T alpha, const T* a, int lda, const T* b, int ldb,
+                            T beta, T* c, int ldc);
   Function<float> sgemm_ = nullptr;
   Function<double> dgemm_ = nullptr;
   char* (*config_)() = nullptr;

@@ -16,7 +16,7 @@ constexpr std::int64_t kPiece = 512;
 constexpr int kSums = 4;
 
 template <class T>
-constexpr std::int64_t kStep = kSums * kLanesOf<T>;
+constexpr std::int64_t kStep = kSums* kLanesOf<T>;
 
 template <class T>
 T greatest(std::int64_t n, const T* x) {

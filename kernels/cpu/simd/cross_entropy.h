@@ -14,7 +14,8 @@ struct CrossEntropyRow {
 /// Sums run over fixed lanes and then the lanes in order.
 template <class T>
 struct CrossEntropyOps {
-  /// logits [n], 0 <= target < n. `predict` asks for the prediction. With gradient, logits become weight * (softmax - onehot(target)).
+  /// logits [n], 0 <= target < n. `predict` asks for the prediction. With gradient, logits become weight * (softmax -
+  /// onehot(target)).
   CrossEntropyRow<T> (*row)(std::int64_t n, T* logits, std::int64_t target, bool predict, bool gradient, T weight);
 };
 

@@ -87,8 +87,8 @@ inline Vector<float> exp_of(Vector<float> x) {
   p = p * r + 1.0f;
   const Integers integer = reinterpret_cast<Integers>(shifted) - __builtin_bit_cast(std::int32_t, kMagic);
   const Integers half = integer >> 1;
-  const Vector<float> result = p * reinterpret_cast<Vector<float>>((half + 127) << 23) *
-                               reinterpret_cast<Vector<float>>((integer - half + 127) << 23);
+  const Vector<float> result =
+      p * reinterpret_cast<Vector<float>>((half + 127) << 23) * reinterpret_cast<Vector<float>>((integer - half + 127) << 23);
   return x < kLow ? Vector<float>{} : (x > kHigh ? broadcast(__builtin_inff()) : result);
 }
 
@@ -107,8 +107,8 @@ inline Vector<double> exp_of(Vector<double> x) {
   for (int i = 0; i < 12; ++i) p = p * r + kFactors[i];
   const Integers half = reinterpret_cast<Integers>(n * 0.5 + kMagic) - kMagicBits;
   const Integers rest = reinterpret_cast<Integers>(shifted) - kMagicBits - half;
-  const Vector<double> result = p * reinterpret_cast<Vector<double>>((half + 1023) << 52) *
-                                reinterpret_cast<Vector<double>>((rest + 1023) << 52);
+  const Vector<double> result =
+      p * reinterpret_cast<Vector<double>>((half + 1023) << 52) * reinterpret_cast<Vector<double>>((rest + 1023) << 52);
   return x < kLow ? Vector<double>{} : (x > kHigh ? broadcast(__builtin_inf()) : result);
 }
 

@@ -19,13 +19,14 @@ constexpr int kRows = 6;
 #endif
 constexpr int kMaxThin = 4;
 
-// Steps of k by which packed B is asked for ahead: it streams from the second- or third-level cache.
+// Steps of k by which operands are asked for ahead: B streams from the second- or third-level cache, A too when read as stored.
 constexpr int kStepsAhead = 16;
 
 template <class T>
 constexpr int kPanel = 2 * kLanesOf<T>;
 
-/// One tile of H rows and W vectors, of which `columns` columns exist; b holds k steps of W vectors, ldb or, when packed, W vectors apart.
+/// One tile of H rows and W vectors, of which `columns` columns exist; b holds k steps of W vectors, ldb or, when packed, W
+/// vectors apart.
 template <class T, int H, int W, bool kByColumns>
 inline __attribute__((always_inline)) void tile(const GemmStrip<T>& s, const T* b, T* c, int64_t columns) {
   constexpr int kLanes = kLanesOf<T>;
@@ -42,7 +43,8 @@ inline __attribute__((always_inline)) void tile(const GemmStrip<T>& s, const T* 
   }
   const int64_t row = kByColumns ? 1 : s.a_step, column = kByColumns ? s.a_step : 1;
   const T* a = s.a;
-  const int64_t step = s.ldb != 0 ? s.ldb : W * kLanes, ahead = kStepsAhead * step;
+  const int64_t step = s.ldb != 0 ? s.ldb : W * kLanes;
+  const int64_t a_ahead = kStepsAhead * column, b_ahead = kStepsAhead * step;
   HADAL_NO_UNROLL
   for (int64_t p = 0; p < s.k; ++p) {
     Vector<T> right[W];
@@ -54,10 +56,14 @@ inline __attribute__((always_inline)) void tile(const GemmStrip<T>& s, const T* 
       HADAL_UNROLL
       for (int j = 0; j < W; ++j) sums[i][j] += left * right[j];
     }
+    if constexpr (kByColumns && W == 2) {
+      __builtin_prefetch(a + a_ahead);
+      __builtin_prefetch(a + a_ahead + H - 1);
+    }
     a += column;
     if constexpr (W == 2) {
-      __builtin_prefetch(b + ahead);
-      __builtin_prefetch(b + ahead + kLanes);
+      __builtin_prefetch(b + b_ahead);
+      __builtin_prefetch(b + b_ahead + kLanes);
     }
     b += step;
   }

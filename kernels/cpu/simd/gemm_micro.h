@@ -2,9 +2,9 @@
 //
 // A strip is up to `rows` rows of C. Its A comes in one of two forms: kRows, rows as stored (element (i, p) at i * step + p),
 // or kColumns, transposed or packed (element (i, p) at p * step + i). B is cut into panels of `panel` columns, packed as
-// [k][panel]; a last panel of at most panel / 2 columns is packed as [k][panel / 2]; unused columns are zero. A B whose last panel
-// is whole (panel or panel / 2 columns) may also be read as stored.
-// Every element of C is one chain of multiply-adds over p = 0 .. k - 1, whatever the strip's height.
+// [k][panel]; a last panel of at most panel / 2 columns is packed as [k][panel / 2]; unused columns are zero. A B whose last
+// panel is whole (panel or panel / 2 columns) may also be read as stored. Every element of C is one chain of multiply-adds over p
+// = 0 .. k - 1, whatever the strip's height.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ struct GemmStrip {
   std::int64_t n, k;
   const T* a;
   std::int64_t a_step;
-  const T* b;          ///< packed panels, one after the other, or the stored rows
-  std::int64_t ldb;    ///< 0: packed; else elements from one stored row to the next
+  const T* b;        ///< packed panels, one after the other, or the stored rows
+  std::int64_t ldb;  ///< 0: packed; else elements from one stored row to the next
   T* c;
   std::int64_t ldc;
   T alpha, beta;
@@ -28,8 +28,8 @@ inline constexpr int kMaxStripRows = 16;
 
 template <class T>
 struct GemmMicro {
-  int rows;   ///< tallest strip
-  int panel;  ///< columns of a full panel
+  int rows;                                                    ///< tallest strip
+  int panel;                                                   ///< columns of a full panel
   void (*by_rows[kMaxStripRows + 1])(const GemmStrip<T>&);     ///< by height; A as kRows
   void (*by_columns[kMaxStripRows + 1])(const GemmStrip<T>&);  ///< by height; A as kColumns
   /// k rows of h columns, lda apart, to [k][h].
