@@ -55,6 +55,7 @@ TEST_P(Ranks, EqualOneRank) {
   for (const char* key : {"loss", "mtp_loss", "balance_loss", "grad_norm"}) {
     const auto a = column(many, key), b = column(one, key);
     ASSERT_EQ(a.size(), 20u);
+    ASSERT_EQ(b.size(), 20u);
     for (std::size_t i = 0; i < a.size(); ++i) EXPECT_LE(std::abs(a[i] - b[i]), 1e-12 * std::abs(b[i])) << key << " at step " << i + 1;
   }
 }
