@@ -24,7 +24,7 @@ void update(std::int64_t n, const AdamWFactors<T>& f, const T* grad, T* value, T
 }
 
 template <class T>
-constexpr AdamWLoop<T> kTable{update<T>};
+static constexpr AdamWLoop<T> kTable{update<T>};
 
 }  // namespace
 

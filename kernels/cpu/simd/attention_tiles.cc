@@ -291,7 +291,7 @@ void probabilities(std::int64_t n, T* s, T lse) {
 }  // namespace
 
 template <class T>
-constexpr AttentionTiles<T> kTable{.lanes = kLanesOf<T>,
+static constexpr AttentionTiles<T> kTable{.lanes = kLanesOf<T>,
                                    .pack_rows = pack_rows<T>,
                                    .pack_columns = pack_columns<T>,
                                    .gather = gather<T>,

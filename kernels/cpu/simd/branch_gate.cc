@@ -55,7 +55,7 @@ void backward(std::int64_t heads, std::int64_t width, const T* g, const T* o0, c
 }
 
 template <class T>
-constexpr BranchGateRows<T> kTable{forward<T>, backward<T>};
+static constexpr BranchGateRows<T> kTable{forward<T>, backward<T>};
 
 }  // namespace
 

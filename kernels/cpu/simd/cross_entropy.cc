@@ -100,7 +100,7 @@ CrossEntropyRow<T> row(std::int64_t n, T* logits, std::int64_t target, bool pred
 }  // namespace
 
 template <class T>
-constexpr CrossEntropyOps<T> kTable{row<T>};
+static constexpr CrossEntropyOps<T> kTable{row<T>};
 
 const CrossEntropyOps<float>& cross_entropy_ops_f32() { return kTable<float>; }
 const CrossEntropyOps<double>& cross_entropy_ops_f64() { return kTable<double>; }

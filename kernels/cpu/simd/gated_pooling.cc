@@ -97,7 +97,7 @@ void backward(const PoolingBlock<T>& block, const T* d_y, const PoolingGradient<
 }  // namespace
 
 template <class T>
-constexpr GatedPooling<T> kTable{forward<T>, backward<T>};
+static constexpr GatedPooling<T> kTable{forward<T>, backward<T>};
 
 const GatedPooling<float>& gated_pooling_f32() { return kTable<float>; }
 const GatedPooling<double>& gated_pooling_f64() { return kTable<double>; }

@@ -30,7 +30,7 @@ T run(std::int64_t steps, T factor, T addend) {
 }
 
 template <class T>
-constexpr PeakLoop<T> kTable{run<T>, 2 * kChains* kLanesOf<T>};
+static constexpr PeakLoop<T> kTable{run<T>, 2 * kChains* kLanesOf<T>};
 
 }  // namespace
 

@@ -59,7 +59,7 @@ void backward(std::int64_t width, const T* x, const T* gain, T rho, const T* d_y
 }
 
 template <class T>
-constexpr RmsNormRows<T> kTable{forward<T>, backward<T>};
+static constexpr RmsNormRows<T> kTable{forward<T>, backward<T>};
 
 }  // namespace
 

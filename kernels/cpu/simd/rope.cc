@@ -40,7 +40,7 @@ void out_of_place(std::int64_t heads, std::int64_t pairs, T sine_sign, const T* 
 }
 
 template <class T>
-constexpr RopeRows<T> kTable{in_place<T>, out_of_place<T, false>, out_of_place<T, true>};
+static constexpr RopeRows<T> kTable{in_place<T>, out_of_place<T, false>, out_of_place<T, true>};
 
 }  // namespace
 

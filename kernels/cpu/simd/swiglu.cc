@@ -53,7 +53,7 @@ T backward(std::int64_t width, const T* gate, const T* up, T weight, const T* d_
 }
 
 template <class T>
-constexpr SwigluRows<T> kTable{forward<T>, backward<T>};
+static constexpr SwigluRows<T> kTable{forward<T>, backward<T>};
 
 }  // namespace
 

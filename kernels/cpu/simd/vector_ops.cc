@@ -52,7 +52,7 @@ double sum_squares(std::int64_t n, const T* x) {
 }  // namespace
 
 template <class T>
-constexpr VectorOps<T> kTable{add<T>, axpy<T>, scale<T>, dot<T>, sum_squares<T>};
+static constexpr VectorOps<T> kTable{add<T>, axpy<T>, scale<T>, dot<T>, sum_squares<T>};
 
 const VectorOps<float>& vector_ops_f32() { return kTable<float>; }
 const VectorOps<double>& vector_ops_f64() { return kTable<double>; }
