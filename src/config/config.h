@@ -8,6 +8,7 @@
 
 #include "config/field.h"
 #include "config/model_section.h"
+#include "config/parallel_section.h"
 
 namespace hadal {
 
@@ -66,11 +67,14 @@ struct DataSection {
 struct BatchRampSection {
   std::int64_t start = 0;
   std::int64_t tokens = 0;
+  std::int64_t multiple = 0;
 
   template <class V>
   void visit(V& v) {
     v.key("start", start, at_least(0), "global batch at the first step, sequences; 0: no ramp");
     v.key("tokens", tokens, at_least(0), "tokens over which the batch grows linearly to train.global_batch");
+    v.key("multiple", multiple, at_least(0),
+          "batches on the way are rounded down to a multiple of this, whatever the layout; 0: of train.micro_batch");
   }
 };
 
@@ -215,6 +219,7 @@ struct Config {
   BalanceSection balance;
   PrecisionSection precision;
   CheckpointSection checkpoint;
+  ParallelSection parallel;
 
   template <class V>
   void visit(V& v) {
@@ -226,6 +231,7 @@ struct Config {
     v.section("balance", balance, "load balance of the experts and weights of the auxiliary losses");
     v.section("precision", precision, "number formats");
     v.section("checkpoint", checkpoint, "when to save, what to keep");
+    v.section("parallel", parallel, "how the model is spread over the ranks");
   }
 };
 

@@ -129,7 +129,11 @@ void check_train(const Config& config, Rules& rules) {
                 "train.batch_ramp.start {} and tokens {} belong together: both 0, or both above 0", ramp.start, ramp.tokens);
   if (ramp.start > 0) {
     rules.at_most(start, ramp.start, "train.global_batch", train.global_batch);
-    rules.divides("train.micro_batch", train.micro_batch, start, ramp.start);
+    const std::int64_t multiple = ramp.multiple > 0 ? ramp.multiple : train.micro_batch;
+    const std::string name = ramp.multiple > 0 ? "train.batch_ramp.multiple" : "train.micro_batch";
+    rules.divides("train.micro_batch", train.micro_batch, name, multiple);
+    rules.divides(name, multiple, start, ramp.start);
+    rules.divides(name, multiple, "train.global_batch", train.global_batch);
   }
 }
 

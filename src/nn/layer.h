@@ -14,6 +14,7 @@
 #include "core/stream.h"
 #include "core/tensor.h"
 #include "nn/parameter.h"
+#include "nn/sequence_shard.h"
 
 namespace hadal::nn {
 
@@ -21,11 +22,29 @@ namespace hadal::nn {
 struct Context {
   Stream& stream;
   std::int64_t batch = 1;  ///< B
-  std::int64_t seq = 1;    ///< S
+  std::int64_t seq = 1;    ///< tokens of each sequence that lie here: S, or fewer under context parallelism
   /// Positions at the end of each sequence that stand for no token (MTP depth k: k); not in loads nor balance losses.
   std::int64_t num_padding = 0;
   /// Factor of a per-sequence auxiliary loss in the training loss: 1 / sequences of the global batch.
   double sequence_scale = 1.0;
+  /// Where the tokens here stand in their sequences; null: sequences are whole.
+  const SequenceShard* sequence = nullptr;
+  /// Sequence parallelism: token-wise layers (norms, router and experts) hold rows [token_begin, token_begin + T') of the B*seq.
+  std::int64_t token_begin = 0;
+
+  /// S.
+  std::int64_t whole_seq() const { return sequence == nullptr ? seq : sequence->whole_seq(); }
+  /// Of row `row` of a token-wise layer: its sequence, and its position there.
+  std::int64_t sequence_of_row(std::int64_t row) const { return (token_begin + row) / seq; }
+  std::int64_t position_of_row(std::int64_t row) const {
+    std::int64_t offset = (token_begin + row) % seq;
+    if (sequence == nullptr) return offset;
+    for (const Segment& segment : sequence->segments()) {
+      if (offset < segment.length) return segment.position + offset;
+      offset -= segment.length;
+    }
+    HADAL_CHECK(false, "row {} of {} tokens lies in no segment", row, seq);
+  }
 };
 
 /// Base of each layer's record of one micro-batch.

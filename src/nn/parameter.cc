@@ -1,5 +1,7 @@
 #include "nn/parameter.h"
 
+#include <cstring>
+
 #include "core/parallel_for.h"
 #include "core/rng.h"
 #include "kernels/dispatch.h"
@@ -47,11 +49,22 @@ LogicalPart whole_part(std::string name, Shape shape, std::int64_t offset) {
   return {std::move(name), shape, std::vector<std::int64_t>(extents.size(), 0), {extents.begin(), extents.end()}, offset};
 }
 
+LogicalPart sliced_part(std::string name, Shape shape, int dim, std::int64_t begin, std::int64_t extent, std::int64_t offset) {
+  LogicalPart part = whole_part(std::move(name), shape, offset);
+  const auto d = static_cast<std::size_t>(dim);
+  HADAL_CHECK(begin >= 0 && extent >= 0 && begin + extent <= shape[dim], "{}: [{}, {}) of dim {} of {}", part.name, begin,
+              begin + extent, dim, shape.str());
+  part.begin[d] = begin;
+  part.extent[d] = extent;
+  return part;
+}
+
 Parameter::Parameter(std::string name, Shape shape, DType dtype, ParameterOptions options)
     : Parameter(name, shape, dtype, options, {whole_part(name, shape, 0)}) {}
 
 Parameter::Parameter(std::string name, Shape shape, DType dtype, ParameterOptions options, std::vector<LogicalPart> parts)
-    : name_(std::move(name)), options_(options), parts_(std::move(parts)), value_(Tensor::zeros(shape, dtype)) {
+    : name_(std::move(name)), options_(options), parts_(std::move(parts)), storage_(Tensor::zeros(shape, dtype)) {
+  view_ = storage_;
   std::int64_t next = 0;
   for (const LogicalPart& part : parts_) {
     HADAL_CHECK(part.offset == next, "{}: part {} starts at {}, the one before ends at {}", name_, part.name, part.offset, next);
@@ -62,17 +75,32 @@ Parameter::Parameter(std::string name, Shape shape, DType dtype, ParameterOption
 
 View Parameter::grad() {
   HADAL_CHECK(options_.trainable, "{} is a buffer", name_);
-  if (!grad_.defined()) grad_ = Tensor::zeros(value_.shape(), value_.dtype());
+  if (!has_grad()) {
+    grad_storage_ = Tensor::zeros(shape(), dtype());
+    grad_ = grad_storage_;
+  }
   return grad_;
 }
 
 void Parameter::zero_grad() {
-  if (grad_.defined()) grad_.fill_zero();
+  if (has_grad()) std::memset(grad_.data, 0, grad_.bytes());
+}
+
+void Parameter::bind(View value, View grad) {
+  HADAL_CHECK(value.shape == shape() && grad.shape == shape() && value.dtype == dtype() && grad.dtype == dtype(),
+              "{}: {} {} bound to {} {} and {} {}", name_, name_of(dtype()), shape().str(), name_of(value.dtype), value.shape.str(),
+              name_of(grad.dtype), grad.shape.str());
+  std::memcpy(value.data, view_.data, view_.bytes());
+  std::memset(grad.data, 0, grad.bytes());
+  view_ = value;
+  grad_ = grad;
+  storage_.reset();
+  grad_storage_.reset();
 }
 
 void Parameter::initialize(std::uint64_t seed) {
   kernels::visit_float(dtype(), [&]<class T>() {
-    for (const LogicalPart& part : parts_) fill(part, options_.init, seed, value_.as<T>());
+    for (const LogicalPart& part : parts_) fill(part, options_.init, seed, view_.as<T>());
   });
 }
 

@@ -29,11 +29,19 @@ struct LogicalPart {
   std::int64_t offset = 0;
 };
 
+/// Over which axes of a pipeline stage a parameter is replicated. Its gradient is the sum over the ranks that hold it: those of one
+/// rank are partial (spec/parallelism.md 6 and 7).
+enum class Replication {
+  kDense,   ///< whole on every rank of the stage: dp, cp and tp
+  kTensor,  ///< sliced over tp, replicated over dp and cp
+  kExpert,  ///< sliced over ep and etp, replicated over edp
+};
+
 struct ParameterOptions {
   Init init;
-  bool decays = true;      ///< weight decay applies
-  bool is_expert = false;  ///< routed expert: reduced over the expert data-parallel axis
-  bool trainable = true;   ///< false: a buffer (the balancing bias), no gradient, no moments
+  bool decays = true;     ///< weight decay applies
+  Replication replication = Replication::kDense;
+  bool trainable = true;  ///< false: a buffer (the balancing bias), no gradient, no moments
 };
 
 class Parameter {
@@ -47,16 +55,19 @@ class Parameter {
   const std::string& name() const { return name_; }
   const ParameterOptions& options() const { return options_; }
   const std::vector<LogicalPart>& parts() const { return parts_; }
-  const Shape& shape() const { return value_.shape(); }
-  std::int64_t numel() const { return value_.numel(); }
-  DType dtype() const { return value_.dtype(); }
+  const Shape& shape() const { return view_.shape; }
+  std::int64_t numel() const { return view_.numel(); }
+  DType dtype() const { return view_.dtype; }
 
-  View value() { return value_; }
-  ConstView value() const { return value_; }
+  View value() { return view_; }
+  ConstView value() const { return view_; }
   /// Gradient accumulator of the same dtype and shape; allocated as zeros at first use.
   View grad();
-  bool has_grad() const { return grad_.defined(); }
+  bool has_grad() const { return grad_.data != nullptr; }
   void zero_grad();
+  /// Moves value and gradient into memory of this dtype and shape that somebody else owns and keeps (flat buffers of an optimizer);
+  /// the value is copied there, the gradient starts as zeros.
+  void bind(View value, View grad);
 
   /// Fills the value by the init rule.
   void initialize(std::uint64_t seed);
@@ -65,12 +76,16 @@ class Parameter {
   std::string name_;
   ParameterOptions options_;
   std::vector<LogicalPart> parts_;
-  Tensor value_;
-  Tensor grad_;
+  View view_;  ///< of storage_, or of the memory it was bound to
+  View grad_;
+  Tensor storage_;
+  Tensor grad_storage_;
 };
 
 /// A part that is a whole logical tensor at `offset`.
 LogicalPart whole_part(std::string name, Shape shape, std::int64_t offset);
+/// Elements [begin, begin + extent) along `dim` of a logical tensor, whole in the others, at `offset`.
+LogicalPart sliced_part(std::string name, Shape shape, int dim, std::int64_t begin, std::int64_t extent, std::int64_t offset);
 
 using ParameterList = std::vector<Parameter*>;
 

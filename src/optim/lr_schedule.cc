@@ -47,7 +47,8 @@ std::int64_t batch_size(const TrainSection& train, std::int64_t tokens) {
   if (ramp.start == 0 || ramp.tokens == 0 || tokens >= ramp.tokens) return train.global_batch;
   const double share = static_cast<double>(tokens) / static_cast<double>(ramp.tokens);
   const auto grown = static_cast<std::int64_t>(static_cast<double>(ramp.start) + share * static_cast<double>(train.global_batch - ramp.start));
-  return std::clamp(grown / train.micro_batch * train.micro_batch, std::min(train.micro_batch, train.global_batch), train.global_batch);
+  const std::int64_t multiple = ramp.multiple > 0 ? ramp.multiple : train.micro_batch;
+  return std::clamp(grown / multiple * multiple, std::min(multiple, train.global_batch), train.global_batch);
 }
 
 }  // namespace hadal::optim

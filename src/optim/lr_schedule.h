@@ -17,7 +17,7 @@ double learning_rate(const OptimSection& optim, std::int64_t step, std::int64_t 
 double scheduled_value(double initial, const std::vector<ScheduledValue>& later, std::int64_t tokens);
 
 /// Sequences of the global batch when `tokens` have been trained: linear from ramp.start to full over ramp.tokens, rounded down to
-/// a multiple of train.micro_batch. The number of ranks has no say: any layout trains on the same global batches (design.md 3).
+/// a multiple of ramp.multiple (train.micro_batch when that is 0). The number of ranks has no say: any layout trains on the same global batches (design.md 3).
 std::int64_t batch_size(const TrainSection& train, std::int64_t tokens);
 
 }  // namespace hadal::optim

@@ -24,7 +24,7 @@ Sum sum_of(const ModelSection& shape) {
   for (const nn::Parameter* parameter : model.parameters()) {
     if (!parameter->options().trainable) continue;
     sum.all += parameter->numel();
-    if (parameter->options().is_expert) sum.routed += parameter->numel();
+    if (parameter->options().replication == nn::Replication::kExpert) sum.routed += parameter->numel();
   }
   return sum;
 }

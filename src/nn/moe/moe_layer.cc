@@ -56,9 +56,9 @@ MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options)
       options_(options),
       router_(name + ".gate.weight", {options.num_experts, options.hidden_size}, options.dtype, {.init = Init::normal(options.init_std)}),
       gate_up_(name + ".experts.gate_up", {options.num_experts, 2 * options.width, options.hidden_size}, options.dtype,
-               {.init = Init::normal(options.init_std), .is_expert = true}, gate_up_parts(name, options)),
+               {.init = Init::normal(options.init_std), .replication = Replication::kExpert}, gate_up_parts(name, options)),
       down_(name + ".experts.down", {options.num_experts, options.hidden_size, options.width}, options.dtype,
-            {.init = Init::normal(options.init_std), .is_expert = true}, down_parts(name, options)),
+            {.init = Init::normal(options.init_std), .replication = Replication::kExpert}, down_parts(name, options)),
       counts_(Tensor::zeros({options.num_experts}, DType::kI64)),
       balance_loss_(Tensor::zeros({1}, DType::kF64)) {
   if (options.has_bias) {
