@@ -22,9 +22,11 @@ struct Block::Record : nn::Saved {
   Tensor d_middle;       // [T, d]: kept until backward_weight
 };
 
-Block::Block(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope)
+Block::Block(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope,
+             const parallel::LayerGroups& groups)
     : attention_norm_(layer_name(layer_idx, "input_layernorm"), model.shape.hidden_size, model.shape.rms_norm_eps, model.dtype),
       attention_(nn::make_attention(attention_options(model, layer_idx), layer_name(layer_idx, "self_attn"), rope)),
+      attention_rows_(*attention_, groups.tp),
       ffn_norm_(layer_name(layer_idx, "post_attention_layernorm"), model.shape.hidden_size, model.shape.rms_norm_eps, model.dtype) {
   const std::string name = layer_name(layer_idx, "mlp");
   if (is_moe_layer(model.shape, layer_idx)) {
@@ -41,7 +43,7 @@ Tensor Block::forward(nn::Context& ctx, ConstView h, nn::SavedPtr* saved) {
   Record& r = *owned;
   const bool keep = saved != nullptr;
   r.attention_in = attention_norm_.forward(ctx, h, keep ? &r.attention_norm : nullptr);
-  r.middle = attention_->forward(ctx, r.attention_in, keep ? &r.attention : nullptr);
+  r.middle = attention_rows_.forward(ctx, r.attention_in, keep ? &r.attention : nullptr);
   run(ctx.stream, kernels::Add{.a = r.middle, .b = h, .y = r.middle});
   r.ffn_in = ffn_norm_.forward(ctx, r.middle, keep ? &r.ffn_norm : nullptr);
   Tensor out = ffn_->forward(ctx, r.ffn_in, keep ? &r.ffn : nullptr);
@@ -54,14 +56,14 @@ Tensor Block::backward_input(nn::Context& ctx, ConstView d_out, nn::Saved& saved
   Record& r = nn::saved_as<Record>(saved);
   const Tensor d_ffn_in = ffn_->backward_input(ctx, d_out, *r.ffn);
   r.d_middle = ffn_norm_.backward(ctx, d_ffn_in, d_out, r.ffn_norm);
-  const Tensor d_attention_in = attention_->backward_input(ctx, r.d_middle, *r.attention);
+  const Tensor d_attention_in = attention_rows_.backward_input(ctx, r.d_middle, *r.attention);
   return attention_norm_.backward(ctx, d_attention_in, r.d_middle, r.attention_norm);
 }
 
 void Block::backward_weight(nn::Context& ctx, nn::Saved& saved) {
   Record& r = nn::saved_as<Record>(saved);
   ffn_->backward_weight(ctx, *r.ffn);
-  attention_->backward_weight(ctx, *r.attention);
+  attention_rows_.backward_weight(ctx, *r.attention);
 }
 
 void Block::collect(nn::ParameterList& parameters) {
