@@ -11,8 +11,6 @@ namespace {
 constexpr const char* kEmbeddingName = "model.embed_tokens.weight";
 constexpr const char* kHeadName = "lm_head.weight";
 
-ConstView view_of(const Tensor& tensor) { return tensor.view(); }
-
 }  // namespace
 
 std::shared_ptr<parallel::Embedding> SharedTables::embedding() {
