@@ -54,6 +54,32 @@ struct NsaSelect {
   View blocks;                  ///< I32 [B*S, Gs, n], ascending, padded with -1
 };
 
+/// The importance P of NsaSelect alone, without the forced blocks: for a selection group whose heads lie on several ranks, which
+/// add it up before NsaTopBlocks chooses. Other members as in NsaSelect.
+struct NsaImportance {
+  static constexpr const char* kName = "nsa_importance";
+  std::int64_t batch = 1;
+  ConstHeads q;
+  ConstHeads k;
+  ConstHeads k_shared{};
+  ConstView lse;
+  double scale = 1.0;
+  std::int64_t query_start = 0;
+  std::int64_t block_length = 0, block_stride = 0, select_block = 0;
+  std::int64_t num_groups = 1;
+  View importance;  ///< [B*S, Gs, J], J at least the blocks up to the last query's own; zero behind a query's own block
+};
+
+/// The choice of NsaSelect from given importance.
+struct NsaTopBlocks {
+  static constexpr const char* kName = "nsa_top_blocks";
+  std::int64_t batch = 1;
+  ConstView importance;  ///< [B*S, Gs, J]
+  std::int64_t query_start = 0;
+  std::int64_t select_block = 0;
+  View blocks;  ///< I32 [B*S, Gs, n], ascending, padded with -1
+};
+
 /// Attention of query (t, h) over the tokens tau <= position(t) of its group's selected blocks; same q, k, k_shared, v, o, lse as
 /// flash attention, over the raw tokens.
 struct NsaSelectedForward {
@@ -91,6 +117,8 @@ struct NsaSelectedBackward {
 void run(Stream& stream, const NsaCompressForward& args);
 void run(Stream& stream, const NsaCompressBackward& args);
 void run(Stream& stream, const NsaSelect& args);
+void run(Stream& stream, const NsaImportance& args);
+void run(Stream& stream, const NsaTopBlocks& args);
 void run(Stream& stream, const NsaSelectedForward& args);
 void run(Stream& stream, const NsaSelectedBackward& args);
 
