@@ -147,12 +147,30 @@ TEST(Rows, GatherCombineScatterAreTransposes) {
   for (int i = 0; i < 5; ++i) EXPECT_EQ(sum.as<double>()[i], base.as<double>()[i] + d_y.as<double>()[25 + i] + d_y.as<double>()[i]);
 }
 
+TEST(Rows, CombineSkipsWhatIsNotThere) {
+  Stream stream;
+  const Tensor x = normal_tensor({4, 5}, 1), base = normal_tensor({3, 5}, 3);
+  const Tensor index = indices({-1, 2, -1, -1, 3, 1}, {3, 2});
+  Tensor y = Tensor::empty({3, 5}, DType::kF64), with_base = Tensor::empty({3, 5}, DType::kF64);
+  run(stream, CombineRows{.x = x, .index = index, .base = {}, .y = y});
+  run(stream, CombineRows{.x = x, .index = index, .base = base, .y = with_base});
+  const double* v = x.as<double>();
+  for (int i = 0; i < 5; ++i) {
+    const double sums[] = {v[10 + i], 0.0, v[15 + i] + v[5 + i]};
+    for (int t = 0; t < 3; ++t) EXPECT_EQ(y.as<double>()[t * 5 + i], sums[t]);
+    EXPECT_EQ(with_base.as<double>()[i], base.as<double>()[i] + v[10 + i]);
+    EXPECT_EQ(with_base.as<double>()[5 + i], base.as<double>()[5 + i]);
+    EXPECT_EQ(with_base.as<double>()[10 + i], base.as<double>()[10 + i] + v[15 + i] + v[5 + i]);
+  }
+}
+
 TEST(Rows, IndexOutOfRangeIsRefused) {
   Stream stream;
   const Tensor x = normal_tensor({4, 5}, 1);
   const Tensor index = indices({4}, {1});
   Tensor y = Tensor::empty({1, 5}, DType::kF64);
   EXPECT_THROW(run(stream, GatherRows{.x = x, .index = index, .y = y}), ContractError);
+  EXPECT_THROW(run(stream, CombineRows{.x = x, .index = index.view().reshape({1, 1}), .base = {}, .y = y}), ContractError);
 }
 
 TEST(AdamWOp, MatchesTheFormula) {

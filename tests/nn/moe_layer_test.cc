@@ -1,5 +1,5 @@
-// Guards: gradients of the dense and the MoE layer through router, experts and shared experts; the bias balancer's rule and its effect
-// from a skewed start.
+// Guards: gradients of the dense and the MoE layer through router, experts and shared experts; shares of a dense layer's width adding up
+// to the whole; the bias balancer's rule and its effect from a skewed start.
 #include "nn/moe/moe_layer.h"
 
 #include <gtest/gtest.h>
@@ -29,6 +29,51 @@ TEST(FeedForward, GradientsAgree) {
   Context ctx{.stream = stream, .batch = 1, .seq = 5};
   Tensor x = test::normal_tensor({5, 6}, 4);
   EXPECT_TRUE(test::layer_gradients_agree(layer, ctx, x));
+}
+
+TEST(FeedForward, SharesOfTheWidthAddUp) {
+  constexpr std::int64_t kTokens = 5, kHidden = 6, kWidth = 12, kShares = 3;
+  FeedForward whole("model.layers.0.mlp", kHidden, kWidth, 0.5, DType::kF64);
+  ParameterList parameters;
+  whole.collect(parameters);
+  for (Parameter* parameter : parameters) parameter->initialize(3);
+  Stream stream;
+  Context ctx{.stream = stream, .batch = 1, .seq = kTokens};
+  const Tensor x = test::normal_tensor({kTokens, kHidden}, 4), d_y = test::normal_tensor({kTokens, kHidden}, 5);
+  SavedPtr saved;
+  const Tensor y = whole.forward(ctx, x, &saved);
+  const Tensor d_x = whole.backward_input(ctx, d_y, *saved);
+  whole.backward_weight(ctx, *saved);
+
+  Tensor y_sum = Tensor::zeros(y.shape(), DType::kF64), d_x_sum = Tensor::zeros(d_x.shape(), DType::kF64);
+  for (std::int64_t share = 0; share < kShares; ++share) {
+    FeedForward layer("model.layers.0.mlp", kHidden, kWidth, 0.5, DType::kF64, {share, kShares});
+    ParameterList own;
+    layer.collect(own);
+    for (Parameter* parameter : own) parameter->initialize(3);
+    const Tensor part = layer.forward(ctx, x, &saved);
+    const Tensor d_part = layer.backward_input(ctx, d_y, *saved);
+    layer.backward_weight(ctx, *saved);
+    for (std::int64_t i = 0; i < y.numel(); ++i) {
+      y_sum.as<double>()[i] += part.as<double>()[i];
+      d_x_sum.as<double>()[i] += d_part.as<double>()[i];
+    }
+    // Rows of gate and up, columns of down.
+    constexpr std::int64_t kOwn = kWidth / kShares;
+    for (std::int64_t i = 0; i < kOwn; ++i) {
+      for (std::int64_t c = 0; c < kHidden; ++c) {
+        const std::int64_t row = share * kOwn + i;
+        const auto near = [](double a, double b) { EXPECT_NEAR(a, b, 1e-13 * std::max(1.0, std::abs(b))); };
+        near(own[0]->grad().as<double>()[i * kHidden + c], parameters[0]->grad().as<double>()[row * kHidden + c]);
+        near(own[0]->grad().as<double>()[(kOwn + i) * kHidden + c], parameters[0]->grad().as<double>()[(kWidth + row) * kHidden + c]);
+        near(own[1]->grad().as<double>()[c * kOwn + i], parameters[1]->grad().as<double>()[c * kWidth + row]);
+      }
+    }
+    for (const Parameter* parameter : own) EXPECT_EQ(parameter->options().replication, Replication::kTensor);
+  }
+  for (const Parameter* parameter : parameters) EXPECT_EQ(parameter->options().replication, Replication::kDense);
+  EXPECT_LT(test::relative_difference(y_sum, y), 1e-13);
+  EXPECT_LT(test::relative_difference(d_x_sum, d_x), 1e-13);
 }
 
 class MoeForms : public testing::TestWithParam<int> {};
