@@ -43,7 +43,7 @@ BenchResult bench_steps(const Config& config, comm::Communicator& world, bool fo
   reset_peak(kCpu);
   model::Model model(options);
   model.initialize(static_cast<std::uint64_t>(config.run.seed));
-  optim::AdamW optimizer(config.optim, model.parameters());
+  optim::ShardedAdamW optimizer(config.optim, {{&world, model.parameters()}}, world);
   TrainStep step(model, optimizer, world);
   Stream stream;
   const std::int64_t rows = config.train.global_batch;

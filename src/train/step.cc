@@ -21,10 +21,11 @@ void sum_counts(comm::Communicator& world, ValidCounts& counts) {
 
 }  // namespace
 
-TrainStep::TrainStep(model::Model& model, optim::AdamW& optimizer, comm::Communicator& world)
+TrainStep::TrainStep(model::Model& model, optim::ShardedAdamW& optimizer, comm::Communicator& world)
     : model_(model), optimizer_(optimizer), world_(world), moe_layers_(model.moe_layers()) {}
 
 StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, const StepInput& input) {
+  optimizer_.wait_values();
   optimizer_.zero_grad();
   for (nn::MoeLayer* moe : moe_layers_) moe->reset_statistics();
   LossScales scales{.valid = count_valid(rows, model_.options().shape.mtp.depth), .sequences = global_rows, .mtp_weight = input.mtp_weight};
@@ -39,6 +40,7 @@ StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t 
     result.loss += losses.main;
     for (std::size_t k = 0; k < losses.mtp.size(); ++k) result.mtp_loss[k] += losses.mtp[k];
   }
+  optimizer_.finish();
   reduce(result);
 
   result.grad_norm = optimizer_.grad_norm(stream);
@@ -62,7 +64,6 @@ void TrainStep::reduce(StepResult& result) {
   std::ranges::copy(result.mtp_loss, f + 2);
   std::vector<View> views{figures.view()};
   for (nn::MoeLayer* moe : moe_layers_) views.push_back(moe->counts());
-  for (optim::AdamW::Slot& slot : optimizer_.slots()) views.push_back(slot.parameter->grad());
   world_.all_reduce_sum(views);
   result.loss = f[0];
   result.balance_loss = f[1];

@@ -1,4 +1,4 @@
-// One optimizer step of a data-parallel run: micro-batches, gradient reduction, clipping, AdamW, balancer.
+// One optimizer step of a data-parallel run: micro-batches, gradient reduction, clipping, AdamW (ZeRO-1), balancer.
 #pragma once
 
 #include <vector>
@@ -6,7 +6,7 @@
 #include "comm/communicator.h"
 #include "data/sampler.h"
 #include "model/model.h"
-#include "optim/adamw.h"
+#include "optim/sharded_adamw.h"
 
 namespace hadal::train {
 
@@ -31,17 +31,17 @@ struct StepResult {
 class TrainStep {
  public:
   /// All are kept by reference.
-  TrainStep(model::Model& model, optim::AdamW& optimizer, comm::Communicator& world);
+  TrainStep(model::Model& model, optim::ShardedAdamW& optimizer, comm::Communicator& world);
 
   /// `rows`: this rank's share of the global batch of `global_rows` sequences. Afterwards the MoE layers' counts hold the whole
-  /// batch's load until the next call.
+  /// batch's load until the next call; parameters are current after optimizer.wait_values().
   StepResult run(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, const StepInput& input);
 
  private:
   void reduce(StepResult& result);
 
   model::Model& model_;
-  optim::AdamW& optimizer_;
+  optim::ShardedAdamW& optimizer_;
   comm::Communicator& world_;
   std::vector<nn::MoeLayer*> moe_layers_;
 };

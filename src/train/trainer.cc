@@ -71,7 +71,7 @@ Trainer::Trainer(const LoadedConfig& loaded, comm::Communicator& world, bool qui
       handlers_(world.size() == 1),
       data_(open_run_data(config_)),
       model_(model::model_options(config_)),
-      optimizer_(config_.optim, model_.parameters()),
+      optimizer_(config_.optim, {{&world, model_.parameters()}}, world),
       train_step_(model_, optimizer_, world) {
   if (world.is_root()) {
     for (const std::string& sentence : loaded.inert) log_warning("{}", sentence);
@@ -216,6 +216,7 @@ void Trainer::write_metrics(const report::MetricsRow& row) {
 void Trainer::validate(report::MetricsRow& row) {
   const std::int64_t interval = config_.train.eval_interval;
   if (!data_.validation || !((interval > 0 && state_.step % interval == 0) || is_last_step())) return;
+  optimizer_.wait_values();
   const EvaluationResult result = evaluate(model_, stream_, *data_.validation, config_.train.eval_tokens, config_.train.micro_batch, world_,
                                            data_.tokenizer ? &*data_.tokenizer : nullptr);
   row.set("val_loss", result.loss);

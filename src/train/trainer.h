@@ -11,7 +11,7 @@
 #include "comm/communicator.h"
 #include "config/load.h"
 #include "model/model.h"
-#include "optim/adamw.h"
+#include "optim/sharded_adamw.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
 #include "train/progress.h"
@@ -58,7 +58,7 @@ class Trainer {
   std::optional<checkpoint::RunLock> lock_;  ///< rank 0
   RunData data_;
   model::Model model_;
-  optim::AdamW optimizer_;
+  optim::ShardedAdamW optimizer_;
   TrainStep train_step_;
   RunState state_;
   double flops_per_token_ = 0;
