@@ -16,7 +16,7 @@ std::string letter(const char* name, const Work& work) {
 Message message_of(const Action& action) {
   HADAL_CHECK(is_transfer(action.op), "{} is no transfer", describe(action));
   const int produced_for = action.payload == Payload::kActivation ? action.work.stage + 1 : action.work.stage - 1;
-  return {action.payload, action.op == Op::kSend ? produced_for : action.work.stage, action.work.micro_batch};
+  return {action.payload, action.op == Op::kReceive ? action.work.stage : produced_for, action.work.micro_batch};
 }
 
 std::string describe(const Message& message) {
@@ -40,6 +40,8 @@ std::string describe(const Action& action) {
       return fmt::format("the send of {} to rank {}", describe(message_of(action)), action.peer);
     case Op::kReceive:
       return fmt::format("the receive of {} from rank {}", describe(message_of(action)), action.peer);
+    case Op::kRelease:
+      return fmt::format("the release of {} to rank {}", describe(message_of(action)), action.peer);
   }
   return "";
 }

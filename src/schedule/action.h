@@ -17,6 +17,7 @@ enum class Op : std::uint8_t {
   kForwardBackward,  ///< F of one micro-batch and B of another, overlapped
   kSend,             ///< starts to send what an earlier F, B or I of this list produced
   kReceive,          ///< posts the receive of what a later F, B or I of this list consumes
+  kRelease,          ///< what was sent has arrived: waits for that and frees the tensor
 };
 
 enum class Payload : std::uint8_t { kActivation, kGradient };
@@ -32,15 +33,16 @@ struct Work {
 
 struct Action {
   Op op = Op::kForward;
-  Work work;                               ///< kForwardBackward: the forward half; kSend: who produced; kReceive: who consumes
-  Work backward{};                         ///< kForwardBackward: the backward half
+  Work work;        ///< kForwardBackward: the forward half; kSend, kRelease: who produced; kReceive: who consumes
+  Work backward{};  ///< kForwardBackward: the backward half
   Payload payload = Payload::kActivation;  ///< transfers
   int peer = -1;                           ///< transfers: the pipeline rank at the other end
 
   bool operator==(const Action&) const = default;
 };
 
-inline bool is_transfer(Op op) { return op == Op::kSend || op == Op::kReceive; }
+/// No computation.
+inline bool is_transfer(Op op) { return op == Op::kSend || op == Op::kReceive || op == Op::kRelease; }
 /// F or F&B: `work` is run forward.
 inline bool runs_forward(Op op) { return op == Op::kForward || op == Op::kForwardBackward; }
 /// B, I or F&B: input gradients come into being.
@@ -63,10 +65,10 @@ struct Message {
   int tag() const { return 2 * stage + (payload == Payload::kGradient ? 1 : 0); }
 };
 
-/// Of a kSend or kReceive.
+/// Of a transfer.
 Message message_of(const Action& action);
 
-/// "F3 on stage 2", "F3 on stage 2 & B1 on stage 5", "send of the gradient of micro-batch 3 to stage 1 (rank 1)".
+/// "F3 on stage 2", "F3 on stage 2 & B1 on stage 5", "the send of the gradient of micro-batch 3 for stage 1 to rank 1".
 std::string describe(const Action& action);
 std::string describe(const Message& message);
 

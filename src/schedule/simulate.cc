@@ -33,6 +33,7 @@ double duration_of(const Action& action, const Durations& durations) {
     }
     case Op::kSend:
     case Op::kReceive:
+    case Op::kRelease:
       return 0;
   }
   return 0;

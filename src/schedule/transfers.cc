@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "schedule/dependency.h"
+#include "schedule/releases.h"
 
 namespace hadal::schedule {
 namespace {
@@ -14,19 +15,38 @@ namespace {
 struct Posting {
   Action action;
   int before = 0;
+  int not_before = 0;
 };
 
-/// By message: the number of the compute action that consumes it, -1 for none.
-std::vector<int> consuming_actions(const Plan& plan) {
-  std::vector<int> numbers(num_messages(plan.placement), -1);
+/// By message: the numbers, in their ranks' lists, of the compute actions that produce and consume it; -1 for none.
+struct Ends {
+  int produced_by = -1;
+  int consumed_by = -1;
+};
+
+std::vector<Ends> ends_of_messages(const Plan& plan) {
+  std::vector<Ends> ends(num_messages(plan.placement));
   for (const ActionList& list : plan.ranks) {
     for (std::size_t i = 0; i < list.size(); ++i) {
-      for (const Edge& edge : inputs_of(plan.placement, list[i])) {
-        numbers[message_index(plan.placement, edge.message)] = static_cast<int>(i);
-      }
+      const int number = static_cast<int>(i);
+      for (const Edge& edge : inputs_of(plan.placement, list[i]))
+        ends[message_index(plan.placement, edge.message)].consumed_by = number;
+      for (const Edge& edge : outputs_of(plan.placement, list[i]))
+        ends[message_index(plan.placement, edge.message)].produced_by = number;
     }
   }
-  return numbers;
+  return ends;
+}
+
+/// Of one pair of ranks, in the order of the sends: brings the postings into that order. It exists, since a computation comes
+/// after everything that its own input, or an earlier message from there, depends on.
+void order_postings(std::vector<Posting>& postings) {
+  for (std::size_t k = postings.size(); k-- > 1;) postings[k - 1].before = std::min(postings[k - 1].before, postings[k].before);
+  int earliest = 0;
+  for (Posting& posting : postings) {
+    earliest = std::max(earliest, posting.not_before);
+    posting.before = std::max(posting.before, earliest);
+  }
 }
 
 }  // namespace
@@ -34,7 +54,7 @@ std::vector<int> consuming_actions(const Plan& plan) {
 void add_transfers(Plan& plan) {
   const Placement& placement = plan.placement;
   const int num_ranks = placement.num_ranks();
-  const std::vector<int> consumed_by = consuming_actions(plan);
+  const std::vector<Ends> ends = ends_of_messages(plan);
 
   std::vector<ActionList> with_sends(plan.ranks.size());
   std::map<std::pair<int, int>, std::vector<Posting>> pairs;  // by (receiver, sender): the receives in the order of the sends
@@ -45,21 +65,26 @@ void add_transfers(Plan& plan) {
       list.push_back(action);
       for (const Edge& edge : outputs_of(placement, action)) {
         const Location to = consumer(placement, edge.message);
-        const int number = consumed_by[message_index(placement, edge.message)];
-        if (to.rank == rank || number < 0) continue;
+        const int used = ends[message_index(placement, edge.message)].consumed_by;
+        if (to.rank == rank || used < 0) continue;
         list.push_back({Op::kSend, edge.work, {}, edge.message.payload, to.rank});
-        const Work user{to.slot, edge.message.stage, edge.message.micro_batch};
-        pairs[{to.rank, rank}].push_back({{Op::kReceive, user, {}, edge.message.payload, rank}, std::max(number - 1, 0)});
+        Posting posting;
+        posting.action = {Op::kReceive, {to.slot, edge.message.stage, edge.message.micro_batch}, {}, edge.message.payload, rank};
+        posting.before = std::max(used - 1, 0);
+        if (edge.message.payload == Payload::kGradient) {
+          const Message output{Payload::kActivation, edge.message.stage + 1, edge.message.micro_batch};
+          posting.not_before = ends[message_index(placement, output)].produced_by + 1;
+        }
+        pairs[{to.rank, rank}].push_back(posting);
       }
     }
   }
 
   std::vector<std::vector<Posting>> postings(plan.ranks.size());
   for (auto& entry : pairs) {
-    std::vector<Posting>& ordered = entry.second;
-    for (std::size_t k = ordered.size(); k-- > 1;) ordered[k - 1].before = std::min(ordered[k - 1].before, ordered[k].before);
+    order_postings(entry.second);
     auto& all = postings[static_cast<std::size_t>(entry.first.first)];
-    all.insert(all.end(), ordered.begin(), ordered.end());
+    all.insert(all.end(), entry.second.begin(), entry.second.end());
   }
 
   for (std::size_t rank = 0; rank < plan.ranks.size(); ++rank) {
@@ -76,6 +101,7 @@ void add_transfers(Plan& plan) {
     }
     plan.ranks[rank] = std::move(complete);
   }
+  add_releases(plan);
 }
 
 }  // namespace hadal::schedule

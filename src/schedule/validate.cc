@@ -109,51 +109,72 @@ class OrderOnRank {
   std::vector<int> forwards_, inputs_, weights_;  // next micro-batch, by slot
 };
 
-/// Inputs are there, or on their way, when they are consumed; every tensor that another rank needs is sent to it, once.
-std::string check_transfers(const Plan& plan, int rank) {
-  const Placement& placement = plan.placement;
-  enum class State : std::uint8_t { kNowhere, kProduced, kSent, kPosted };
-  std::vector<State> states(num_messages(placement), State::kNowhere);
-  const auto state_of = [&](const Message& message) -> State& { return states[message_index(placement, message)]; };
+/// Inputs are there, or on their way, when they are consumed; every tensor that another rank needs is sent to it and released,
+/// once each.
+class TransfersOfRank {
+ public:
+  TransfersOfRank(const Plan& plan, int rank)
+      : placement_(plan.placement),
+        list_(plan.ranks[at(rank)]),
+        rank_(rank),
+        states_(num_messages(plan.placement), State::kNowhere) {}
 
-  for (const Action& action : plan.ranks[at(rank)]) {
-    const auto wrong = [&](const std::string& text) { return fmt::format("rank {}: {}: {}", rank, describe(action), text); };
-    if (is_transfer(action.op)) {
-      const Message message = message_of(action);
-      if (message.stage < 0 || message.stage >= placement.num_stages() ||
-          (action.op == Op::kReceive && message.stage == 0 && message.payload == Payload::kActivation) ||
-          (action.op == Op::kReceive && placement.is_last(message.stage) && message.payload == Payload::kGradient)) {
-        return wrong("there is no such transfer");
-      }
-      const bool sends = action.op == Op::kSend;
-      const int other = sends ? consumer(placement, message).rank : producer(placement, message).rank;
-      if (other == rank) return wrong("both stages are on this rank");
-      if (other != action.peer) return wrong(fmt::format("the peer should be rank {}", other));
-      State& state = state_of(message);
-      if (state != (sends ? State::kProduced : State::kNowhere)) {
-        return wrong(state == State::kNowhere ? "it is not computed yet" : "it comes twice");
-      }
-      state = sends ? State::kSent : State::kPosted;
-      continue;
+  std::string check() {
+    for (const Action& action : list_) {
+      const std::string wrong = is_transfer(action.op) ? transfer(action) : computation(action);
+      if (!wrong.empty()) return fmt::format("rank {}: {}: {}", rank_, describe(action), wrong);
     }
-    for (const Edge& edge : inputs_of(placement, action)) {
-      const bool local = producer(placement, edge.message).rank == rank;
-      if (state_of(edge.message) == (local ? State::kProduced : State::kPosted)) continue;
-      return wrong(fmt::format("{} is not {} yet", describe(edge.message), local ? "computed" : "being received"));
+    for (const Action& action : list_) {
+      for (const Edge& edge : outputs_of(placement_, action)) {
+        const int to = consumer(placement_, edge.message).rank;
+        if (to == rank_ || state(edge.message) == State::kReleased) continue;
+        return fmt::format("rank {}: {} is never {} rank {}", rank_, describe(edge.message),
+                           state(edge.message) == State::kSent ? "released after the send to" : "sent to", to);
+      }
     }
-    for (const Edge& edge : outputs_of(placement, action)) state_of(edge.message) = State::kProduced;
+    return "";
   }
 
-  for (const Action& action : plan.ranks[at(rank)]) {
-    for (const Edge& edge : outputs_of(placement, action)) {
-      const int to = consumer(placement, edge.message).rank;
-      if (to != rank && state_of(edge.message) != State::kSent) {
-        return fmt::format("rank {}: {} is never sent to rank {}", rank, describe(edge.message), to);
-      }
+ private:
+  enum class State : std::uint8_t { kNowhere, kProduced, kSent, kReleased, kPosted };
+
+  State& state(const Message& message) { return states_[message_index(placement_, message)]; }
+
+  std::string transfer(const Action& action) {
+    const Message message = message_of(action);
+    const bool gradient = message.payload == Payload::kGradient;
+    if (message.stage < (gradient ? 0 : 1) || message.stage >= placement_.num_stages() - (gradient ? 1 : 0)) {
+      return "there is no such transfer";
     }
+    const bool receives = action.op == Op::kReceive;
+    const int other = receives ? producer(placement_, message).rank : consumer(placement_, message).rank;
+    if (other == rank_) return "both stages are on this rank";
+    if (other != action.peer) return fmt::format("the peer should be rank {}", other);
+    if (receives && gradient && state({Payload::kActivation, message.stage + 1, message.micro_batch}) == State::kNowhere) {
+      return "it comes before the F whose output it belongs to";
+    }
+    const State before = receives ? State::kNowhere : action.op == Op::kSend ? State::kProduced : State::kSent;
+    const State after = receives ? State::kPosted : action.op == Op::kSend ? State::kSent : State::kReleased;
+    if (state(message) != before) return state(message) < before ? "it comes too early" : "it comes twice";
+    state(message) = after;
+    return "";
   }
-  return "";
-}
+
+  std::string computation(const Action& action) {
+    for (const Edge& edge : inputs_of(placement_, action)) {
+      const bool local = producer(placement_, edge.message).rank == rank_;
+      if (state(edge.message) == (local ? State::kProduced : State::kPosted)) continue;
+      return fmt::format("{} is not {} yet", describe(edge.message), local ? "computed" : "being received");
+    }
+    for (const Edge& edge : outputs_of(placement_, action)) state(edge.message) = State::kProduced;
+    return "";
+  }
+
+  const Placement& placement_;
+  const ActionList& list_;
+  int rank_;
+  std::vector<State> states_;  // by message
+};
 
 /// Both ends of each pair of ranks list the same messages in the same order.
 std::string check_pairs(const Plan& plan) {
@@ -181,13 +202,17 @@ std::string check_pairs(const Plan& plan) {
   return "";
 }
 
-/// Runs the lists: a computation waits until its messages were sent, nothing else waits.
+/// Runs the lists: a computation waits until its messages were sent, a release until the peer has posted its receive; nothing
+/// else waits.
 std::string check_progress(const Plan& plan) {
   const Placement& placement = plan.placement;
   std::vector<bool> sent(num_messages(placement), false);
+  std::vector<bool> posted(num_messages(placement), false);
   std::vector<std::size_t> position(plan.ranks.size(), 0);
   const auto awaited = [&](int rank) -> std::optional<Message> {
-    for (const Edge& edge : inputs_of(placement, plan.ranks[at(rank)][position[at(rank)]])) {
+    const Action& action = plan.ranks[at(rank)][position[at(rank)]];
+    if (action.op == Op::kRelease && !posted[message_index(placement, message_of(action))]) return message_of(action);
+    for (const Edge& edge : inputs_of(placement, action)) {
       const bool remote = producer(placement, edge.message).rank != rank;
       if (remote && !sent[message_index(placement, edge.message)]) return edge.message;
     }
@@ -200,6 +225,7 @@ std::string check_progress(const Plan& plan) {
       const ActionList& list = plan.ranks[at(rank)];
       for (std::size_t& i = position[at(rank)]; i < list.size() && !awaited(rank); ++i) {
         if (list[i].op == Op::kSend) sent[message_index(placement, message_of(list[i]))] = true;
+        if (list[i].op == Op::kReceive) posted[message_index(placement, message_of(list[i]))] = true;
         moved = true;
       }
     }
@@ -220,10 +246,13 @@ Verdict validate(const Plan& plan) {
   std::string& reason = verdict.reason;
   reason = check_fields(plan);
   for (int rank = 0; rank < plan.placement.num_ranks() && reason.empty(); ++rank) reason = OrderOnRank(plan, rank).check();
-  for (int rank = 0; rank < plan.placement.num_ranks() && reason.empty(); ++rank) reason = check_transfers(plan, rank);
+  for (int rank = 0; rank < plan.placement.num_ranks() && reason.empty(); ++rank) reason = TransfersOfRank(plan, rank).check();
   if (reason.empty()) reason = check_pairs(plan);
   if (reason.empty()) reason = check_progress(plan);
-  if (reason.empty()) verdict.peak_activations = peak_activations(plan);
+  if (reason.empty()) {
+    verdict.peak_activations = peak_activations(plan);
+    verdict.peak_messages = peak_messages(plan);
+  }
   return verdict;
 }
 
@@ -236,6 +265,24 @@ std::vector<int> peak_activations(const Plan& plan) {
       alive += runs_forward(action.op) ? 1 : 0;
       peak = std::max(peak, alive);
       alive -= runs_weight(action.op) || (plan.forward_only && runs_forward(action.op)) ? 1 : 0;
+    }
+    peaks.push_back(peak);
+  }
+  return peaks;
+}
+
+std::vector<int> peak_messages(const Plan& plan) {
+  std::vector<int> peaks;
+  for (std::size_t rank = 0; rank < plan.ranks.size(); ++rank) {
+    const auto local = [&](const Location& other) { return static_cast<std::size_t>(other.rank) == rank; };
+    int alive = 0;
+    int peak = 0;
+    for (const Action& action : plan.ranks[rank]) {
+      for (const Edge& edge : outputs_of(plan.placement, action)) alive += local(consumer(plan.placement, edge.message)) ? 1 : 0;
+      alive += action.op == Op::kSend || action.op == Op::kReceive ? 1 : 0;
+      peak = std::max(peak, alive);
+      alive -= action.op == Op::kRelease ? 1 : 0;
+      for ([[maybe_unused]] const Edge& edge : inputs_of(plan.placement, action)) --alive;
     }
     peaks.push_back(peak);
   }

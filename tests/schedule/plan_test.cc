@@ -78,9 +78,23 @@ TEST(Plan, transfers_of_one_rank_by_hand) {
                           {Op::kForward, second},
                           {Op::kSend, second, {}, Payload::kActivation, 1},
                           {Op::kReceive, second, {}, Payload::kGradient, 1},
+                          // the gradient of 0 proves that the activation of 0 has arrived
+                          {Op::kRelease, first, {}, Payload::kActivation, 1},
                           {Op::kBackward, first},
+                          {Op::kRelease, second, {}, Payload::kActivation, 1},
                           {Op::kBackward, second}};
   EXPECT_EQ(plan.ranks[0], rank_0);
+}
+
+TEST(Plan, sent_gradients_are_released_by_the_forwards_that_follow) {
+  // Rank 1 of 2: the activation of micro-batch k + 2 leaves rank 0 after it has consumed gradient k.
+  const Plan plan = make_plan({Kind::kOneFOneB, 2, 6});
+  int held = 0;
+  for (const Action& action : plan.ranks[1]) {
+    held += action.op == Op::kSend ? 1 : action.op == Op::kRelease ? -1 : 0;
+    EXPECT_LE(held, 3);
+  }
+  EXPECT_EQ(held, 0);
 }
 
 TEST(Plan, the_turn_of_the_v_needs_no_transfer) {

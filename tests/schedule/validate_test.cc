@@ -106,6 +106,14 @@ TEST(Validate, a_receive_after_its_use) {
                  });
 }
 
+TEST(Validate, a_release_before_its_send) {
+  expect_refused([](const Action& action) { return action.op == Op::kRelease; },
+                 [](ActionList& list, std::size_t i) {
+                   std::rotate(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(i),
+                               list.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+                 });
+}
+
 TEST(Validate, weights_before_inputs) {
   expect_refused([](const Action& action) { return action.op == Op::kBackwardWeight; },
                  [](ActionList& list, std::size_t i) {
@@ -128,12 +136,15 @@ TEST(Validate, a_deadlock_is_named) {
                    {Op::kForward, {1, 2, 0}},
                    {Op::kSend, {1, 2, 0}, {}, Payload::kActivation, 1},
                    {Op::kForward, {0, 0, 0}},
-                   {Op::kSend, {0, 0, 0}, {}, Payload::kActivation, 1}},
+                   {Op::kSend, {0, 0, 0}, {}, Payload::kActivation, 1},
+                   {Op::kRelease, {1, 2, 0}, {}, Payload::kActivation, 1},
+                   {Op::kRelease, {0, 0, 0}, {}, Payload::kActivation, 1}},
                   {{Op::kReceive, {1, 3, 0}, {}, Payload::kActivation, 0},
                    {Op::kReceive, {0, 1, 0}, {}, Payload::kActivation, 0},
                    {Op::kForward, {0, 1, 0}},
                    {Op::kSend, {0, 1, 0}, {}, Payload::kActivation, 0},
-                   {Op::kForward, {1, 3, 0}}}};
+                   {Op::kForward, {1, 3, 0}},
+                   {Op::kRelease, {0, 1, 0}, {}, Payload::kActivation, 0}}};
   EXPECT_EQ(
       validate(circle).reason,
       "the ranks wait for each other: rank 0 at F0 on stage 2 for the activation of micro-batch 0 for stage 2, rank 1 at F0 on "
@@ -146,7 +157,9 @@ TEST(Validate, reasons_name_rank_and_action) {
   EXPECT_EQ(validate(plan).reason, "rank 1: W3 on stage 1 is missing");
 
   plan = make_plan({Kind::kZeroBubbleH1, 2, 4});
-  std::erase_if(plan.ranks[0], [](const Action& action) { return action.op == Op::kSend && action.work.micro_batch == 2; });
+  std::erase_if(plan.ranks[0], [](const Action& action) {
+    return is_transfer(action.op) && action.work.micro_batch == 2 && action.payload == Payload::kActivation;
+  });
   EXPECT_EQ(validate(plan).reason, "rank 0: the activation of micro-batch 2 for stage 1 is never sent to rank 1");
 
   plan = make_forward_plan({Kind::kOneFOneB, 2, 2});
