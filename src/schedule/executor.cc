@@ -88,8 +88,7 @@ class Run {
         output.y = stages_.forward(work.slot, work.micro_batch, std::move(x));
         break;
       case Op::kBackward:
-        output.d_x = stages_.backward_input(work.slot, work.micro_batch, std::move(d_y));
-        stages_.backward_weight(work.slot, work.micro_batch);
+        output.d_x = stages_.backward(work.slot, work.micro_batch, std::move(d_y));
         break;
       case Op::kBackwardInput:
         output.d_x = stages_.backward_input(work.slot, work.micro_batch, std::move(d_y));

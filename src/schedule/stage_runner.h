@@ -35,6 +35,8 @@ class StageRunner {
   /// d_y is undefined on the last stage, which starts from its loss. Returns d_x; undefined on the first stage.
   virtual Tensor backward_input(int slot, int micro_batch, Tensor d_y) = 0;
   virtual void backward_weight(int slot, int micro_batch) = 0;
+  /// B: both in one go, so that a model may free each layer's memory as it goes. Here one runs after the other.
+  virtual Tensor backward(int slot, int micro_batch, Tensor d_y);
 
   /// F of one micro-batch and B of another, which do not depend on each other: a model may interleave their segments, so that the
   /// network traffic of one hides under the compute of the other (spec/parallelism.md 4). Here one runs after the other.

@@ -36,6 +36,13 @@ class Pipeline::Runner : public schedule::StageRunner {
     records_.erase(record);
   }
 
+  Tensor backward(int slot, int micro_batch, Tensor d_y) override {
+    const auto record = records_.find({slot, micro_batch});
+    Tensor d_x = run_.model().stage(slot).backward_input(stream_, *record->second, std::move(d_y), true);
+    records_.erase(record);
+    return d_x;
+  }
+
   std::vector<model::Stage::Outcome>& outcomes() { return outcomes_; }
 
  private:

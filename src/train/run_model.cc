@@ -7,4 +7,10 @@ RunModel::RunModel(const Config& config, const model::ModelOptions& options, com
       groups_(layout_.grid, world, config.data.sequence_length, config.parallel.ranks_per_node),
       model_(options, layout_.stages, layout_.stage_placement(groups_.place().pp_rank), groups_) {}
 
+std::vector<optim::ReplicaGroup> optimizer_groups(RunModel& run) {
+  std::vector<optim::ReplicaGroup> groups;
+  for (const model::ReplicaGroup& group : run.model().replica_groups()) groups.push_back({group.ranks, group.parameters});
+  return groups;
+}
+
 }  // namespace hadal::train

@@ -4,6 +4,7 @@
 #include "comm/single.h"
 #include "config/config.h"
 #include "model/distributed_model.h"
+#include "optim/sharded_adamw.h"
 #include "parallel/rank_groups.h"
 #include "plan/layout.h"
 
@@ -31,5 +32,8 @@ class RunModel {
   comm::SingleCommunicator single_;
   model::DistributedModel model_;
 };
+
+/// The replica groups of its parameters, as the optimizer takes them.
+std::vector<optim::ReplicaGroup> optimizer_groups(RunModel& run);
 
 }  // namespace hadal::train

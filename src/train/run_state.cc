@@ -120,7 +120,7 @@ bool is_mtp_name(std::string_view name, std::int64_t num_layers) {
 }
 
 /// Whether every stored weight that the model does not want belongs to MTP modules beyond its own.
-bool only_mtp_is_extra(const checkpoint::CheckpointReader& reader, model::Model& model) {
+bool only_mtp_is_extra(const checkpoint::CheckpointReader& reader, model::DistributedModel& model) {
   const ModelSection& shape = model.options().shape;
   std::set<std::string_view> wanted;
   const nn::ParameterList parameters = model.parameters();
@@ -147,7 +147,7 @@ void write_state(checkpoint::State& stored, const Config& config, const RunState
 
 }  // namespace
 
-std::string save_run(const Config& config, const RunState& state, model::Model& model, optim::ShardedAdamW& optimizer,
+std::string save_run(const Config& config, const RunState& state, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
                      const data::Sampler& sampler, comm::Communicator& world, MetricsWriter* metrics) {
   const std::filesystem::path directory = std::filesystem::path(config.run.dir) / "checkpoints";
   const bool is_root = world.is_root();
@@ -170,7 +170,7 @@ std::string save_run(const Config& config, const RunState& state, model::Model& 
   return root.failure();
 }
 
-std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::ShardedAdamW& optimizer,
+std::optional<RunState> restore_run(const Config& config, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
                                     const data::Sampler& sampler, comm::Communicator& world) {
   // Rank 0 alone judges the candidates, since judging sets damaged ones aside.
   std::optional<checkpoint::CheckpointReader> reader;
@@ -197,7 +197,7 @@ std::optional<RunState> restore_run(const Config& config, model::Model& model, o
                   .next_sample = reader->state().unsigned_integer("next_sample")};
 }
 
-void load_weights(const std::filesystem::path& checkpoint_path, model::Model& model) {
+void load_weights(const std::filesystem::path& checkpoint_path, model::DistributedModel& model) {
   const auto reader = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(checkpoint_path));
   const std::int64_t num_layers = model.options().shape.num_layers;
   nn::ParameterList present, absent;

@@ -57,7 +57,7 @@ class Trainer {
   Stream stream_;
   std::optional<checkpoint::RunLock> lock_;  ///< rank 0
   RunData data_;
-  model::Model model_;
+  RunModel run_;
   optim::ShardedAdamW optimizer_;
   TrainStep train_step_;
   RunState state_;
