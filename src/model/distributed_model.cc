@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <set>
 
+#include "parallel/selection_sum.h"
+
 namespace hadal::model {
 namespace {
 
@@ -18,13 +20,26 @@ std::vector<std::int64_t> holders(const std::vector<StageContent>& layout, const
   return {ranks.begin(), ranks.end()};
 }
 
+/// Collective over tp.
+parallel::LayerGroups layer_groups(const ModelOptions& options, const parallel::RankGroups& groups) {
+  parallel::LayerGroups result = groups.layer_groups();
+  if (result.tp == nullptr) return result;
+  for (std::int64_t i = 0; i < options.shape.num_layers + options.shape.mtp.depth && !result.selection; ++i) {
+    nn::AttentionOptions attention = attention_options(options, i);
+    attention.heads = result.tensor();
+    if (attention.nsa) result.selection = parallel::make_selection_sum(*result.tp, attention);
+  }
+  return result;
+}
+
 }  // namespace
 
 DistributedModel::DistributedModel(const ModelOptions& options, const std::vector<StageContent>& layout, const StagePlacement& placement,
                                    parallel::RankGroups& groups)
     : options_(options), tables_(options, groups.layer_groups()) {
+  const parallel::LayerGroups stage_groups = layer_groups(options, groups);
   for (const std::int64_t stage : placement.slots) {
-    stages_.push_back(std::make_unique<Stage>(options, layout[static_cast<std::size_t>(stage)], groups.layer_groups(), tables_));
+    stages_.push_back(std::make_unique<Stage>(options, layout[static_cast<std::size_t>(stage)], stage_groups, tables_));
   }
   // By stage, not by slot: ranks that hold the same stages in other slots (DualPipe) list them alike.
   std::vector<std::size_t> slots(stages_.size());
