@@ -60,6 +60,7 @@ nn::MoeOptions options_of(const Split& split) {
     o.balance = {.sequence_alpha = 0.4};
   }
   o.router.forced = split.forced;
+  if (split.forced) o.router.top_k = 3;  // a period of eight tokens: chunks and shares of rows begin inside it
   return o;
 }
 
