@@ -24,7 +24,7 @@ struct NsaCompressForward {
   Heads y;
 };
 
-/// d_x and d_logits are overwritten; d_position is accumulated.
+/// d_logits is overwritten, and so is d_x unless `add_to_x` adds to what it holds; d_position is accumulated.
 struct NsaCompressBackward {
   static constexpr const char* kName = "nsa_compress_backward";
   std::int64_t batch = 1;
@@ -34,6 +34,7 @@ struct NsaCompressBackward {
   ConstHeads d_y;
   Heads d_x, d_logits;
   View d_position;
+  bool add_to_x = false;
 };
 
 /// Top-n selection blocks of each query and selection group (spec/model.md 8.2, 0-based form): importance
@@ -96,7 +97,7 @@ struct NsaSelectedForward {
   View lse;
 };
 
-/// d_q, d_k, d_k_shared, d_v are overwritten.
+/// d_q is overwritten, and so are d_k, d_k_shared, d_v unless `add_to_keys` adds to what they hold.
 struct NsaSelectedBackward {
   static constexpr const char* kName = "nsa_selected_backward";
   std::int64_t batch = 1;
@@ -105,6 +106,7 @@ struct NsaSelectedBackward {
   ConstHeads v;
   ConstView blocks;
   std::int64_t select_block = 0;
+  std::int64_t query_start = 0;
   double scale = 1.0;
   ConstHeads o;
   ConstView lse;
@@ -112,6 +114,7 @@ struct NsaSelectedBackward {
   Heads d_q, d_k;
   Heads d_k_shared{};
   Heads d_v;
+  bool add_to_keys = false;
 };
 
 void run(Stream& stream, const NsaCompressForward& args);
