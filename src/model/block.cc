@@ -46,7 +46,7 @@ Block::Block(const ModelOptions& model, std::int64_t layer_idx, const std::share
   const std::string name = layer_name(layer_idx, "mlp");
   if (is_moe_layer(model.shape, layer_idx)) {
     const nn::MoeOptions options = moe_options(model);
-    auto moe = std::make_unique<nn::MoeLayer>(name, options, parallel::moe_layout(groups, options), shared_experts(name, options, groups));
+    auto moe = std::make_unique<nn::MoeLayer>(name, options, parallel::moe_layout(groups), shared_experts(name, options, groups));
     moe_ = moe.get();
     ffn_ = std::move(moe);
   } else {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "parallel/moe_layout.h"
 #include "parallel/selection_sum.h"
 
 namespace hadal::model {
@@ -20,9 +21,10 @@ std::vector<std::int64_t> holders(const std::vector<StageContent>& layout, const
   return {ranks.begin(), ranks.end()};
 }
 
-/// Collective over tp.
+/// With what all layers share. Collective over tp and the expert group.
 parallel::LayerGroups layer_groups(const ModelOptions& options, const parallel::RankGroups& groups) {
   parallel::LayerGroups result = groups.layer_groups();
+  result.dispatch = parallel::make_expert_dispatch(result, options.shape.moe.num_experts);
   if (result.tp == nullptr) return result;
   for (std::int64_t i = 0; i < options.shape.num_layers + options.shape.mtp.depth && !result.selection; ++i) {
     nn::AttentionOptions attention = attention_options(options, i);

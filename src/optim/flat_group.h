@@ -1,9 +1,9 @@
-// Values and gradients of one replica group in flat memory, and the two collectives of ZeRO-1 over it (spec/parallelism.md 6): the
-// gradient of each bucket is summed onto the owners of its segments, updated values are gathered from them. Alone, neither moves
-// anything.
+// Values and gradients of one replica group in flat memory, and the two collectives of ZeRO-1 over it (spec/parallelism.md 6):
+// the gradient of each bucket is summed onto the owners of its segments, updated values are gathered from them. Alone, neither
+// moves anything.
 //
-// Buckets are reduced in one fixed order, the last one first as backward goes: ranks that finish parameters in different orders still
-// start the same collectives in the same order.
+// Buckets are reduced in one fixed order, the last one first as backward goes: ranks that finish parameters in different orders
+// still start the same collectives in the same order.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@
 
 namespace hadal::optim {
 
-/// Ranks that hold the same slices of the same parameters, in the same order. `comm` is these ranks' own while gradients are reduced:
-/// from the first ready() of a step to wait_gradients() nobody else uses it.
+/// Ranks that hold the same slices of the same parameters, in the same order. `comm` is these ranks' own while gradients are
+/// reduced: from the first ready() of a step to wait_gradients() nobody else uses it.
 struct ReplicaGroup {
   comm::Communicator* comm = nullptr;
   nn::ParameterList parameters;
@@ -64,9 +64,9 @@ class FlatGroup {
   std::vector<std::vector<std::size_t>> buckets_of_;  ///< by parameter
   std::vector<Tensor> values_, grads_;                ///< by slab
 
-  std::vector<char> is_ready_;          ///< by parameter
-  std::vector<std::int64_t> missing_;   ///< by bucket: parameters that are not ready
-  std::size_t to_start_ = 0;            ///< buckets [0, to_start_) are not started yet
+  std::vector<char> is_ready_;         ///< by parameter
+  std::vector<std::int64_t> missing_;  ///< by bucket: parameters that are not ready
+  std::size_t to_start_ = 0;           ///< buckets [0, to_start_) are not started yet
   std::vector<comm::Handle> reductions_, gathers_;
 };
 

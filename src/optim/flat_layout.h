@@ -21,9 +21,9 @@ class FlatLayout {
 
   /// One allocation: consecutive parameters, closed as soon as it is at least a bucket.
   struct Slab {
-    std::int64_t bucket_numel = 0;   ///< a multiple of ranks * kAlignment
+    std::int64_t bucket_numel = 0;  ///< a multiple of ranks * kAlignment
     std::int64_t num_buckets = 0;
-    std::size_t first_bucket = 0;    ///< index over all slabs
+    std::size_t first_bucket = 0;  ///< index over all slabs
     std::int64_t numel() const { return bucket_numel * num_buckets; }
   };
   struct Place {
@@ -35,12 +35,12 @@ class FlatLayout {
   struct Piece {
     std::size_t parameter = 0;
     std::size_t slab = 0;
-    std::size_t bucket = 0;           ///< index over all slabs
+    std::size_t bucket = 0;  ///< index over all slabs
     int owner = 0;
     std::int64_t numel = 0;
-    std::int64_t parameter_begin = 0; ///< in the parameter
-    std::int64_t slab_begin = 0;      ///< in the slab
-    std::int64_t owned_begin = 0;     ///< in the owner's packed segments of this slab
+    std::int64_t parameter_begin = 0;  ///< in the parameter
+    std::int64_t slab_begin = 0;       ///< in the slab
+    std::int64_t owned_begin = 0;      ///< in the owner's packed segments of this slab
   };
 
   /// Buckets have `bucket_numel` elements up to twice as many, less in the last slab; padding aside.

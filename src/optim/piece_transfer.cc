@@ -21,14 +21,15 @@ void check_whole(ConstView full, const std::vector<FlatLayout::Piece>& pieces) {
 }
 
 void copy(ConstView from, View to) {
-  HADAL_CHECK(from.dtype == to.dtype && from.numel() == to.numel(), "{} x {} to {} x {}", from.numel(), name_of(from.dtype), to.numel(),
-              name_of(to.dtype));
+  HADAL_CHECK(from.dtype == to.dtype && from.numel() == to.numel(), "{} x {} to {} x {}", from.numel(), name_of(from.dtype),
+              to.numel(), name_of(to.dtype));
   std::memcpy(to.data, from.data, to.bytes());
 }
 
 }  // namespace
 
-void gather_pieces(comm::Communicator& comm, const std::vector<FlatLayout::Piece>& pieces, const OwnedView& owned, int root, View full) {
+void gather_pieces(comm::Communicator& comm, const std::vector<FlatLayout::Piece>& pieces, const OwnedView& owned, int root,
+                   View full) {
   const bool here = comm.rank() == root;
   if (here) check_whole(full, pieces);
   for (const FlatLayout::Piece& piece : pieces) {

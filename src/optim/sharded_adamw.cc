@@ -10,7 +10,9 @@
 namespace hadal::optim {
 namespace {
 
-DType moment_dtype(const OptimSection& options, DType compute) { return options.moments == MomentType::kBf16 ? DType::kBf16 : compute; }
+DType moment_dtype(const OptimSection& options, DType compute) {
+  return options.moments == MomentType::kBf16 ? DType::kBf16 : compute;
+}
 
 View elements(Tensor& of, std::int64_t begin, std::int64_t numel) { return of.view().rows(begin, begin + numel); }
 
@@ -23,7 +25,8 @@ ShardedAdamW::ShardedAdamW(const OptimSection& options, std::vector<ReplicaGroup
     std::erase_if(group.parameters, [](const nn::Parameter* parameter) { return !parameter->options().trainable; });
     if (group.parameters.empty()) continue;
     for (std::size_t i = 0; i < group.parameters.size(); ++i) {
-      HADAL_CHECK(where_.emplace(group.parameters[i], Where{members_.size(), i}).second, "{} is in two groups", group.parameters[i]->name());
+      HADAL_CHECK(where_.emplace(group.parameters[i], Where{members_.size(), i}).second, "{} is in two groups",
+                  group.parameters[i]->name());
       parameters_.push_back(group.parameters[i]);
     }
     members_.push_back({FlatGroup(std::move(group), bucket_bytes), {}});
@@ -83,7 +86,8 @@ void ShardedAdamW::step(Stream& stream, double lr, double grad_norm) {
   for (Member& member : members_) {
     auto piece = member.flat.owned().begin();
     for (std::size_t bucket = 0; bucket < member.flat.layout().num_buckets(); ++bucket) {
-      for (; piece != member.flat.owned().end() && piece->bucket == bucket; ++piece) update(stream, member, *piece, lr, grad_scale);
+      for (; piece != member.flat.owned().end() && piece->bucket == bucket; ++piece)
+        update(stream, member, *piece, lr, grad_scale);
       member.flat.start_gather(bucket);
     }
   }
@@ -123,7 +127,9 @@ void ShardedAdamW::reset_average() {
 View ShardedAdamW::state_of(Member& member, StateKind kind, const FlatLayout::Piece& piece) {
   if (kind == StateKind::kGradient) return member.flat.grad(piece);
   State& state = member.state;
-  std::vector<Tensor>& slabs = kind == StateKind::kFirstMoment ? state.m : kind == StateKind::kSecondMoment ? state.v : state.average;
+  std::vector<Tensor>& slabs = kind == StateKind::kFirstMoment    ? state.m
+                               : kind == StateKind::kSecondMoment ? state.v
+                                                                  : state.average;
   return elements(slabs[piece.slab], piece.owned_begin, piece.numel);
 }
 
@@ -133,7 +139,8 @@ DType ShardedAdamW::state_dtype(StateKind kind, const nn::Parameter& parameter) 
 }
 
 void ShardedAdamW::gather_state(StateKind kind, const nn::Parameter& parameter, int root, View full) {
-  HADAL_CHECK(has(kind) && (kind != StateKind::kGradient || reduced_), "{}: state {} is not there", parameter.name(), static_cast<int>(kind));
+  HADAL_CHECK(has(kind) && (kind != StateKind::kGradient || reduced_), "{}: state {} is not there", parameter.name(),
+              static_cast<int>(kind));
   const Where& at = where(parameter);
   Member& member = members_[at.member];
   const auto owned = [&](const FlatLayout::Piece& piece) { return state_of(member, kind, piece); };
@@ -141,7 +148,8 @@ void ShardedAdamW::gather_state(StateKind kind, const nn::Parameter& parameter, 
 }
 
 void ShardedAdamW::scatter_state(StateKind kind, const nn::Parameter& parameter, int root, ConstView full) {
-  HADAL_CHECK(has(kind) && kind != StateKind::kGradient, "{}: state {} is not to be set", parameter.name(), static_cast<int>(kind));
+  HADAL_CHECK(has(kind) && kind != StateKind::kGradient, "{}: state {} is not to be set", parameter.name(),
+              static_cast<int>(kind));
   const Where& at = where(parameter);
   Member& member = members_[at.member];
   const auto owned = [&](const FlatLayout::Piece& piece) { return state_of(member, kind, piece); };

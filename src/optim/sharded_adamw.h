@@ -1,6 +1,6 @@
 // AdamW over a model's trainable parameters with ZeRO-1 (spec/parallelism.md 6, precision.md 7): gradients are summed over each
-// parameter's replica group, whose ranks share moments and update among them; with global-norm clipping and an optional moving average.
-// Norm gains, biases and buffers are exempt from decay (nn::ParameterOptions::decays). With one rank it is plain AdamW.
+// parameter's replica group, whose ranks share moments and update among them; with global-norm clipping and an optional moving
+// average. Norm gains, biases and buffers are exempt from decay (nn::ParameterOptions::decays). With one rank it is plain AdamW.
 //
 //   optimizer.zero_grad();
 //   ...                          // micro-batches; in the last one ready(parameter) may tell which gradients are complete
@@ -9,8 +9,8 @@
 //   optimizer.step(stream, lr, norm);
 //   optimizer.wait_values();     // before the next look at the parameters
 //
-// Deterministic: sums are in rank order. With optim.moments bf16 the moments are stored in bfloat16, rounded to nearest even; the update
-// is computed in the parameters' dtype and sees them before they are rounded.
+// Deterministic: sums are in rank order. With optim.moments bf16 the moments are stored in bfloat16, rounded to nearest even; the
+// update is computed in the parameters' dtype and sees them before they are rounded.
 #pragma once
 
 #include <unordered_map>
@@ -35,9 +35,9 @@ class ShardedAdamW {
   /// spec/cpu.md 3: 1 to 8 MB.
   static constexpr std::int64_t kBucketBytes = std::int64_t{4} << 20;
 
-  /// `groups`: this rank's part in each; parameters that are not trainable are left out. There is one order of all groups of the world
-  /// that every rank's list follows. `world`: all ranks. Parameters move into memory of this object, which outlives every use of them.
-  /// State is zero; the average starts at the parameters' values when reset_average is called.
+  /// `groups`: this rank's part in each; parameters that are not trainable are left out. There is one order of all groups of the
+  /// world that every rank's list follows. `world`: all ranks. Parameters move into memory of this object, which outlives every
+  /// use of them. State is zero; the average starts at the parameters' values when reset_average is called.
   ShardedAdamW(const OptimSection& options, std::vector<ReplicaGroup> groups, comm::Communicator& world,
                std::int64_t bucket_bytes = kBucketBytes);
 
@@ -61,8 +61,8 @@ class ShardedAdamW {
   std::int64_t num_steps() const { return num_steps_; }
   void set_num_steps(std::int64_t steps) { num_steps_ = steps; }
 
-  // State for checkpoints, one parameter at a time. Collective over the parameter's group, in the order of parameters(); `root`: rank
-  // there, on which `full` has the parameter's shape and state_dtype (elsewhere it is not looked at).
+  // State for checkpoints, one parameter at a time. Collective over the parameter's group, in the order of parameters(); `root`:
+  // rank there, on which `full` has the parameter's shape and state_dtype (elsewhere it is not looked at).
   bool has(StateKind kind) const { return kind != StateKind::kAverage || options_.ema_decay > 0; }
   DType state_dtype(StateKind kind, const nn::Parameter& parameter) const;
   void gather_state(StateKind kind, const nn::Parameter& parameter, int root, View full);

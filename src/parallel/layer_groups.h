@@ -5,6 +5,7 @@
 
 #include "comm/communicator.h"
 #include "nn/attention/selection_sum.h"
+#include "nn/moe/expert_exchange.h"
 #include "nn/sequence_shard.h"
 #include "nn/shard.h"
 
@@ -16,6 +17,7 @@ struct LayerGroups {
   comm::Communicator* sequences = nullptr;       ///< cp x tp: ranks that hold tokens of the same sequences
   const nn::SequenceShard* context = nullptr;    ///< cp
   std::shared_ptr<const nn::SelectionSum> selection;  ///< where heads of one selection group lie on several tp ranks
+  std::shared_ptr<nn::ExpertExchange> dispatch;  ///< over `experts`
   nn::Shard expert{};                            ///< ep
   nn::Shard expert_width{};                      ///< etp
   std::int64_t ranks_per_node = 0;               ///< of `experts`; 0: one hop

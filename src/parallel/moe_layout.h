@@ -2,10 +2,14 @@
 #pragma once
 
 #include "nn/moe/moe_layer.h"
+#include "parallel/expert_dispatch.h"
 #include "parallel/layer_groups.h"
 
 namespace hadal::parallel {
 
-nn::MoeLayout moe_layout(const LayerGroups& groups, const nn::MoeOptions& options);
+/// One serves all layers; null where all experts lie on one rank. Collective over groups.experts.
+std::shared_ptr<ExpertDispatch> make_expert_dispatch(const LayerGroups& groups, std::int64_t num_experts);
+
+nn::MoeLayout moe_layout(const LayerGroups& groups);
 
 }  // namespace hadal::parallel

@@ -27,6 +27,7 @@ LayerGroups RankGroups::layer_groups() const {
           .sequences = sequences_.get(),
           .context = context_.get(),
           .selection = nullptr,
+          .dispatch = nullptr,
           .expert = {place_.ep_rank, grid_.ep()},
           .expert_width = {place_.etp_rank, grid_.etp()},
           .ranks_per_node = ranks_per_node_};

@@ -69,8 +69,8 @@ void add_parts(checkpoint::CheckpointWriter& writer, const nn::Parameter& parame
 }
 
 /// One parameter at a time passes through the memory of rank 0. Collective.
-void save_state(RootWork& root, std::optional<checkpoint::CheckpointWriter>& writer, optim::ShardedAdamW& optimizer, StoredState state,
-                bool is_root) {
+void save_state(RootWork& root, std::optional<checkpoint::CheckpointWriter>& writer, optim::ShardedAdamW& optimizer,
+                StoredState state, bool is_root) {
   if (!optimizer.has(state.kind)) return;
   for (const nn::Parameter* parameter : optimizer.parameters()) {
     Tensor staged = stage(optimizer, state.kind, *parameter, is_root);
@@ -159,7 +159,8 @@ std::string save_run(const Config& config, const RunState& state, model::Distrib
     writer.emplace(directory, state.step);
     checkpoint::save_parameters(*writer, model.parameters());
   });
-  for (const StoredState& stored : {kFirstMoments, kSecondMoments, kAverages}) save_state(root, writer, optimizer, stored, is_root);
+  for (const StoredState& stored : {kFirstMoments, kSecondMoments, kAverages})
+    save_state(root, writer, optimizer, stored, is_root);
   root.run([&] {
     write_state(writer->state(), config, state, optimizer.num_steps(), sampler);
     writer->commit();
