@@ -61,8 +61,6 @@ struct Message {
   int micro_batch = 0;
 
   bool operator==(const Message&) const = default;
-  /// Messages of one boundary and direction share a tag; on it they keep their order.
-  int tag() const { return 2 * stage + (payload == Payload::kGradient ? 1 : 0); }
 };
 
 /// Of a transfer.

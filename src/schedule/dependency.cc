@@ -36,7 +36,8 @@ Location consumer(const Placement& placement, const Message& message) {
 }
 
 std::size_t message_index(const Placement& placement, const Message& message) {
-  return static_cast<std::size_t>(message.tag() * placement.num_micro_batches() + message.micro_batch);
+  const int channel = 2 * message.stage + (message.payload == Payload::kGradient ? 1 : 0);
+  return static_cast<std::size_t>(channel * placement.num_micro_batches() + message.micro_batch);
 }
 
 std::size_t num_messages(const Placement& placement) {

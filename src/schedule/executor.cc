@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include "comm/position.h"
 #include "core/error.h"
 #include "schedule/dependency.h"
 
@@ -10,6 +11,29 @@ namespace hadal::schedule {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+/// For the ledger: what a rank does, or waits for, at an action.
+const char* phase_of(const Action& action) {
+  switch (action.op) {
+    case Op::kForward:
+      return "forward";
+    case Op::kBackward:
+      return "backward";
+    case Op::kBackwardInput:
+      return "input gradients";
+    case Op::kBackwardWeight:
+      return "weight gradients";
+    case Op::kForwardBackward:
+      return "forward and backward";
+    default:
+      return action.payload == Payload::kActivation ? "sending forward" : "sending backward";
+  }
+}
+
+/// A message has a tag of its own, so that two ends which disagree wait, and are found, instead of computing with each other's
+/// micro-batches. The wrap keeps within what MPI promises; messages that share a tag keep their order, which is the same on both
+/// ends.
+constexpr std::size_t kTags = 16384;
 
 /// A tensor between two stages. The handle goes first: it may still use the tensor.
 struct Crossing {
@@ -32,6 +56,7 @@ class Run {
     const Clock::time_point begin = Clock::now();
     const auto since_begin = [&] { return std::chrono::duration<double>(Clock::now() - begin).count(); };
     for (const Action& action : list_) {
+      const comm::Position position(phase_of(action), action.work.micro_batch);
       if (is_transfer(action.op)) {
         const double start = since_begin();
         transfer(action);
@@ -53,15 +78,16 @@ class Run {
 
   void transfer(const Action& action) {
     const Message message = message_of(action);
+    const int tag = static_cast<int>(message_index(placement_, message) % kTags);
     Crossing& at = crossing(message);
     switch (action.op) {
       case Op::kSend:
-        at.transfer = pipeline_.start_send(std::as_const(at.tensor).view(), action.peer, message.tag());
+        at.transfer = pipeline_.start_send(std::as_const(at.tensor).view(), action.peer, tag);
         break;
       case Op::kReceive: {
         const Boundary boundary = boundary_of(action.work, message);
         at.tensor = Tensor::empty(boundary.shape, boundary.dtype, boundary.device);
-        at.transfer = pipeline_.start_receive(at.tensor.view(), action.peer, message.tag());
+        at.transfer = pipeline_.start_receive(at.tensor.view(), action.peer, tag);
         break;
       }
       default:

@@ -1,5 +1,6 @@
 // The executor on stages that sleep: what is measured is what the plan promises. Sleeping, since there may be fewer cores than
-// ranks. Load of other programs only lengthens a run, so the best of a few counts.
+// ranks. Other programs make a sleeper wake up late by some constant time, so where one run is off, another with twice the
+// durations decides.
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 
@@ -72,22 +73,17 @@ class Bubble : public testing::TestWithParam<Kind> {};
 TEST_P(Bubble, is_that_of_the_plan) {
   const int chunks = GetParam() == Kind::kInterleaved ? 2 : 1;
   const Plan plan = make_plan({GetParam(), 4, 8, chunks});
-  const double unit = 0.02 / chunks;
-  const Durations durations{{{unit, 1.2 * unit, 0.8 * unit}}, 0.9, 0};
-  const Simulation promised = simulate(plan, durations);
-  const double expected = promised.makespan * promised.bubble_share() * plan.placement.num_ranks();
-
-  double best = 0;
+  double unit = 0.02 / chunks;
   double error = 1;
-  for (int attempt = 0; attempt < 5 && error > 0.05; ++attempt) {
-    const double measured = measured_idle(plan, durations);
-    if (std::abs(measured / expected - 1) > error) continue;
-    error = std::abs(measured / expected - 1);
-    best = measured;
+  for (int attempt = 0; attempt < 4 && std::abs(error) > 0.05; ++attempt, unit *= 2) {
+    const Durations durations{{{unit, 1.2 * unit, 0.8 * unit}}, 0.9, 0};
+    const Simulation promised = simulate(plan, durations);
+    const double expected = promised.makespan * promised.bubble_share() * plan.placement.num_ranks();
+    error = measured_idle(plan, durations) / expected - 1;
+    fmt::print("{:<12} idle {:.1f} ms of {:.1f} ms a rank, measured {:+.1f} %\n", name_of(GetParam()), expected / 4 * 1e3,
+               promised.makespan * 1e3, error * 100);
   }
-  fmt::print("{:<12} idle {:.1f} ms of {:.1f} ms a rank, measured {:.1f} ms ({:+.1f} %)\n", name_of(GetParam()),
-             expected / 4 * 1e3, promised.makespan * 1e3, best / 4 * 1e3, (best / expected - 1) * 100);
-  EXPECT_LE(error, 0.05);
+  EXPECT_LE(std::abs(error), 0.05);
 }
 
 INSTANTIATE_TEST_SUITE_P(kinds, Bubble,

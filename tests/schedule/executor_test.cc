@@ -45,26 +45,28 @@ INSTANTIATE_TEST_SUITE_P(kinds, EverySchedule,
                                          Kind::kZeroBubbleH2, Kind::kDualPipeV, Kind::kDualPipe),
                          [](const auto& kind) { return "k_" + std::string(name_of(kind.param)); });
 
-TEST(Executor, a_wrong_micro_batch_would_show) {
-  // The fake stages can see what the validator sees: run a plan in which rank 1 mistakes two micro-batches.
-  Plan plan = make_forward_plan({Kind::kOneFOneB, 2, 6});
-  for (Action& action : plan.ranks[1]) {
+TEST(Executor, the_fake_stages_see_a_wrong_micro_batch) {
+  class Mistaken : public test::FakeStages {
+   public:
+    using FakeStages::FakeStages;
     // 0 and 5 have tensors of one size
-    if (action.op != Op::kForward) continue;
-    if (action.work.micro_batch == 0 || action.work.micro_batch == 5) action.work.micro_batch = 5 - action.work.micro_batch;
-  }
-  std::erase_if(plan.ranks[1], [](const Action& action) { return is_transfer(action.op); });
-  for (int k = 5; k >= 0; --k) {
-    plan.ranks[1].insert(plan.ranks[1].begin(), Action{Op::kReceive,
-                                                       {0, 1,
-                                                        k == 0   ? 5
-                                                        : k == 5 ? 0
-                                                                 : k},
-                                                       {},
-                                                       Payload::kActivation,
-                                                       0});
-  }
-  EXPECT_NE(test::run_and_compare(plan), "");
+    Tensor forward(int slot, int micro_batch, Tensor x) override {
+      return FakeStages::forward(slot, micro_batch % 5 == 0 ? 5 - micro_batch : micro_batch, std::move(x));
+    }
+  };
+  const Plan plan = make_forward_plan({Kind::kOneFOneB, 2, 6});
+  std::map<int, double> right, wrong;
+  comm::run_local_group(2, [&](comm::Communicator& pipeline) {
+    test::FakeStages good(plan, pipeline.rank()), last(plan, pipeline.rank());
+    Mistaken first(plan, pipeline.rank());
+    execute(plan, pipeline, good);
+    execute(plan, pipeline, pipeline.is_root() ? static_cast<StageRunner&>(first) : last);
+    if (pipeline.is_root()) return;
+    right = good.losses();
+    wrong = last.losses();
+  });
+  ASSERT_EQ(right.size(), 6u);
+  for (int k = 0; k < 6; ++k) EXPECT_EQ(right[k] == wrong[k], k % 5 != 0) << k;
 }
 
 TEST(Executor, a_neighbour_on_the_same_rank_gets_the_tensor_itself) {
@@ -88,39 +90,19 @@ TEST(Executor, a_neighbour_on_the_same_rank_gets_the_tensor_itself) {
   });
 }
 
-/// Stages without memory of their own: what lives is between stages, and what a call holds in its hands.
-class EmptyStages : public StageRunner {
- public:
-  static constexpr std::int64_t kBytes = 1 << 16;
-
-  EmptyStages(const Placement& placement, int rank) : placement_(placement), rank_(rank) {}
-  Boundary boundary(int, int) override { return {Shape{kBytes}, DType::kU8, kCpu}; }
-  Tensor forward(int slot, int, Tensor) override {
-    return placement_.is_last(placement_.stage_of(rank_, slot)) ? Tensor() : Tensor::empty(Shape{kBytes}, DType::kU8);
-  }
-  Tensor backward_input(int slot, int, Tensor) override {
-    return placement_.stage_of(rank_, slot) == 0 ? Tensor() : Tensor::empty(Shape{kBytes}, DType::kU8);
-  }
-  void backward_weight(int, int) override {}
-
- private:
-  const Placement& placement_;
-  int rank_;
-};
-
 TEST(Executor, sent_tensors_are_freed_at_their_release) {
   for (const KindRow& row : kinds()) {
     const Plan plan = make_plan({row.kind, 2, 40, row.kind == Kind::kInterleaved ? 2 : 1});
     const std::size_t before = memory_stats(kCpu).live_bytes;
     reset_peak(kCpu);
     comm::run_local_group(2, [&](comm::Communicator& pipeline) {
-      EmptyStages stages(plan.placement, pipeline.rank());
+      test::EmptyStages stages(plan.placement, pipeline.rank());
       execute(plan, pipeline, stages);
     });
     const auto peaks = peak_messages(plan);
     const int in_hands = 2 * 4;  // x, y, d_y, d_x of a pair on either rank
     EXPECT_LE(memory_stats(kCpu).peak_bytes - before,
-              static_cast<std::size_t>((peaks[0] + peaks[1] + in_hands) * EmptyStages::kBytes))
+              static_cast<std::size_t>((peaks[0] + peaks[1] + in_hands) * test::EmptyStages::kBytes))
         << row.name;
     EXPECT_EQ(memory_stats(kCpu).live_bytes, before);
     // Kept until the end, they would be at least 40 on either rank.
@@ -167,6 +149,22 @@ TEST(Executor, a_stage_that_throws_ends_every_rank) {
                                        execute(plan, pipeline, pipeline.rank() == 2 ? static_cast<StageRunner&>(bad) : good);
                                      }),
                std::runtime_error);
+}
+
+TEST(Executor, a_hang_ends_in_a_sentence_with_phase_and_micro_batch) {
+  Plan plan = make_plan({Kind::kOneFOneB, 2, 4});
+  std::erase_if(plan.ranks[0], [](const Action& action) { return action.op == Op::kSend && action.work.micro_batch == 2; });
+  try {
+    comm::run_local_group(2, [&](comm::Communicator& pipeline) {
+      test::FakeStages stages(plan, pipeline.rank());
+      execute(plan, pipeline, stages);
+    });
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("deadlock: ranks 0 1 wait for each other"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("in forward of micro-batch 2"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("in backward of micro-batch 2"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Executor, a_plan_for_another_number_of_ranks_is_refused) {

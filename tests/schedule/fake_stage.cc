@@ -122,30 +122,34 @@ void FakeStages::backward_weight(int slot, int micro_batch) {
   saved_.erase(found);
 }
 
-std::string run_and_compare(const Plan& plan) {
+std::string run_and_compare(const Plan& plan, comm::Communicator& pipeline) {
   const Placement& placement = plan.placement;
   const Reference reference(plan);
-  const std::vector<int> peaks = peak_activations(plan);
+  const int rank = pipeline.rank();
+  FakeStages stages(plan, rank);
+  const Execution execution = execute(plan, pipeline, stages);
+  std::string text;
+  for (int slot = 0; slot < placement.num_slots(); ++slot) {
+    const int stage = placement.stage_of(rank, slot);
+    const auto expected = reference.weights.find({stage, slot});
+    const double weight = expected == reference.weights.end() ? 0 : expected->second;
+    if (stages.weights()[static_cast<std::size_t>(slot)] != weight) text += fmt::format("weight gradient of stage {}; ", stage);
+  }
+  for (const auto& entry : stages.losses()) {
+    if (entry.second != reference.losses.at(entry.first)) text += fmt::format("loss of micro-batch {}; ", entry.first);
+  }
+  if (stages.alive() != 0) text += fmt::format("{} micro-batches still saved; ", stages.alive());
+  if (stages.peak() != peak_activations(plan)[static_cast<std::size_t>(rank)]) text += fmt::format("{} alive; ", stages.peak());
+  if (execution.spans.size() != plan.ranks[static_cast<std::size_t>(rank)].size()) text += "spans; ";
+  const auto all_losses = pipeline.all_reduce_sum(static_cast<std::int64_t>(stages.losses().size()));
+  if (all_losses != placement.num_micro_batches()) text += fmt::format("{} losses; ", all_losses);
+  return text;
+}
+
+std::string run_and_compare(const Plan& plan) {
   std::vector<std::string> wrong(plan.ranks.size());
-  comm::run_local_group(placement.num_ranks(), [&](comm::Communicator& pipeline) {
-    const int rank = pipeline.rank();
-    std::string& text = wrong[static_cast<std::size_t>(rank)];
-    FakeStages stages(plan, rank);
-    const Execution execution = execute(plan, pipeline, stages);
-    for (int slot = 0; slot < placement.num_slots(); ++slot) {
-      const int stage = placement.stage_of(rank, slot);
-      const auto expected = reference.weights.find({stage, slot});
-      const double weight = expected == reference.weights.end() ? 0 : expected->second;
-      if (stages.weights()[static_cast<std::size_t>(slot)] != weight) text += fmt::format("weight gradient of stage {}; ", stage);
-    }
-    for (const auto& entry : stages.losses()) {
-      if (entry.second != reference.losses.at(entry.first)) text += fmt::format("loss of micro-batch {}; ", entry.first);
-    }
-    if (stages.alive() != 0) text += fmt::format("{} micro-batches still saved; ", stages.alive());
-    if (stages.peak() != peaks[static_cast<std::size_t>(rank)]) text += fmt::format("{} micro-batches alive; ", stages.peak());
-    if (execution.spans.size() != plan.ranks[static_cast<std::size_t>(rank)].size()) text += "spans; ";
-    const auto all_losses = pipeline.all_reduce_sum(static_cast<std::int64_t>(stages.losses().size()));
-    if (all_losses != placement.num_micro_batches()) text += fmt::format("{} losses; ", all_losses);
+  comm::run_local_group(plan.placement.num_ranks(), [&](comm::Communicator& pipeline) {
+    wrong[static_cast<std::size_t>(pipeline.rank())] = run_and_compare(plan, pipeline);
   });
   std::string all;
   for (std::size_t rank = 0; rank < wrong.size(); ++rank) {

@@ -50,7 +50,29 @@ class FakeStages : public StageRunner {
   int peak_ = 0;
 };
 
-/// Runs the plan on as many threads and compares with one loop over micro-batches and stages; "" or what differs.
+/// Stages without values: tensors of kBytes that live between stages alone.
+class EmptyStages : public StageRunner {
+ public:
+  static constexpr std::int64_t kBytes = 1 << 18;
+
+  EmptyStages(const Placement& placement, int rank) : placement_(placement), rank_(rank) {}
+  Boundary boundary(int, int) override { return {Shape{kBytes}, DType::kU8, kCpu}; }
+  Tensor forward(int slot, int, Tensor) override {
+    return placement_.is_last(placement_.stage_of(rank_, slot)) ? Tensor() : Tensor::empty(Shape{kBytes}, DType::kU8);
+  }
+  Tensor backward_input(int slot, int, Tensor) override {
+    return placement_.stage_of(rank_, slot) == 0 ? Tensor() : Tensor::empty(Shape{kBytes}, DType::kU8);
+  }
+  void backward_weight(int, int) override {}
+
+ private:
+  const Placement& placement_;
+  int rank_;
+};
+
+/// Runs this rank's list and compares with one loop over micro-batches and stages; "" or what differs.
+std::string run_and_compare(const Plan& plan, comm::Communicator& pipeline);
+/// Runs the plan on as many threads and compares each rank.
 std::string run_and_compare(const Plan& plan);
 
 }  // namespace hadal::schedule::test
