@@ -33,6 +33,10 @@ constexpr Command kCommands[] = {
      "  mpirun -n 2 hadal train configs/run/quickstart.yaml\n"
      "  hadal train configs/run/quickstart.yaml run.dir=runs/a train.steps=500 optim.lr=2e-3",
      train_command, true},
+    {"verify", "proves that many ranks compute what one computes, on your model made small",
+     "  hadal verify configs/run/quickstart.yaml --ranks 4\n"
+     "  hadal verify configs/run/quickstart.yaml --ranks 8 --full parallel.tp=2 parallel.ep=4 --json verify.json",
+     verify_command},
     {"report", "the curves of runs: one HTML page, a summary and a plot of the loss",
      "  hadal report runs/quickstart\n"
      "  hadal report runs/a runs/b runs/c --out compare.html",

@@ -34,7 +34,7 @@ data::Batch padded_batch(const data::Sampler& sampler, std::int64_t begin, std::
 /// The main model's choices stay with the head, drafts with the first MTP module: on other ranks of the pipeline, perhaps, and of chunks
 /// of sequences. Agreement over whole sequences, on the rank that has the drafts and speaks for its sequences; 0 elsewhere.
 model::Agreement agreement(RunModel& run, Stream& stream, const model::MicroBatch& whole, model::Stage::Outcome& outcome, int head_rank, int draft_rank) {
-  constexpr int kTag = 1 << 20;  // apart from those of the schedule
+  constexpr int kTag = 1 << 15;  // apart from those of the schedule
   const int pp_rank = static_cast<int>(run.place().pp_rank);
   const nn::SequenceShard* sequence = run.groups().layer_groups().context;
   const std::int64_t seq = sequence == nullptr ? whole.seq : whole.seq / run.layout().grid.cp();
