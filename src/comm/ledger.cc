@@ -138,7 +138,7 @@ void Ledger::set_position(const char* phase, int micro_batch, int layer) {
 
 void Ledger::set_step(std::int64_t step) { memory_->step.store(step, kRelaxed); }
 void Ledger::beat() { increment(memory_->heartbeat); }
-void Ledger::set_ended() { memory_->ended.store(1, std::memory_order_release); }
+void Ledger::set_ended(bool ends_job) { memory_->ended.store(ends_job ? 2 : 1, std::memory_order_release); }
 
 LedgerCall& LedgerCall::operator=(LedgerCall&& other) noexcept {
   if (this != &other) {

@@ -42,8 +42,8 @@ class Ledger {
   void set_step(std::int64_t step);
   /// By the watchdog's thread, as a sign that the process runs.
   void beat();
-  /// From here on its end is nobody's business.
-  void set_ended();
+  /// From here on the end of this rank is nobody's business; with `ends_job` nor is that of any other (this one has said why).
+  void set_ended(bool ends_job = false);
 
   const LedgerMemory& memory() const { return *memory_; }
 

@@ -80,7 +80,7 @@ struct LedgerMemory {
   std::atomic<std::int64_t> pid;
   std::atomic<std::uint64_t> process_start;  ///< of that pid, from /proc: pids are used again
   SharedText<16> host;                       ///< and pid namespace
-  std::atomic<std::int32_t> ended;           ///< left in good order, or by an error that it reported itself
+  std::atomic<std::int32_t> ended;           ///< 1: this rank has left; 2: it ends the job and has said why
   std::atomic<std::uint64_t> heartbeat;
   std::atomic<std::uint64_t> progress;  ///< changes whenever the rank's own thread comes past here
   std::atomic<std::int64_t> step;

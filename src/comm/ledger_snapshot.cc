@@ -57,12 +57,22 @@ const GroupSnapshot* RankSnapshot::group(std::uint64_t id) const {
   return found == groups.end() ? nullptr : &*found;
 }
 
+LedgerGlance glance_at(const LedgerMemory& memory) {
+  const std::int32_t ended = memory.ended.load(std::memory_order_acquire);
+  return {.ended = ended != 0,
+          .ends_job = ended == 2,
+          .waiting = memory.waiting.load(kRelaxed) != 0,
+          .heartbeat = memory.heartbeat.load(kRelaxed),
+          .progress = memory.progress.load(kRelaxed)};
+}
+
 RankSnapshot snapshot_of(const LedgerMemory& memory) {
+  const LedgerGlance glance = glance_at(memory);
   RankSnapshot snapshot{.rank = memory.rank.load(kRelaxed),
                         .size = memory.size.load(kRelaxed),
                         .process = {memory.host.get(), memory.pid.load(kRelaxed), memory.process_start.load(kRelaxed)},
-                        .ended = memory.ended.load(std::memory_order_acquire) != 0,
-                        .heartbeat = memory.heartbeat.load(kRelaxed),
+                        .ended = glance.ended,
+                        .ends_job = glance.ends_job,
                         .progress = memory.progress.load(kRelaxed),
                         .step = memory.step.load(kRelaxed),
                         .position = text_of(memory.position),

@@ -47,8 +47,8 @@ struct RankSnapshot {
   int rank = 0;
   int size = 1;
   HostProcess process;
-  bool ended = false;
-  std::uint64_t heartbeat = 0;
+  bool ended = false;     ///< has left in good order, or
+  bool ends_job = false;  ///< to end all ranks
   std::uint64_t progress = 0;
   std::int64_t step = 0;
   PositionText position;
@@ -61,6 +61,16 @@ struct RankSnapshot {
 
 RankSnapshot snapshot_of(const LedgerMemory& memory);
 
+/// The part that is cheap to look at often.
+struct LedgerGlance {
+  bool ended = false;
+  bool ends_job = false;
+  bool waiting = false;
+  std::uint64_t heartbeat = 0;
+  std::uint64_t progress = 0;
+};
+LedgerGlance glance_at(const LedgerMemory& memory);
+
 /// The file of another rank (Ledger::move_to), mapped.
 class LedgerFile {
  public:
@@ -70,6 +80,7 @@ class LedgerFile {
   LedgerFile(const LedgerFile&) = delete;
   LedgerFile& operator=(const LedgerFile&) = delete;
   RankSnapshot snapshot() const { return snapshot_of(*memory_); }
+  LedgerGlance glance() const { return glance_at(*memory_); }
 
  private:
   explicit LedgerFile(const LedgerMemory* memory) : memory_(memory) {}

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "comm/position.h"
 #include "kernels/rows.h"
 #include "nn/attention/make_attention.h"
 
@@ -83,9 +84,10 @@ Tensor Stage::forward(Stream& stream, const MicroBatch& m, Tensor x, bool last, 
   outcome.losses.mtp.assign(m.mtp.size(), 0.0);
 
   Tensor h = content_.embedding ? embedding_->forward(stream, m.tokens) : std::move(x);
-  for (auto& block : blocks_) {
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const comm::Position position("forward", comm::Position::kInherit, static_cast<int>(content_.first_layer) + static_cast<int>(i));
     nn::SavedPtr saved;
-    Tensor next = block->forward(ctx, h, r == nullptr ? nullptr : &saved);
+    Tensor next = blocks_[i]->forward(ctx, h, r == nullptr ? nullptr : &saved);
     if (r != nullptr) {
       r->inputs.push_back(std::move(h));
       r->blocks.push_back(std::move(saved));
@@ -171,6 +173,7 @@ Tensor Stage::backward_mtp(nn::Context& ctx, Record& r, Tensor d_last, bool weig
 Tensor Stage::backward_blocks(nn::Context& ctx, Record& r, Tensor d_h, bool weights) {
   r.d_outputs.resize(blocks_.size());
   for (std::size_t i = blocks_.size(); i-- > 0;) {
+    const comm::Position position("backward", comm::Position::kInherit, static_cast<int>(content_.first_layer) + static_cast<int>(i));
     Tensor d_in = blocks_[i]->backward_input(ctx, d_h, *r.blocks[i]);
     if (weights) {
       blocks_[i]->backward_weight(ctx, *r.blocks[i]);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "comm/position.h"
 #include "train/micro_batch.h"
 
 namespace hadal::train {
@@ -59,6 +60,7 @@ StepResult TrainStep::gradients(Stream& stream, const data::Batch& rows, std::in
   return result;
 }
 
+  const comm::Position position("optimizer");
 StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, const StepInput& input) {
   StepResult result = gradients(stream, rows, global_rows, micro_batch, input.mtp_weight);
   result.grad_norm = optimizer_.grad_norm(stream);
@@ -71,6 +73,7 @@ StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t 
 }
 
 void TrainStep::reduce(StepResult& result) {
+  const comm::Position position("gradient sum");
   Tensor figures = Tensor::empty({static_cast<std::int64_t>(result.mtp_loss.size()) + 2}, DType::kF64);
   double* f = figures.as<double>();
   f[0] = result.loss;
