@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "schedule/dependency.h"
-#include "schedule/validate.h"
+#include "schedule/peaks.h"
 
 namespace hadal::schedule {
 namespace {

@@ -31,7 +31,7 @@ struct Simulation {
   double makespan = 0;                   ///< from the first start to the last end over all ranks
   std::vector<double> busy;              ///< by rank: computing
   std::vector<double> idle_inside;       ///< by rank: waiting between its own first start and last end
-  std::vector<int> peak_activations;     ///< by rank, as in validate.h
+  std::vector<int> peak_activations;     ///< by rank (peaks.h)
 
   /// Idle time of a rank in one step.
   double bubble(int rank) const { return makespan - busy[static_cast<std::size_t>(rank)]; }

@@ -11,8 +11,8 @@ namespace hadal::schedule {
 
 struct Verdict {
   std::string reason;                 ///< empty: proved; else the first thing that is wrong, with rank and action
-  std::vector<int> peak_activations;  ///< by rank: most micro-batches (times stages) whose activations are alive at once
-  std::vector<int> peak_messages;     ///< by rank: most tensors alive between stages at once
+  std::vector<int> peak_activations;  ///< by rank (peaks.h)
+  std::vector<int> peak_messages;     ///< by rank (peaks.h)
 
   bool ok() const { return reason.empty(); }
 };
@@ -25,11 +25,5 @@ struct Verdict {
 ///    pair of ranks list the transfers of one direction in the same order;
 ///  - run with started sends and posted receives, no rank waits for ever.
 Verdict validate(const Plan& plan);
-
-/// By rank, from the lists alone: F acquires one, W (or B) releases it; with forward_only F itself does.
-std::vector<int> peak_activations(const Plan& plan);
-
-/// By rank, from the lists alone: tensors that are being received or wait for their consumer, and sent ones until their release.
-std::vector<int> peak_messages(const Plan& plan);
 
 }  // namespace hadal::schedule

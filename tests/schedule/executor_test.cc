@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "schedule/kinds.h"
 #include "schedule/make_plan.h"
-#include "schedule/validate.h"
+#include "schedule/peaks.h"
 #include "tests/schedule/fake_stage.h"
 
 namespace hadal::schedule {

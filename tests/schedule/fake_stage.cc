@@ -7,7 +7,7 @@
 
 #include "comm/local/local_group.h"
 #include "core/error.h"
-#include "schedule/validate.h"
+#include "schedule/peaks.h"
 
 namespace hadal::schedule::test {
 namespace {
