@@ -8,10 +8,13 @@
 
 #include "nn/attention/attention.h"
 #include "nn/attention/attention_options.h"
+#include "nn/attention/attention_spans.h"
 #include "nn/linear.h"
 #include "nn/rope.h"
 
 namespace hadal::nn {
+
+struct GqaSaved;
 
 class GqaAttention : public Attention {
  public:
@@ -26,6 +29,8 @@ class GqaAttention : public Attention {
   Tensor decode(Context& ctx, ConstView x, AttentionCache& cache) override;
 
  private:
+  AttentionInput input(const GqaSaved& s) const;
+
   AttentionOptions options_;  ///< with the heads of this rank
   double scale_;
   std::shared_ptr<const RopeTable> rope_;

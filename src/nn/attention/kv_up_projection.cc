@@ -43,6 +43,27 @@ ConstView KvUpProjection::value_rows(std::int64_t head) const {
   return linear_.weight().value().rows(begin, begin + value_);
 }
 
+Tensor KvUpProjection::project(Stream& stream, const KeyPlan& plan, ConstView c) const {
+  Tensor kv = Tensor::empty({plan.rows, linear_.out()}, c.dtype);
+  for (const RowRange& range : plan.ranges) {
+    linear_.apply(stream, c.rows(range.from, range.from + range.count), kv.view().rows(range.to, range.to + range.count));
+  }
+  return kv;
+}
+
+void KvUpProjection::project_backward(Stream& stream, const KeyPlan& plan, ConstView d_kv, View d_c, double beta) const {
+  for (const RowRange& range : plan.ranges) {
+    linear_.apply_transposed(stream, d_kv.rows(range.to, range.to + range.count), d_c.rows(range.from, range.from + range.count),
+                             beta);
+  }
+}
+
+void KvUpProjection::project_weight(Stream& stream, const KeyPlan& plan, ConstView d_kv, ConstView c) {
+  for (const RowRange& range : plan.ranges) {
+    linear_.accumulate(stream, d_kv.rows(range.to, range.to + range.count), c.rows(range.from, range.from + range.count));
+  }
+}
+
 void KvUpProjection::absorb(Stream& stream, ConstHeads q, Heads q_latent) const {
   for (std::int64_t h = 0; h < heads_; ++h) {
     run(stream,

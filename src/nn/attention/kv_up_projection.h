@@ -9,6 +9,7 @@
 
 #include "kernels/heads.h"
 #include "nn/attention/attention_options.h"
+#include "nn/attention/attention_spans.h"
 #include "nn/linear.h"
 
 namespace hadal::nn {
@@ -19,6 +20,12 @@ class KvUpProjection {
 
   Linear& linear() { return linear_; }
   const Linear& linear() const { return linear_; }
+
+  /// kv [plan.rows, H (dn + dv)] of the latents c [N, R] in the plan's ranges.
+  Tensor project(Stream& stream, const KeyPlan& plan, ConstView c) const;
+  /// d_c = d_kv W + beta d_c in the plan's ranges, which do not overlap when beta = 0.
+  void project_backward(Stream& stream, const KeyPlan& plan, ConstView d_kv, View d_c, double beta) const;
+  void project_weight(Stream& stream, const KeyPlan& plan, ConstView d_kv, ConstView c);
 
   /// Keys [T, H, dn] and values [T, H, dv] inside the packed product [T, H (dn + dv)].
   template <class AnyView>

@@ -13,6 +13,8 @@
 
 namespace hadal::nn {
 
+struct MlaSaved;
+
 class MlaAttention : public Attention {
  public:
   MlaAttention(const AttentionOptions& options, const std::string& prefix, std::shared_ptr<const RopeTable> rope);
@@ -26,6 +28,11 @@ class MlaAttention : public Attention {
   Tensor decode(Context& ctx, ConstView x, AttentionCache& cache) override;
 
  private:
+  /// c and the rotated keys of whole sequences.
+  void gather_latents(Context& ctx, MlaSaved& s) const;
+  static ConstView latents(const MlaSaved& s);
+  AttentionInput input(const MlaSaved& s) const;
+
   AttentionOptions options_;  ///< with the heads of this rank
   double scale_;
   std::shared_ptr<const RopeTable> rope_;

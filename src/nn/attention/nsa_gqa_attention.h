@@ -15,6 +15,8 @@
 
 namespace hadal::nn {
 
+struct NsaGqaSaved;
+
 class NsaGqaAttention : public Attention {
  public:
   NsaGqaAttention(const AttentionOptions& options, const std::string& prefix, std::shared_ptr<const RopeTable> rope);
@@ -30,6 +32,10 @@ class NsaGqaAttention : public Attention {
   void hold_selection(bool hold) override { held_.hold(hold); }
 
  private:
+  void compress(Context& ctx, NsaGqaSaved& s) const;
+  /// Through phi into the gradients of whole sequences of the compressed branch's keys and values.
+  void compress_backward(Context& ctx, Tensor& d_k_pooled, Tensor& d_v_pooled, NsaGqaSaved& s);
+
   AttentionOptions options_;  ///< with the heads of this rank
   NsaOptions nsa_;
   std::shared_ptr<const RopeTable> rope_;
