@@ -14,6 +14,7 @@ namespace hadal {
 
 enum class LrScheduleKind { kConstant, kCosine, kStep, kWsd };
 enum class ComputeType { kF32, kF64 };
+enum class MomentType { kCompute, kBf16 };
 
 /// The run: where it lives and what it starts from.
 struct RunSection {
@@ -135,6 +136,7 @@ struct OptimSection {
   double weight_decay = 0.1;
   double clip_norm = 1.0;
   double ema_decay = 0.0;
+  MomentType moments = MomentType::kCompute;
 
   template <class V>
   void visit(V& v) {
@@ -147,6 +149,8 @@ struct OptimSection {
           "decoupled decay; norm gains, biases and the balancing bias are exempt");
     v.key("clip_norm", clip_norm, between(0.0, 1e9), "global gradient norm is clipped to this; 0: never");
     v.key("ema_decay", ema_decay, between(0.0, 1.0), "moving average of the parameters, kept beside them; 0: none");
+    v.key("moments", moments, {{"compute", MomentType::kCompute}, {"bf16", MomentType::kBf16}},
+          "dtype in which AdamW's moments are stored; bf16 is rounded to nearest even, arithmetic stays in precision.compute");
   }
 };
 

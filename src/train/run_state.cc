@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 #include <set>
 
 #include "checkpoint/checkpoint_reader.h"
@@ -17,36 +18,94 @@ namespace hadal::train {
 namespace {
 
 using checkpoint::ParameterValue;
+using optim::StateKind;
 
-std::vector<ParameterValue> first_moments(optim::AdamW& optimizer) {
-  std::vector<ParameterValue> values;
-  for (optim::AdamW::Slot& slot : optimizer.slots()) values.push_back({slot.parameter, slot.m});
-  return values;
-}
+/// What the optimizer keeps, under these names: "optim.m/model.norm.weight".
+struct StoredState {
+  StateKind kind;
+  const char* prefix;
+};
+constexpr StoredState kFirstMoments{StateKind::kFirstMoment, "optim.m/"};
+constexpr StoredState kSecondMoments{StateKind::kSecondMoment, "optim.v/"};
+constexpr StoredState kAverages{StateKind::kAverage, "ema/"};
 
-std::vector<ParameterValue> second_moments(optim::AdamW& optimizer) {
-  std::vector<ParameterValue> values;
-  for (optim::AdamW::Slot& slot : optimizer.slots()) values.push_back({slot.parameter, slot.v});
-  return values;
-}
+/// Runs what only rank 0 does, until the system has refused something: its word is kept, and rank 0 goes on with the collectives.
+class RootWork {
+ public:
+  explicit RootWork(bool is_root) : is_root_(is_root) {}
 
-std::vector<ParameterValue> averages(optim::AdamW& optimizer) {
-  std::vector<ParameterValue> values;
-  for (optim::AdamW::Slot& slot : optimizer.slots()) {
-    if (slot.average.defined()) values.push_back({slot.parameter, slot.average});
+  template <class Body>
+  void run(Body&& body) {
+    if (!is_root_ || !failure_.empty()) return;
+    try {
+      body();
+    } catch (const IoError& error) {
+      failure_ = error.what();
+    } catch (const std::filesystem::filesystem_error& error) {
+      failure_ = error.what();
+    }
   }
-  return values;
+
+  std::string& failure() { return failure_; }
+
+ private:
+  bool is_root_;
+  std::string failure_;
+};
+
+Tensor stage(const optim::ShardedAdamW& optimizer, StateKind kind, const nn::Parameter& parameter, bool is_root) {
+  return is_root ? Tensor::empty(parameter.shape(), optimizer.state_dtype(kind, parameter)) : Tensor{};
+}
+
+/// Gives the writer each part of a staged parameter: its memory goes with the shard it lies in.
+void add_parts(checkpoint::CheckpointWriter& writer, const nn::Parameter& parameter, Tensor staged, std::string_view prefix) {
+  for (const nn::LogicalPart& part : parameter.parts()) {
+    Tensor tensor = Tensor::empty(part.shape, staged.dtype());
+    const std::int64_t end = part.offset + tensor.numel();
+    const ConstView from = staged.view().reshape(Shape{staged.numel()}).rows(part.offset, end);
+    std::memcpy(tensor.view().data, from.data, from.bytes());
+    writer.add(std::string(prefix) + part.name, std::move(tensor));
+  }
+}
+
+/// One parameter at a time passes through the memory of rank 0. Collective.
+void save_state(RootWork& root, std::optional<checkpoint::CheckpointWriter>& writer, optim::ShardedAdamW& optimizer,
+                StoredState state, bool is_root) {
+  if (!optimizer.has(state.kind)) return;
+  for (const nn::Parameter* parameter : optimizer.parameters()) {
+    Tensor staged = stage(optimizer, state.kind, *parameter, is_root);
+    optimizer.gather_state(state.kind, *parameter, 0, staged);
+    root.run([&] { add_parts(*writer, *parameter, std::move(staged), state.prefix); });
+  }
+}
+
+/// Rank 0 reads, one parameter at a time. Collective.
+void load_state(const checkpoint::CheckpointReader& reader, optim::ShardedAdamW& optimizer, StoredState state, bool is_root) {
+  for (nn::Parameter* parameter : optimizer.parameters()) {
+    Tensor staged = stage(optimizer, state.kind, *parameter, is_root);
+    if (is_root) checkpoint::load_values(reader, {{parameter, staged}}, state.prefix, {.allow_extra = true});
+    optimizer.scatter_state(state.kind, *parameter, 0, staged);
+  }
+}
+
+/// Other moments than the run's are refused, never rounded.
+void check_moments(const checkpoint::CheckpointReader& reader, const optim::ShardedAdamW& optimizer) {
+  const nn::Parameter& parameter = *optimizer.parameters().front();
+  const DType wanted = optimizer.state_dtype(kFirstMoments.kind, parameter);
+  const checkpoint::StoredTensor& stored = reader.at(kFirstMoments.prefix + parameter.parts().front().name);
+  if (stored.dtype != wanted && (stored.dtype == DType::kBf16 || wanted == DType::kBf16)) {
+    throw UserError("{}: its moments are {}, optim.moments asks for {}; a run keeps the optim.moments it was started with",
+                    reader.path().string(), name_of(stored.dtype), name_of(wanted));
+  }
 }
 
 /// A run may start or stop to keep averages when it resumes.
-void restore_averages(const checkpoint::CheckpointReader& reader, optim::AdamW& optimizer) {
-  const std::vector<ParameterValue> values = averages(optimizer);
-  if (values.empty()) return;
-  const bool stored = std::ranges::any_of(reader.tensors(), [](const auto& tensor) { return tensor.name.starts_with("ema/"); });
-  if (stored) {
-    checkpoint::load_values(reader, values, "ema/");
+void restore_averages(const checkpoint::CheckpointReader& reader, optim::ShardedAdamW& optimizer, bool is_root) {
+  if (!optimizer.has(kAverages.kind)) return;
+  if (std::ranges::any_of(reader.tensors(), [](const auto& tensor) { return tensor.name.starts_with(kAverages.prefix); })) {
+    load_state(reader, optimizer, kAverages, is_root);
   } else {
-    log_info("{}: holds no moving average; it starts from the weights", reader.path().string());
+    if (is_root) log_info("{}: holds no moving average; it starts from the weights", reader.path().string());
     optimizer.reset_average();
   }
 }
@@ -61,7 +120,7 @@ bool is_mtp_name(std::string_view name, std::int64_t num_layers) {
 }
 
 /// Whether every stored weight that the model does not want belongs to MTP modules beyond its own.
-bool only_mtp_is_extra(const checkpoint::CheckpointReader& reader, model::Model& model) {
+bool only_mtp_is_extra(const checkpoint::CheckpointReader& reader, model::DistributedModel& model) {
   const ModelSection& shape = model.options().shape;
   std::set<std::string_view> wanted;
   const nn::ParameterList parameters = model.parameters();
@@ -74,46 +133,45 @@ bool only_mtp_is_extra(const checkpoint::CheckpointReader& reader, model::Model&
   });
 }
 
-void write_checkpoint(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer,
-                      const data::Sampler& sampler) {
-  const std::filesystem::path directory = std::filesystem::path(config.run.dir) / "checkpoints";
-  checkpoint::CheckpointWriter writer(directory, state.step);
-  checkpoint::save_parameters(writer, model.parameters());
-  checkpoint::save_values(writer, first_moments(optimizer), "optim.m/");
-  checkpoint::save_values(writer, second_moments(optimizer), "optim.v/");
-  checkpoint::save_values(writer, averages(optimizer), "ema/");
-  writer.state().set("step", state.step);
-  writer.state().set("tokens", state.tokens);
-  writer.state().set("next_sample", state.next_sample);
-  writer.state().set("optimizer_steps", optimizer.num_steps());
-  writer.state().set("sample_order", sampler.fingerprint().hex());
-  writer.state().set("seed", config.run.seed);
-  writer.state().set("config", to_yaml(config));
-  writer.state().set("config_hash", config_hash(config).hex());
-  writer.commit();
-  checkpoint::keep_newest(directory, config.checkpoint.keep_last);
+void write_state(checkpoint::State& stored, const Config& config, const RunState& state, std::int64_t optimizer_steps,
+                 const data::Sampler& sampler) {
+  stored.set("step", state.step);
+  stored.set("tokens", state.tokens);
+  stored.set("next_sample", state.next_sample);
+  stored.set("optimizer_steps", optimizer_steps);
+  stored.set("sample_order", sampler.fingerprint().hex());
+  stored.set("seed", config.run.seed);
+  stored.set("config", to_yaml(config));
+  stored.set("config_hash", config_hash(config).hex());
 }
 
 }  // namespace
 
-std::string save_run(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer, const data::Sampler& sampler,
-                     comm::Communicator& world, MetricsWriter* metrics) {
-  std::string failure;
-  if (world.is_root()) {
-    try {
-      if (metrics != nullptr) metrics->sync();
-      write_checkpoint(config, state, model, optimizer, sampler);
-    } catch (const IoError& error) {
-      failure = error.what();
-    } catch (const std::filesystem::filesystem_error& error) {
-      failure = error.what();
-    }
-  }
-  world.broadcast(failure, 0);
-  return failure;
+std::string save_run(const Config& config, const RunState& state, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
+                     const data::Sampler& sampler, comm::Communicator& world, MetricsWriter* metrics) {
+  const std::filesystem::path directory = std::filesystem::path(config.run.dir) / "checkpoints";
+  const bool is_root = world.is_root();
+  optimizer.wait_values();
+  RootWork root(is_root);
+  std::optional<checkpoint::CheckpointWriter> writer;
+  root.run([&] {
+    if (metrics != nullptr) metrics->sync();
+    writer.emplace(directory, state.step);
+    checkpoint::save_parameters(*writer, model.parameters());
+  });
+  for (const StoredState& stored : {kFirstMoments, kSecondMoments, kAverages})
+    save_state(root, writer, optimizer, stored, is_root);
+  root.run([&] {
+    write_state(writer->state(), config, state, optimizer.num_steps(), sampler);
+    writer->commit();
+    checkpoint::keep_newest(directory, config.checkpoint.keep_last);
+  });
+  writer.reset();
+  world.broadcast(root.failure(), 0);
+  return root.failure();
 }
 
-std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::AdamW& optimizer,
+std::optional<RunState> restore_run(const Config& config, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
                                     const data::Sampler& sampler, comm::Communicator& world) {
   // Rank 0 alone judges the candidates, since judging sets damaged ones aside.
   std::optional<checkpoint::CheckpointReader> reader;
@@ -130,16 +188,17 @@ std::optional<RunState> restore_run(const Config& config, model::Model& model, o
   }
   sampler.check_fingerprint(reader->state().text("sample_order"));
   checkpoint::load_parameters(*reader, model.parameters());
-  checkpoint::load_values(*reader, first_moments(optimizer), "optim.m/");
-  checkpoint::load_values(*reader, second_moments(optimizer), "optim.v/");
-  restore_averages(*reader, optimizer);
+  check_moments(*reader, optimizer);
+  load_state(*reader, optimizer, kFirstMoments, world.is_root());
+  load_state(*reader, optimizer, kSecondMoments, world.is_root());
+  restore_averages(*reader, optimizer, world.is_root());
   optimizer.set_num_steps(reader->state().integer("optimizer_steps"));
   return RunState{.step = reader->state().integer("step"),
                   .tokens = reader->state().integer("tokens"),
                   .next_sample = reader->state().unsigned_integer("next_sample")};
 }
 
-void load_weights(const std::filesystem::path& checkpoint_path, model::Model& model) {
+void load_weights(const std::filesystem::path& checkpoint_path, model::DistributedModel& model) {
   const auto reader = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(checkpoint_path));
   const std::int64_t num_layers = model.options().shape.num_layers;
   nn::ParameterList present, absent;

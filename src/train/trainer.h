@@ -11,7 +11,7 @@
 #include "comm/communicator.h"
 #include "config/load.h"
 #include "model/model.h"
-#include "optim/adamw.h"
+#include "optim/sharded_adamw.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
 #include "train/progress.h"
@@ -57,8 +57,8 @@ class Trainer {
   Stream stream_;
   std::optional<checkpoint::RunLock> lock_;  ///< rank 0
   RunData data_;
-  model::Model model_;
-  optim::AdamW optimizer_;
+  RunModel run_;
+  optim::ShardedAdamW optimizer_;
   TrainStep train_step_;
   RunState state_;
   double flops_per_token_ = 0;

@@ -4,6 +4,7 @@
 
 #include "kernels/flash_attention.h"
 #include "nn/attention/cache_rows.h"
+#include "nn/attention/head_linear.h"
 #include "nn/attention/split_heads.h"
 
 namespace hadal::nn {
@@ -37,13 +38,13 @@ class GqaCache : public AttentionCache {
 }  // namespace
 
 GqaAttention::GqaAttention(const AttentionOptions& o, const std::string& prefix, std::shared_ptr<const RopeTable> rope)
-    : options_(o),
+    : options_(o.own_heads()),
       scale_(softmax_scale(o.qk_width(), o.rope)),
       rope_(std::move(rope)),
-      q_proj_(prefix + ".q_proj.weight", o.num_heads * o.head_dim, o.hidden_size, o.init_std, o.dtype),
-      k_proj_(prefix + ".k_proj.weight", o.num_kv_heads * o.head_dim, o.hidden_size, o.init_std, o.dtype),
-      v_proj_(prefix + ".v_proj.weight", o.num_kv_heads * o.v_head_dim, o.hidden_size, o.init_std, o.dtype),
-      o_proj_(prefix + ".o_proj.weight", o.hidden_size, o.num_heads * o.v_head_dim, o.init_std, o.dtype) {}
+      q_proj_(to_heads(prefix + ".q_proj.weight", o, o.num_heads, o.head_dim, o.hidden_size)),
+      k_proj_(to_heads(prefix + ".k_proj.weight", o, o.num_kv_heads, o.head_dim, o.hidden_size)),
+      v_proj_(to_heads(prefix + ".v_proj.weight", o, o.num_kv_heads, o.v_head_dim, o.hidden_size)),
+      o_proj_(from_heads(prefix + ".o_proj.weight", o)) {}
 
 void GqaAttention::collect(ParameterList& parameters) {
   for (Linear* linear : {&q_proj_, &k_proj_, &v_proj_, &o_proj_}) linear->collect(parameters);

@@ -1,5 +1,6 @@
 // Dense grouped-query attention: q_proj, k_proj, v_proj, o_proj; every channel of queries and keys rotates.
-// Shape legend: T = B*S rows, d hidden size, H query heads, G key/value heads, dk and dv their widths.
+// Shape legend: T = B*S rows, d hidden size, H query heads, G key/value heads (of this rank), dk and
+// dv their widths.
 #pragma once
 
 #include <memory>
@@ -25,7 +26,7 @@ class GqaAttention : public Attention {
   Tensor decode(Context& ctx, ConstView x, AttentionCache& cache) override;
 
  private:
-  AttentionOptions options_;
+  AttentionOptions options_;  ///< with the heads of this rank
   double scale_;
   std::shared_ptr<const RopeTable> rope_;
   Linear q_proj_;  ///< [H dk, d]

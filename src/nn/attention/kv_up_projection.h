@@ -1,4 +1,5 @@
-// W_UKV of MLA, the up-projection of the latent: per head dn rows of keys, then dv rows of values, [H (dn + dv), R].
+// W_UKV of MLA, the up-projection of the latent: per head dn rows of keys, then dv rows of values, [H (dn + dv), R];
+// H counts the heads of this rank.
 // Used whole it gives keys and values of every head (MHA form); split per head it moves queries into the latent space and
 // values out of it (absorbed, MQA form; spec/model.md 3.2):
 //   q_latent[t,h] = W_UK,h^T q[t,h];   o[t,h] = W_UV,h z[t,h]
@@ -14,7 +15,7 @@ namespace hadal::nn {
 
 class KvUpProjection {
  public:
-  KvUpProjection(const AttentionOptions& options, std::string name);
+  KvUpProjection(const AttentionOptions& options, const std::string& name);
 
   Linear& linear() { return linear_; }
   const Linear& linear() const { return linear_; }

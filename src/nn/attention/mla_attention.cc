@@ -4,6 +4,7 @@
 
 #include "kernels/flash_attention.h"
 #include "nn/attention/cache_rows.h"
+#include "nn/attention/head_linear.h"
 
 namespace hadal::nn {
 namespace {
@@ -40,13 +41,12 @@ class MlaCache : public AttentionCache {
 }  // namespace
 
 MlaAttention::MlaAttention(const AttentionOptions& options, const std::string& prefix, std::shared_ptr<const RopeTable> rope)
-    : options_(options),
+    : options_(options.own_heads()),
       scale_(softmax_scale(options.qk_width(), options.rope)),
       rope_(std::move(rope)),
       projections_(options, prefix),
       kv_b_(options, prefix + ".kv_b_proj.weight"),
-      o_proj_(prefix + ".o_proj.weight", options.hidden_size, options.num_heads * options.v_head_dim, options.init_std,
-              options.dtype) {}
+      o_proj_(from_heads(prefix + ".o_proj.weight", options)) {}
 
 void MlaAttention::collect(ParameterList& parameters) {
   projections_.collect(parameters);

@@ -40,18 +40,36 @@ Tensor NsaBranches::select(Stream& stream, std::int64_t batch, const BranchInput
   const std::int64_t last_position = query_start + in.q.tokens / batch - 1;
   const std::int64_t count = std::min(options_.num_selected, last_position / options_.select_block + 1);
   Tensor blocks = Tensor::empty({in.q.tokens, select_groups_, count}, DType::kI32);
-  run(stream, kernels::NsaSelect{.batch = batch,
-                                 .q = in.q,
-                                 .k = in.k,
-                                 .k_shared = in.k_shared,
-                                 .lse = lse,
-                                 .scale = scale_,
-                                 .query_start = query_start,
-                                 .block_length = options_.block_length,
-                                 .block_stride = options_.block_stride,
-                                 .select_block = options_.select_block,
-                                 .num_groups = select_groups_,
-                                 .blocks = blocks});
+  const auto fill = [&](auto args) {
+    args.batch = batch;
+    args.q = in.q;
+    args.k = in.k;
+    args.k_shared = in.k_shared;
+    args.lse = lse;
+    args.scale = scale_;
+    args.query_start = query_start;
+    args.block_length = options_.block_length;
+    args.block_stride = options_.block_stride;
+    args.select_block = options_.select_block;
+    args.num_groups = select_groups_;
+    return args;
+  };
+  if (selection_sum_ == nullptr) {
+    auto args = fill(kernels::NsaSelect{});
+    args.blocks = blocks;
+    run(stream, args);
+    return blocks;
+  }
+  Tensor importance = Tensor::empty({in.q.tokens, select_groups_, last_position / options_.select_block + 1}, in.q.dtype);
+  auto args = fill(kernels::NsaImportance{});
+  args.importance = importance;
+  run(stream, args);
+  selection_sum_->sum(stream, importance);
+  run(stream, kernels::NsaTopBlocks{.batch = batch,
+                                    .importance = importance,
+                                    .query_start = query_start,
+                                    .select_block = options_.select_block,
+                                    .blocks = blocks});
   return blocks;
 }
 

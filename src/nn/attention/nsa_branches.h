@@ -3,9 +3,13 @@
 // of the selected branch start at position 0, compressed entries at 0, keys of the window wherever query_start counts from.
 #pragma once
 
+#include <memory>
+#include <utility>
+
 #include "kernels/flash_attention.h"
 #include "nn/attention/attention_options.h"
 #include "nn/attention/branch_gate.h"
+#include "nn/attention/selection_sum.h"
 
 namespace hadal::nn {
 
@@ -24,9 +28,10 @@ struct BranchGradient {
 
 class NsaBranches {
  public:
-  /// `select_groups`: groups of query heads that share their blocks.
-  NsaBranches(const NsaOptions& options, double scale, std::int64_t select_groups)
-      : options_(options), scale_(scale), select_groups_(select_groups) {}
+  /// `select_groups`: groups of query heads that share their blocks; `selection_sum` where heads of other ranks share them too.
+  NsaBranches(const NsaOptions& options, double scale, std::int64_t select_groups,
+              std::shared_ptr<const SelectionSum> selection_sum = nullptr)
+      : options_(options), scale_(scale), select_groups_(select_groups), selection_sum_(std::move(selection_sum)) {}
 
   /// Attention over compressed entries; rows that see none give 0.
   void compressed(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, kernels::Heads o,
@@ -53,6 +58,7 @@ class NsaBranches {
   NsaOptions options_;
   double scale_;
   std::int64_t select_groups_;
+  std::shared_ptr<const SelectionSum> selection_sum_;
 };
 
 /// Block choice that can be held fixed (Attention::hold_selection).

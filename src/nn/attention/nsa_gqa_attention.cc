@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "kernels/rows.h"
+#include "nn/attention/head_linear.h"
 #include "nn/attention/nsa_gqa_cache.h"
 #include "nn/attention/split_heads.h"
 
@@ -33,8 +34,7 @@ struct NsaGqaSaved : Saved {
 
 PerBranch<Linear> branch_projections(const AttentionOptions& o, const std::string& prefix, const char* what, std::int64_t width) {
   const auto make = [&](Branch branch) {
-    return Linear(prefix + ".nsa." + kBranchNames[branch] + "." + what + ".weight", o.num_kv_heads * width, o.hidden_size,
-                  o.init_std, o.dtype);
+    return to_heads(prefix + ".nsa." + kBranchNames[branch] + "." + what + ".weight", o, o.num_kv_heads, width, o.hidden_size);
   };
   return {make(kCompressed), make(kSelected), make(kWindow)};
 }
@@ -42,17 +42,17 @@ PerBranch<Linear> branch_projections(const AttentionOptions& o, const std::strin
 }  // namespace
 
 NsaGqaAttention::NsaGqaAttention(const AttentionOptions& o, const std::string& prefix, std::shared_ptr<const RopeTable> rope)
-    : options_(o),
+    : options_(o.own_heads()),
       nsa_(o.nsa.value()),
       rope_(std::move(rope)),
-      branches_(nsa_, softmax_scale(o.qk_width(), o.rope), o.num_kv_heads),
-      q_proj_(prefix + ".q_proj.weight", o.num_heads * o.head_dim, o.hidden_size, o.init_std, o.dtype),
+      branches_(nsa_, softmax_scale(o.qk_width(), o.rope), options_.num_kv_heads),
+      q_proj_(to_heads(prefix + ".q_proj.weight", o, o.num_heads, o.head_dim, o.hidden_size)),
       k_proj_(branch_projections(o, prefix, "k_proj", o.head_dim)),
       v_proj_(branch_projections(o, prefix, "v_proj", o.v_head_dim)),
       phi_k_(nsa_, prefix + ".nsa.phi_k.weight", prefix + ".nsa.phi_k.position", o.head_dim, o.head_dim, o.dtype),
       phi_v_(nsa_, prefix + ".nsa.phi_v.weight", prefix + ".nsa.phi_v.position", o.v_head_dim, o.v_head_dim, o.dtype),
       gate_(o, prefix),
-      o_proj_(prefix + ".o_proj.weight", o.hidden_size, o.num_heads * o.v_head_dim, o.init_std, o.dtype) {}
+      o_proj_(from_heads(prefix + ".o_proj.weight", o)) {}
 
 void NsaGqaAttention::collect(ParameterList& parameters) {
   q_proj_.collect(parameters);

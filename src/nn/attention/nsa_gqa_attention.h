@@ -1,6 +1,6 @@
 // Native sparse attention on grouped-query attention (spec/model.md 8): one set of queries, keys and values of their own for each
 // of the three branches, gated pooling as phi, one selection per key/value group. Shape legend: T = B*S rows, d hidden size, H
-// query heads, G key/value groups, dk and dv their widths, Nc compressed entries.
+// query heads, G key/value groups (of this rank), dk and dv their widths, Nc compressed entries.
 #pragma once
 
 #include <memory>
@@ -30,7 +30,7 @@ class NsaGqaAttention : public Attention {
   void hold_selection(bool hold) override { held_.hold(hold); }
 
  private:
-  AttentionOptions options_;
+  AttentionOptions options_;  ///< with the heads of this rank
   NsaOptions nsa_;
   std::shared_ptr<const RopeTable> rope_;
   NsaBranches branches_;

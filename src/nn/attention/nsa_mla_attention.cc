@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "kernels/rms_norm.h"
+#include "nn/attention/head_linear.h"
 #include "nn/attention/nsa_mla_saved.h"
 #include "nn/attention/split_heads.h"
 
@@ -17,11 +18,12 @@ constexpr std::int64_t kLongestMhaSequence = 8192;
 
 }  // namespace
 
-NsaMlaAttention::NsaMlaAttention(const AttentionOptions& o, const std::string& prefix, std::shared_ptr<const RopeTable> rope)
-    : options_(o),
-      nsa_(o.nsa.value()),
+NsaMlaAttention::NsaMlaAttention(const AttentionOptions& o, const std::string& prefix, std::shared_ptr<const RopeTable> rope,
+                                 std::shared_ptr<const SelectionSum> selection_sum)
+    : options_(o.own_heads()),
+      nsa_(options_.nsa.value()),
       rope_(std::move(rope)),
-      branches_(nsa_, softmax_scale(o.qk_width(), o.rope), nsa_.num_select_groups),
+      branches_(nsa_, softmax_scale(o.qk_width(), o.rope), nsa_.num_select_groups, std::move(selection_sum)),
       projections_(o, prefix),
       kv_b_(o, prefix + ".kv_b_proj.weight"),
       pool_latent_(nsa_, prefix + ".nsa.compress.latent_weight", prefix + ".nsa.compress.latent_position", o.kv_lora_rank,
@@ -31,7 +33,7 @@ NsaMlaAttention::NsaMlaAttention(const AttentionOptions& o, const std::string& p
       // Norm gains start at one and do not decay.
       pooled_norm_(prefix + ".nsa.compress.norm.weight", {o.kv_lora_rank}, o.dtype, {.init = Init::ones(), .decays = false}),
       gate_(o, prefix),
-      o_proj_(prefix + ".o_proj.weight", o.hidden_size, o.num_heads * o.v_head_dim, o.init_std, o.dtype) {
+      o_proj_(from_heads(prefix + ".o_proj.weight", o)) {
   if (!nsa_.tie_up) {
     kv_compressed_.emplace(o, prefix + ".nsa.cmp.kv_b_proj.weight");
     kv_window_.emplace(o, prefix + ".nsa.win.kv_b_proj.weight");

@@ -1,7 +1,7 @@
 // Native sparse attention on multi-head latent attention (spec/model.md 9.2, appendix B). Queries, the latent c and the shared
 // rotated key are those of dense MLA; each branch has an up-projection of its own (or all share one, tie_up). Compressed entries
 // are pooled latents, normed, with pooled un-rotated keys that rotate at their block's first position. Shape legend: T = B*S
-// rows, d hidden size, H heads, dn/dr/dv widths, R = kv_lora_rank, Nc compressed entries per sequence.
+// rows, d hidden size, H heads (of this rank), dn/dr/dv widths, R = kv_lora_rank, Nc compressed entries per sequence.
 #pragma once
 
 #include <memory>
@@ -23,7 +23,9 @@ class NsaMlaCache;
 
 class NsaMlaAttention : public Attention {
  public:
-  NsaMlaAttention(const AttentionOptions& options, const std::string& prefix, std::shared_ptr<const RopeTable> rope);
+  /// `selection_sum`: where the heads of a selection group lie on several ranks, else null.
+  NsaMlaAttention(const AttentionOptions& options, const std::string& prefix, std::shared_ptr<const RopeTable> rope,
+                  std::shared_ptr<const SelectionSum> selection_sum);
 
   Tensor forward(Context& ctx, ConstView x, SavedPtr* saved) override;
   Tensor backward_input(Context& ctx, ConstView d_y, Saved& saved) override;
@@ -58,8 +60,8 @@ class NsaMlaAttention : public Attention {
   void decode_branches(Stream& stream, View q, std::int64_t start, NsaMlaCache& cache, PerBranch<Tensor>& o) const;
   void append_compressed(Stream& stream, NsaMlaCache& cache) const;
 
-  AttentionOptions options_;
-  NsaOptions nsa_;
+  AttentionOptions options_;  ///< with the heads of this rank
+  NsaOptions nsa_;            ///< and their selection groups
   std::shared_ptr<const RopeTable> rope_;
   NsaBranches branches_;
   HeldBlocks held_;

@@ -1,0 +1,159 @@
+#include "optim/sharded_adamw.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+#include "kernels/adamw.h"
+#include "optim/piece_transfer.h"
+
+namespace hadal::optim {
+namespace {
+
+DType moment_dtype(const OptimSection& options, DType compute) {
+  return options.moments == MomentType::kBf16 ? DType::kBf16 : compute;
+}
+
+View elements(Tensor& of, std::int64_t begin, std::int64_t numel) { return of.view().rows(begin, begin + numel); }
+
+}  // namespace
+
+ShardedAdamW::ShardedAdamW(const OptimSection& options, std::vector<ReplicaGroup> groups, comm::Communicator& world,
+                           std::int64_t bucket_bytes)
+    : options_(options), world_(world) {
+  for (ReplicaGroup& group : groups) {
+    std::erase_if(group.parameters, [](const nn::Parameter* parameter) { return !parameter->options().trainable; });
+    if (group.parameters.empty()) continue;
+    for (std::size_t i = 0; i < group.parameters.size(); ++i) {
+      HADAL_CHECK(where_.emplace(group.parameters[i], Where{members_.size(), i}).second, "{} is in two groups",
+                  group.parameters[i]->name());
+      parameters_.push_back(group.parameters[i]);
+    }
+    members_.push_back({FlatGroup(std::move(group), bucket_bytes), {}});
+    State& state = members_.back().state;
+    const FlatGroup& flat = members_.back().flat;
+    const DType compute = flat.parameters().front()->dtype();
+    for (std::size_t slab = 0; slab < flat.layout().slabs().size(); ++slab) {
+      const Shape shape{flat.layout().owned_numel(slab)};
+      state.m.push_back(Tensor::zeros(shape, moment_dtype(options, compute)));
+      state.v.push_back(Tensor::zeros(shape, moment_dtype(options, compute)));
+      if (has(StateKind::kAverage)) state.average.push_back(Tensor::zeros(shape, compute));
+    }
+  }
+}
+
+const ShardedAdamW::Where& ShardedAdamW::where(const nn::Parameter& parameter) const {
+  const auto found = where_.find(&parameter);
+  HADAL_CHECK(found != where_.end(), "{} is not the optimizer's", parameter.name());
+  return found->second;
+}
+
+void ShardedAdamW::zero_grad() {
+  for (Member& member : members_) member.flat.zero_grad();
+  reduced_ = false;
+}
+
+void ShardedAdamW::ready(const nn::Parameter& parameter) {
+  HADAL_CHECK(!reduced_, "{} is ready after the reduction has ended", parameter.name());
+  const Where& at = where(parameter);
+  members_[at.member].flat.ready(at.index);
+}
+
+void ShardedAdamW::finish() {
+  HADAL_CHECK(!reduced_, "gradients are reduced twice");
+  // Every group's buckets are under way before the first one is waited for.
+  for (Member& member : members_) member.flat.start_rest();
+  for (Member& member : members_) member.flat.wait_gradients();
+  reduced_ = true;
+}
+
+double ShardedAdamW::grad_norm(Stream& stream) {
+  HADAL_CHECK(reduced_, "the norm of gradients that are not reduced");
+  Tensor sum = Tensor::zeros({1}, DType::kF64);
+  for (Member& member : members_) {
+    for (const FlatLayout::Piece& piece : member.flat.owned()) {
+      run(stream, kernels::SumSquares{.x = member.flat.grad(piece), .result = sum});
+    }
+  }
+  return std::sqrt(world_.all_reduce_sum(*sum.as<double>()));
+}
+
+void ShardedAdamW::step(Stream& stream, double lr, double grad_norm) {
+  HADAL_CHECK(reduced_, "an update with gradients that are not reduced");
+  ++num_steps_;
+  const bool clip = options_.clip_norm > 0 && grad_norm > options_.clip_norm;
+  const double grad_scale = clip ? options_.clip_norm / grad_norm : 1.0;
+  for (Member& member : members_) {
+    auto piece = member.flat.owned().begin();
+    for (std::size_t bucket = 0; bucket < member.flat.layout().num_buckets(); ++bucket) {
+      for (; piece != member.flat.owned().end() && piece->bucket == bucket; ++piece)
+        update(stream, member, *piece, lr, grad_scale);
+      member.flat.start_gather(bucket);
+    }
+  }
+}
+
+void ShardedAdamW::update(Stream& stream, Member& member, const FlatLayout::Piece& piece, double lr, double grad_scale) {
+  const bool decays = member.flat.parameters()[piece.parameter]->options().decays;
+  run(stream, kernels::AdamW{.grad = member.flat.grad(piece),
+                             .value = member.flat.value(piece),
+                             .m = state_of(member, StateKind::kFirstMoment, piece),
+                             .v = state_of(member, StateKind::kSecondMoment, piece),
+                             .ema = has(StateKind::kAverage) ? state_of(member, StateKind::kAverage, piece) : View{},
+                             .grad_scale = grad_scale,
+                             .lr = lr,
+                             .beta1 = options_.beta1,
+                             .beta2 = options_.beta2,
+                             .eps = options_.eps,
+                             .weight_decay = decays ? options_.weight_decay : 0.0,
+                             .ema_decay = options_.ema_decay,
+                             .step = num_steps_});
+}
+
+void ShardedAdamW::wait_values() {
+  for (Member& member : members_) member.flat.wait_values();
+}
+
+void ShardedAdamW::reset_average() {
+  if (!has(StateKind::kAverage)) return;
+  for (Member& member : members_) {
+    for (const FlatLayout::Piece& piece : member.flat.owned()) {
+      const View average = state_of(member, StateKind::kAverage, piece);
+      std::memcpy(average.data, member.flat.value(piece).data, average.bytes());
+    }
+  }
+}
+
+View ShardedAdamW::state_of(Member& member, StateKind kind, const FlatLayout::Piece& piece) {
+  if (kind == StateKind::kGradient) return member.flat.grad(piece);
+  State& state = member.state;
+  std::vector<Tensor>& slabs = kind == StateKind::kFirstMoment    ? state.m
+                               : kind == StateKind::kSecondMoment ? state.v
+                                                                  : state.average;
+  return elements(slabs[piece.slab], piece.owned_begin, piece.numel);
+}
+
+DType ShardedAdamW::state_dtype(StateKind kind, const nn::Parameter& parameter) const {
+  const bool moment = kind == StateKind::kFirstMoment || kind == StateKind::kSecondMoment;
+  return moment ? moment_dtype(options_, parameter.dtype()) : parameter.dtype();
+}
+
+void ShardedAdamW::gather_state(StateKind kind, const nn::Parameter& parameter, int root, View full) {
+  HADAL_CHECK(has(kind) && (kind != StateKind::kGradient || reduced_), "{}: state {} is not there", parameter.name(),
+              static_cast<int>(kind));
+  const Where& at = where(parameter);
+  Member& member = members_[at.member];
+  const auto owned = [&](const FlatLayout::Piece& piece) { return state_of(member, kind, piece); };
+  gather_pieces(member.flat.comm(), member.flat.layout().pieces(at.index), owned, root, full);
+}
+
+void ShardedAdamW::scatter_state(StateKind kind, const nn::Parameter& parameter, int root, ConstView full) {
+  HADAL_CHECK(has(kind) && kind != StateKind::kGradient, "{}: state {} is not to be set", parameter.name(),
+              static_cast<int>(kind));
+  const Where& at = where(parameter);
+  Member& member = members_[at.member];
+  const auto owned = [&](const FlatLayout::Piece& piece) { return state_of(member, kind, piece); };
+  scatter_pieces(member.flat.comm(), member.flat.layout().pieces(at.index), owned, root, full);
+}
+
+}  // namespace hadal::optim
