@@ -40,8 +40,8 @@ void count_raw_top_k(const T* scores, std::int64_t num_experts, std::int64_t top
 }
 
 /// Tokens of rows [begin, end) with at least one expert on each device.
-void count_sent(const std::int32_t* experts, std::int64_t top_k, std::int64_t per_device, std::int64_t num_devices, std::int64_t begin,
-                std::int64_t end, std::int64_t* tokens) {
+void count_sent(const std::int32_t* experts, std::int64_t top_k, std::int64_t per_device, std::int64_t num_devices,
+                std::int64_t begin, std::int64_t end, std::int64_t* tokens) {
   std::vector<std::int64_t> last_seen(static_cast<std::size_t>(num_devices), -1);
   for (std::int64_t t = begin; t < end; ++t) {
     for (std::int64_t k = 0; k < top_k; ++k) {
@@ -102,7 +102,8 @@ std::vector<double> coefficients(const BalanceLoss& args, std::int64_t sequence)
   const double to_share = static_cast<double>(num_devices) / (static_cast<double>(args.options.topk_groups) * tokens);
   for (std::int64_t device = 0; device < num_devices; ++device) {
     double load = 0;
-    for (std::int64_t e = device * per_device; e < (device + 1) * per_device; ++e) load += to_fraction * static_cast<double>(chosen[e]);
+    for (std::int64_t e = device * per_device; e < (device + 1) * per_device; ++e)
+      load += to_fraction * static_cast<double>(chosen[e]);
     const double term = args.device_alpha * load / static_cast<double>(per_device) +
                         args.communication_alpha * to_share * static_cast<double>(sent[device]);
     for (std::int64_t e = device * per_device; e < (device + 1) * per_device; ++e) c[static_cast<std::size_t>(e)] += term;

@@ -24,7 +24,8 @@ LogicalPart rows_part(std::string name, std::int64_t width, std::int64_t hidden_
 
 }  // namespace
 
-FeedForward::FeedForward(const std::string& name, std::int64_t hidden_size, std::int64_t width, double init_std, DType dtype, Shard shard)
+FeedForward::FeedForward(const std::string& name, std::int64_t hidden_size, std::int64_t width, double init_std, DType dtype,
+                         Shard shard)
     : hidden_size_(hidden_size),
       width_(shard.size(width)),
       gate_up_(name + ".gate_up", {2 * width_, hidden_size}, dtype, parameter_options(init_std, shard),

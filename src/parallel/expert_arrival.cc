@@ -12,7 +12,9 @@ ExpertArrival::ExpertArrival(const std::vector<RowItem>& items, std::int64_t num
   // Counting sort by (expert, origin): stable, so rows of one origin keep their order.
   std::vector<std::int64_t> next(static_cast<std::size_t>(num_experts * num_origins + 1), 0);
   std::vector<std::int64_t> items_of_row(static_cast<std::size_t>(num_rows), 0);
-  const auto key = [num_origins](const RowItem& item) { return static_cast<std::size_t>(item.expert) * num_origins + item.origin; };
+  const auto key = [num_origins](const RowItem& item) {
+    return static_cast<std::size_t>(item.expert) * num_origins + item.origin;
+  };
   for (const RowItem& item : items) {
     HADAL_CHECK(item.expert >= 0 && item.expert < num_experts && item.origin >= 0 && item.origin < num_origins,
                 "a row for expert {} of {} from member {} of {}", item.expert, num_experts, item.origin, num_origins);
@@ -21,7 +23,8 @@ ExpertArrival::ExpertArrival(const std::vector<RowItem>& items, std::int64_t num
   }
   for (std::size_t k = 1; k < next.size(); ++k) next[k] += next[k - 1];
   offsets_ = Tensor::empty({num_experts + 1}, DType::kI64);
-  for (std::int64_t e = 0; e <= num_experts; ++e) offsets_.as<std::int64_t>()[e] = next[static_cast<std::size_t>(e * num_origins)];
+  for (std::int64_t e = 0; e <= num_experts; ++e)
+    offsets_.as<std::int64_t>()[e] = next[static_cast<std::size_t>(e * num_origins)];
 
   const std::int64_t count = std::ssize(items);
   const std::int64_t most = num_rows == 0 ? 1 : *std::max_element(items_of_row.begin(), items_of_row.end());
@@ -58,7 +61,8 @@ Tensor ExpertArrival::sum(Stream& stream, ConstView expert_rows) const {
 Tensor ExpertArrival::to_items(Stream& stream, ConstView row_scalars) const {
   const std::int64_t count = item_row_.numel();
   Tensor scalars = Tensor::empty({count}, row_scalars.dtype, row_scalars.device);
-  run(stream, kernels::GatherRows{.x = row_scalars.reshape({count, 1}), .index = item_row_, .y = scalars.view().reshape({count, 1})});
+  run(stream,
+      kernels::GatherRows{.x = row_scalars.reshape({count, 1}), .index = item_row_, .y = scalars.view().reshape({count, 1})});
   return scalars;
 }
 

@@ -1,5 +1,5 @@
-// Where a dispatch ends: received rows are spread into rows sorted by expert, one for each expert a row came for; results are summed
-// per received row, experts ascending.
+// Where a dispatch ends: received rows are spread into rows sorted by expert, one for each expert a row came for; results are
+// summed per received row, experts ascending.
 //
 // Shape legend: N rows and R items received, E' experts here, d hidden size.
 #pragma once
@@ -32,9 +32,9 @@ class ExpertArrival {
 
  private:
   Tensor offsets_;
-  Tensor source_;      // I32 [R]: received row of each sorted row
-  Tensor item_row_;    // I32 [R]: sorted row of each item
-  Tensor row_items_;   // I32 [N, most experts of a row]: sorted rows, -1 where there are no more
+  Tensor source_;     // I32 [R]: received row of each sorted row
+  Tensor item_row_;   // I32 [R]: sorted row of each item
+  Tensor row_items_;  // I32 [N, most experts of a row]: sorted rows, -1 where there are no more
   Tensor row_weight_;
 };
 

@@ -1,10 +1,10 @@
-// Experts on the ranks of an expert group (spec/parallelism.md 3). Member ep_rank * etp + etp_rank holds the experts of ep_rank, of each
-// the share etp_rank of its width; a token goes to all etp members of its experts' ep_rank, whose parts of a result are summed at the
-// source.
+// Experts on the ranks of an expert group (spec/parallelism.md 3). Member ep_rank * etp + etp_rank holds the experts of ep_rank,
+// of each the share etp_rank of its width; a token goes to all etp members of its experts' ep_rank, whose parts of a result are
+// summed at the source.
 //
-// One hop: a token travels once to each member that has experts of it. Two hops, nodes of consecutive members: first once to each node
-// that has experts of it, to the member there with the sender's place in its node (the rail), which sends it on inside the node; results
-// are summed in a member (experts ascending), then in the node, then at the source (ranks ascending).
+// One hop: a token travels once to each member that has experts of it. Two hops, nodes of consecutive members: first once to each
+// node that has experts of it, to the member there with the sender's place in its node (the rail), which sends it on inside the
+// node; results are summed in a member (experts ascending), then in the node, then at the source (ranks ascending).
 #pragma once
 
 #include <functional>

@@ -9,7 +9,9 @@
 namespace hadal::parallel {
 namespace {
 
-std::int64_t total_of(const std::vector<std::int64_t>& counts) { return std::accumulate(counts.begin(), counts.end(), std::int64_t{0}); }
+std::int64_t total_of(const std::vector<std::int64_t>& counts) {
+  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+}
 
 std::vector<std::int64_t> begins_of(const std::vector<std::int64_t>& counts) {
   std::vector<std::int64_t> begins(counts.size());
@@ -33,7 +35,8 @@ RowHop::RowHop(comm::Communicator& group, std::int64_t num_rows, const std::vect
 }
 
 /// Counts per destination, then the place of each row and item among those sent.
-void RowHop::lay_out(std::int64_t num_rows, const std::vector<RowItem>& items, const std::function<int(std::int32_t)>& destination) {
+void RowHop::lay_out(std::int64_t num_rows, const std::vector<RowItem>& items,
+                     const std::function<int(std::int32_t)>& destination) {
   const auto num_ranks = static_cast<std::size_t>(group_.size());
   send_rows_.assign(num_ranks, 0);
   send_items_.assign(num_ranks, 0);
@@ -139,7 +142,8 @@ Tensor RowHop::finish_return(Stream& stream, ConstView base, View y) {
   scalars_handle_.wait();
   const std::int64_t count = item_position_.numel();
   Tensor scalars = Tensor::empty({count}, scalars_in_.dtype(), scalars_in_.device());
-  run(stream, kernels::GatherRows{.x = scalars_in_.view().reshape({count, 1}), .index = item_position_, .y = scalars.view().reshape({count, 1})});
+  run(stream, kernels::GatherRows{
+                  .x = scalars_in_.view().reshape({count, 1}), .index = item_position_, .y = scalars.view().reshape({count, 1})});
   scalars_out_.reset();
   scalars_in_.reset();
   return scalars;

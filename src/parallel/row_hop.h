@@ -1,5 +1,6 @@
-// One hop of an expert dispatch (spec/parallelism.md 3): an all-to-all of rows, each sent once to a rank however many of its experts
-// are found there or behind it, with the list of these experts. The way back sums what returns for a row, ranks ascending.
+// One hop of an expert dispatch (spec/parallelism.md 3): an all-to-all of rows, each sent once to a rank however many of its
+// experts are found there or behind it, with the list of these experts. The way back sums what returns for a row, ranks
+// ascending.
 //
 // Shape legend: N rows and P items here, N' rows and P' items received.
 #pragma once
@@ -24,8 +25,8 @@ static_assert(sizeof(RowItem) == 24, "travels as bytes without padding");
 
 class RowHop {
  public:
-  /// Collective over `group`. `items` are sorted by row and, within a row, by `destination(member)`, a rank of `group`. Counts are
-  /// exchanged; the items are under way when it returns.
+  /// Collective over `group`. `items` are sorted by row and, within a row, by `destination(member)`, a rank of `group`. Counts
+  /// are exchanged; the items are under way when it returns.
   RowHop(comm::Communicator& group, std::int64_t num_rows, const std::vector<RowItem>& items,
          const std::function<int(std::int32_t member)>& destination);
 
@@ -40,8 +41,8 @@ class RowHop {
   Tensor finish_rows();
   /// Back: rows [N', d]; item_scalars [P'] or undefined.
   void start_return(Stream& stream, Tensor rows, Tensor item_scalars);
-  /// y [N, d] = base + sum over the ranks a row went to; base [N, d] or empty, y may be base. Returns the items' scalars [P], undefined
-  /// where none were sent.
+  /// y [N, d] = base + sum over the ranks a row went to; base [N, d] or empty, y may be base. Returns the items' scalars [P],
+  /// undefined where none were sent.
   Tensor finish_return(Stream& stream, ConstView base, View y);
 
  private:

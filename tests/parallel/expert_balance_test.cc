@@ -1,6 +1,6 @@
-// Guards: loads and balance losses of sequences whose rows lie on several ranks, as sequence parallelism (rows of B*S) and context
-// parallelism (two chunks of each sequence) place them, with padding at the ends: loss, d_x, gradients and counts equal one rank. Forced
-// choices go by the token's number in the batch.
+// Guards: loads and balance losses of sequences whose rows lie on several ranks, as sequence parallelism (rows of B*S) and
+// context parallelism (two chunks of each sequence) place them, with padding at the ends: loss, d_x, gradients and counts equal
+// one rank. Forced choices go by the token's number in the batch.
 #include <gtest/gtest.h>
 
 #include <numeric>
@@ -52,8 +52,13 @@ nn::MoeOptions options_of(const Split& split) {
   o.dtype = DType::kF64;
   if (split.v2) {
     o.has_bias = false;
-    o.router = {.score = kernels::RouterOptions::Score::kSoftmax, .group_score = kernels::RouterOptions::GroupScore::kMax, .top_k = 3,
-                .num_groups = 4, .topk_groups = 2, .normalize = false, .scaling = 4.0};
+    o.router = {.score = kernels::RouterOptions::Score::kSoftmax,
+                .group_score = kernels::RouterOptions::GroupScore::kMax,
+                .top_k = 3,
+                .num_groups = 4,
+                .topk_groups = 2,
+                .normalize = false,
+                .scaling = 4.0};
     o.balance = {.expert_alpha = 0.3, .device_alpha = 0.5, .communication_alpha = 0.2, .num_devices = 4};
   } else {
     o.router = {.top_k = 2, .normalize = true, .scaling = 2.5};
@@ -139,8 +144,13 @@ TEST_P(SharedSequences, EqualWholeOnes) {
     const std::vector<std::int64_t> rows = rows_of(split, cp_rank, tp_rank);
     const Chunks chunks(cp_rank, split.cp);
     Stream mine;
-    nn::Context ctx{.stream = mine, .batch = kBatch, .seq = kSeq / split.cp, .num_padding = kPadding, .sequence_scale = 0.5,
-                    .sequence = split.cp == 1 ? nullptr : &chunks, .token_begin = tp_rank * std::ssize(rows)};
+    nn::Context ctx{.stream = mine,
+                    .batch = kBatch,
+                    .seq = kSeq / split.cp,
+                    .num_padding = kPadding,
+                    .sequence_scale = 0.5,
+                    .sequence = split.cp == 1 ? nullptr : &chunks,
+                    .token_begin = tp_rank * std::ssize(rows)};
     const Tensor own_x = take_rows(x, rows), own_d_y = take_rows(d_y, rows);
     outcomes[static_cast<std::size_t>(world.rank())] = run_layer(layer, ctx, own_x, own_d_y);
     for (int r = 0; r < world.size(); ++r) {
@@ -165,7 +175,8 @@ TEST_P(SharedSequences, EqualWholeOnes) {
   EXPECT_GT(expected.loss, 0);
   EXPECT_NEAR(loss, expected.loss, 1e-13 * expected.loss);
   EXPECT_EQ(counts, expected.counts);
-  EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}), kBatch * (kSeq - kPadding) * options_of(split).router.top_k);
+  EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}),
+            kBatch * (kSeq - kPadding) * options_of(split).router.top_k);
   const auto values = [](const Tensor& t) { return std::vector<double>(t.span<double>().begin(), t.span<double>().end()); };
   test::expect_close(y, values(expected.y), 0, "y");
   test::expect_close(d_x, values(expected.d_x), 0, "d_x");
@@ -175,8 +186,9 @@ TEST_P(SharedSequences, EqualWholeOnes) {
 INSTANTIATE_TEST_SUITE_P(Splits, SharedSequences,
                          testing::Values(Split{"tp2", 1, 2}, Split{"tp4", 1, 4}, Split{"cp2", 2, 1}, Split{"cp4", 4, 1},
                                          Split{"cp2_tp2", 2, 2}, Split{"cp2_tp4", 2, 4}, Split{"tp2_v2", 1, 2, true},
-                                         Split{"tp4_v2", 1, 4, true}, Split{"cp2_v2", 2, 1, true}, Split{"cp2_tp2_v2", 2, 2, true},
-                                         Split{"tp4_forced", 1, 4, false, true}, Split{"cp2_tp2_forced", 2, 2, false, true}),
+                                         Split{"tp4_v2", 1, 4, true}, Split{"cp2_v2", 2, 1, true},
+                                         Split{"cp2_tp2_v2", 2, 2, true}, Split{"tp4_forced", 1, 4, false, true},
+                                         Split{"cp2_tp2_forced", 2, 2, false, true}),
                          [](const auto& split) { return std::string(split.param.name); });
 
 }  // namespace

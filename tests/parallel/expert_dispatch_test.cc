@@ -1,6 +1,6 @@
 // Guards: the way of rows to the experts and back, bit by bit against sums written out in the promised order (in a member experts
-// ascending, then its node, then the source: spec/parallelism.md 3.4); that a row is sent once to a rank, and over the rail once to a
-// node, however many of its experts are there; the order in which rows reach an expert; contracts of the group's size.
+// ascending, then its node, then the source: spec/parallelism.md 3.4); that a row is sent once to a rank, and over the rail once
+// to a node, however many of its experts are there; the order in which rows reach an expert; contracts of the group's size.
 #include "parallel/expert_dispatch.h"
 
 #include <gtest/gtest.h>
@@ -192,10 +192,10 @@ TEST_P(ExpertWays, SumInThePromisedOrder) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, ExpertWays,
-                         testing::Values(Way{"one_hop_1", 1, 1, 0}, Way{"one_hop_2", 2, 1, 0}, Way{"one_hop_4", 4, 1, 0}, Way{"one_hop_8", 8, 1, 0},
-                                         Way{"one_hop_2x2", 4, 2, 0}, Way{"nodes_2x2", 4, 1, 2}, Way{"nodes_2x4", 8, 1, 4},
-                                         Way{"nodes_4x2", 8, 1, 2}, Way{"nodes_2x4_etp2", 8, 2, 4}, Way{"nodes_1x4", 4, 1, 4},
-                                         Way{"nodes_4x1", 4, 1, 1}),
+                         testing::Values(Way{"one_hop_1", 1, 1, 0}, Way{"one_hop_2", 2, 1, 0}, Way{"one_hop_4", 4, 1, 0},
+                                         Way{"one_hop_8", 8, 1, 0}, Way{"one_hop_2x2", 4, 2, 0}, Way{"nodes_2x2", 4, 1, 2},
+                                         Way{"nodes_2x4", 8, 1, 4}, Way{"nodes_4x2", 8, 1, 2}, Way{"nodes_2x4_etp2", 8, 2, 4},
+                                         Way{"nodes_1x4", 4, 1, 4}, Way{"nodes_4x1", 4, 1, 1}),
                          [](const auto& way) { return std::string(way.param.name); });
 
 TEST(ExpertDispatch, RowsOfAnExpertAreInOrderOfTheirOrigin) {

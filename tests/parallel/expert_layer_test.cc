@@ -1,5 +1,6 @@
-// Guards: a MoE layer whose experts and their widths lie on several ranks equals one rank on the tokens of all: y, d_x, every gradient,
-// the balancer's counts; with uneven tokens, experts that nobody chooses, all tokens on one expert, several micro-batches in flight.
+// Guards: a MoE layer whose experts and their widths lie on several ranks equals one rank on the tokens of all: y, d_x, every
+// gradient, the balancer's counts; with uneven tokens, experts that nobody chooses, all tokens on one expert, several
+// micro-batches in flight.
 #include <gtest/gtest.h>
 
 #include "comm/local/local_group.h"
@@ -37,8 +38,13 @@ nn::MoeOptions options_of(const Layout& layout) {
   o.dtype = DType::kF64;
   if (layout.router == Router::kV2) {
     o.has_bias = false;
-    o.router = {.score = kernels::RouterOptions::Score::kSoftmax, .group_score = kernels::RouterOptions::GroupScore::kMax, .top_k = 3,
-                .num_groups = 4, .topk_groups = 2, .normalize = false, .scaling = 4.0};
+    o.router = {.score = kernels::RouterOptions::Score::kSoftmax,
+                .group_score = kernels::RouterOptions::GroupScore::kMax,
+                .top_k = 3,
+                .num_groups = 4,
+                .topk_groups = 2,
+                .normalize = false,
+                .scaling = 4.0};
   } else if (layout.load == Load::kOneExpert) {
     o.router = {.top_k = 1, .normalize = false};  // one weight divided by itself has no gradient
   } else {
@@ -112,11 +118,12 @@ Result run_ranks(const Layout& layout, const Tensor (&x)[2], const Tensor (&d_y)
     for (int i = 0; i < size; ++i) members[static_cast<std::size_t>(i)] = first + i;
     const auto group = world.subgroup(members, "experts");
     const nn::MoeOptions options = options_of(layout);
-    nn::MoeLayout place{.experts = {group->rank() / layout.etp, layout.ep},
-                        .width = {group->rank() % layout.etp, layout.etp},
-                        .exchange = std::make_shared<ExpertDispatch>(
-                            *group, ExpertDispatchOptions{.num_experts = kExperts, .etp = layout.etp, .ranks_per_node = layout.per_node}),
-                        .sequence_counts = nullptr};
+    nn::MoeLayout place{
+        .experts = {group->rank() / layout.etp, layout.ep},
+        .width = {group->rank() % layout.etp, layout.etp},
+        .exchange = std::make_shared<ExpertDispatch>(
+            *group, ExpertDispatchOptions{.num_experts = kExperts, .etp = layout.etp, .ranks_per_node = layout.per_node}),
+        .sequence_counts = nullptr};
     nn::MoeLayer layer(
         "mlp", options, std::move(place),
         std::make_unique<nn::FeedForward>("mlp.shared_experts", kHidden, options.width, options.init_std, options.dtype));

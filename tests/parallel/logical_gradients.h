@@ -1,5 +1,5 @@
-// Gradients of a layer that lies over several ranks, put together as logical tensors: slices at their place, what several ranks hold
-// summed (the reduction of a training step).
+// Gradients of a layer that lies over several ranks, put together as logical tensors: slices at their place, what several ranks
+// hold summed (the reduction of a training step).
 #pragma once
 
 #include <gtest/gtest.h>
@@ -33,7 +33,8 @@ class LogicalGradients {
     ASSERT_EQ(part.shape.rank(), 2);
     for (std::int64_t i = 0; i < part.extent[0]; ++i) {
       for (std::int64_t j = 0; j < part.extent[1]; ++j) {
-        whole[static_cast<std::size_t>((part.begin[0] + i) * part.shape[1] + part.begin[1] + j)] += values[i * part.extent[1] + j];
+        whole[static_cast<std::size_t>((part.begin[0] + i) * part.shape[1] + part.begin[1] + j)] +=
+            values[i * part.extent[1] + j];
       }
     }
   }

@@ -28,8 +28,8 @@ class Balance {
   Balance(std::int64_t num_experts, const kernels::RouterOptions& router, const BalanceWeights& weights,
           std::shared_ptr<SequenceCounts> sequence_counts);
 
-  /// Adds the load and the loss of a micro-batch, scores [T, E], experts I32 [T, K]; returns d_scores [T, E], undefined where no loss is
-  /// asked for.
+  /// Adds the load and the loss of a micro-batch, scores [T, E], experts I32 [T, K]; returns d_scores [T, E], undefined where no
+  /// loss is asked for.
   Tensor add(Context& ctx, ConstView scores, ConstView experts);
 
   /// I64 [E] and F64 [1], since the last reset.

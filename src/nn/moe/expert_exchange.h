@@ -3,8 +3,8 @@
 //
 // Shape legend: T tokens here, K experts per token, d hidden size, E' experts here, R rows at these experts, sorted by expert.
 //
-//   forward    route -> start_dispatch(x) .. finish_dispatch -> [experts] -> start_combine(y rows) .. finish_combine
-//   backward            start_dispatch(d_y) .. finish_dispatch -> [experts] -> start_combine(d_x rows, d_weight) .. finish_combine
+//   forward   route, start_dispatch(x), finish_dispatch, [experts], start_combine(y rows), finish_combine
+//   backward  start_dispatch(d_y), finish_dispatch, [experts], start_combine(d_x rows, d_weight), finish_combine
 //
 // Backward of a dispatch is a combine and the reverse, both along the same route (spec/parallelism.md 3.1).
 #pragma once

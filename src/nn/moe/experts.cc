@@ -39,8 +39,8 @@ ParameterOptions parameter_options(const ExpertsOptions& o) {
 Experts::Experts(const std::string& name, const ExpertsOptions& o)
     : gate_up_(name + ".gate_up", {o.experts.size(o.num_experts), 2 * o.width_share.size(o.width), o.hidden_size}, o.dtype,
                parameter_options(o), gate_up_parts(name, o)),
-      down_(name + ".down", {o.experts.size(o.num_experts), o.hidden_size, o.width_share.size(o.width)}, o.dtype, parameter_options(o),
-            down_parts(name, o)) {}
+      down_(name + ".down", {o.experts.size(o.num_experts), o.hidden_size, o.width_share.size(o.width)}, o.dtype,
+            parameter_options(o), down_parts(name, o)) {}
 
 Tensor Experts::forward(Stream& stream, Tensor rows, ConstView offsets, ConstView row_weight, ExpertsSaved& saved) {
   const std::int64_t num_rows = rows.shape()[0], hidden_size = down_.shape()[1], width = down_.shape()[2];
@@ -70,13 +70,15 @@ Experts::InputGradients Experts::backward_input(Stream& stream, Tensor d_y, Cons
                                       .d_row_weight = result.d_row_weight});
   d_h.reset();
   result.d_rows = Tensor::empty(saved.d_y.shape(), dtype, device);
-  run(stream, kernels::GroupedGemmBackwardInput{.d_y = saved.gate_up, .offsets = offsets, .w = gate_up_.value(), .d_x = result.d_rows});
+  run(stream,
+      kernels::GroupedGemmBackwardInput{.d_y = saved.gate_up, .offsets = offsets, .w = gate_up_.value(), .d_x = result.d_rows});
   return result;
 }
 
 void Experts::backward_weight(Stream& stream, ConstView offsets, ExpertsSaved& saved) {
   run(stream, kernels::GroupedGemmBackwardWeight{.d_y = saved.d_y, .x = saved.h, .offsets = offsets, .d_w = down_.grad()});
-  run(stream, kernels::GroupedGemmBackwardWeight{.d_y = saved.gate_up, .x = saved.rows, .offsets = offsets, .d_w = gate_up_.grad()});
+  run(stream,
+      kernels::GroupedGemmBackwardWeight{.d_y = saved.gate_up, .x = saved.rows, .offsets = offsets, .d_w = gate_up_.grad()});
 }
 
 void Experts::collect(ParameterList& parameters) {

@@ -21,7 +21,8 @@ class LocalRoute final : public ExpertRoute {
                                       .row_token = row_token_,
                                       .row_pair = row_pair,
                                       .pair_row = pair_row_});
-    run(stream, kernels::GatherRows{.x = weights.reshape({num_rows_, 1}), .index = row_pair, .y = row_weight_.view().reshape({num_rows_, 1})});
+    run(stream, kernels::GatherRows{
+                    .x = weights.reshape({num_rows_, 1}), .index = row_pair, .y = row_weight_.view().reshape({num_rows_, 1})});
   }
 
   ConstView offsets() const override { return offsets_; }
@@ -54,11 +55,11 @@ class LocalRoute final : public ExpertRoute {
  private:
   std::int64_t num_rows_;
   Tensor offsets_;
-  Tensor row_token_;   // I32 [R]
-  Tensor pair_row_;    // I32 [T, K]
+  Tensor row_token_;  // I32 [R]
+  Tensor pair_row_;   // I32 [T, K]
   Tensor row_weight_;
-  ConstView x_;        // of the dispatch under way
-  Tensor rows_;        // of the combine under way
+  ConstView x_;  // of the dispatch under way
+  Tensor rows_;  // of the combine under way
   Tensor row_scalars_;
 };
 

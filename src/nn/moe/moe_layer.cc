@@ -42,7 +42,8 @@ MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options)
 MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options, MoeLayout layout, std::unique_ptr<Layer> shared)
     : name_(name),
       options_(options),
-      router_(name + ".gate.weight", {options.num_experts, options.hidden_size}, options.dtype, {.init = Init::normal(options.init_std)}),
+      router_(name + ".gate.weight", {options.num_experts, options.hidden_size}, options.dtype,
+              {.init = Init::normal(options.init_std)}),
       experts_(name + ".experts", {.hidden_size = options.hidden_size,
                                    .num_experts = options.num_experts,
                                    .width = options.width,
@@ -92,12 +93,12 @@ Tensor MoeLayer::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   r.x = x;
   route(ctx, x, saved != nullptr, r);
 
-  Tensor y, base;
-  if (shared_) base = shared_->forward(ctx, x, saved == nullptr ? nullptr : &r.shared);
+  Tensor y;
+  if (shared_) y = shared_->forward(ctx, x, saved == nullptr ? nullptr : &r.shared);
   Tensor rows = r.route->finish_dispatch(ctx.stream);
   Tensor expert_out = experts_.forward(ctx.stream, std::move(rows), r.route->offsets(), r.route->row_weight(), r.expert_rows);
   r.route->start_combine(ctx.stream, std::move(expert_out), {});
-  y = shared_ ? std::move(base) : Tensor::empty(x.shape, x.dtype, x.device);
+  if (!shared_) y = Tensor::empty(x.shape, x.dtype, x.device);
   r.route->finish_combine(ctx.stream, shared_ ? y.view() : View{}, y, {});
   if (saved != nullptr) *saved = std::move(owned);
   return y;

@@ -1,7 +1,7 @@
 // Mixture of experts with shared experts (spec/model.md 5, appendix A):
 //   y_t = shared(x_t) + sum_k weight[t,k] FFN_expert[t,k](x_t)
-// The rows of all tokens, sorted by expert, run as grouped products (experts.h). Tokens reach their experts through an ExpertExchange;
-// the shared experts run while they travel.
+// The rows of all tokens, sorted by expert, run as grouped products (experts.h). Tokens reach their experts through an
+// ExpertExchange; the shared experts run while they travel.
 #pragma once
 
 #include <memory>
@@ -19,8 +19,8 @@ struct MoeOptions {
   std::int64_t hidden_size = 0;
   std::int64_t num_experts = 0;
   std::int64_t num_shared = 0;
-  std::int64_t width = 0;       ///< of one expert
-  bool has_bias = true;         ///< loss-free balancing bias (noaux_tc)
+  std::int64_t width = 0;  ///< of one expert
+  bool has_bias = true;    ///< loss-free balancing bias (noaux_tc)
   kernels::RouterOptions router;
   BalanceWeights balance;
   double init_std = 0.02;
@@ -39,7 +39,8 @@ class MoeLayer : public Layer {
  public:
   /// On one rank. Logical tensors `name`.gate.*, `name`.experts.E.*, `name`.shared_experts.*.
   MoeLayer(const std::string& name, const MoeOptions& options);
-  /// `shared`: the layer of the shared experts, [T, d] -> [T, d] of the tokens here, whatever lies behind it; null where num_shared is 0.
+  /// `shared`: the layer of the shared experts, [T, d] -> [T, d] of the tokens here, whatever lies behind it; null where
+  /// num_shared is 0.
   MoeLayer(const std::string& name, const MoeOptions& options, MoeLayout layout, std::unique_ptr<Layer> shared);
 
   Tensor forward(Context& ctx, ConstView x, SavedPtr* saved) override;
@@ -47,8 +48,8 @@ class MoeLayer : public Layer {
   void backward_weight(Context& ctx, Saved& saved) override;
   void collect(ParameterList& parameters) override;
 
-  /// (token, slot) pairs of the tokens here per expert since the last reset, I64 [E]. Summed over all ranks of the global batch, they
-  /// are what the balancer and the load statistics read.
+  /// (token, slot) pairs of the tokens here per expert since the last reset, I64 [E]. Summed over all ranks of the global batch,
+  /// they are what the balancer and the load statistics read.
   View counts() { return balance_.counts(); }
   /// Sum of this layer's balance losses since the last reset, F64 [1]: the share of the tokens here.
   View balance_loss() { return balance_.loss(); }

@@ -1,5 +1,5 @@
-// The rows of a sequence may lie on several ranks (sequence and context parallelism); its balance loss needs the load of the whole
-// sequence. Declared here, implemented over a communicator in parallel/.
+// The rows of a sequence may lie on several ranks (sequence and context parallelism); its balance loss needs the load of the
+// whole sequence. Declared here, implemented over a communicator in parallel/.
 #pragma once
 
 #include "core/stream.h"
