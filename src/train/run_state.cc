@@ -4,11 +4,13 @@
 #include <charconv>
 #include <set>
 
+#include "checkpoint/assignment.h"
 #include "checkpoint/checkpoint_reader.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/embedded_config.h"
 #include "checkpoint/parameters.h"
 #include "checkpoint/store.h"
+#include "checkpoint/together.h"
 #include "config/write.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -18,33 +20,46 @@ namespace {
 
 using checkpoint::ParameterValue;
 
-std::vector<ParameterValue> first_moments(optim::AdamW& optimizer) {
-  std::vector<ParameterValue> values;
-  for (optim::AdamW::Slot& slot : optimizer.slots()) values.push_back({slot.parameter, slot.m});
-  return values;
-}
+std::filesystem::path checkpoints_of(const Config& config) { return std::filesystem::path(config.run.dir) / "checkpoints"; }
 
-std::vector<ParameterValue> second_moments(optim::AdamW& optimizer) {
-  std::vector<ParameterValue> values;
-  for (optim::AdamW::Slot& slot : optimizer.slots()) values.push_back({slot.parameter, slot.v});
-  return values;
-}
+/// The tensors of a run as a rank holds them, by the prefix of their names.
+struct RunTensors {
+  std::vector<ParameterValue> weights;  ///< with the balancing biases
+  std::vector<ParameterValue> first_moments;
+  std::vector<ParameterValue> second_moments;
+  std::vector<ParameterValue> averages;
+};
 
-std::vector<ParameterValue> averages(optim::AdamW& optimizer) {
-  std::vector<ParameterValue> values;
+RunTensors tensors_of(model::Model& model, optim::AdamW& optimizer) {
+  RunTensors tensors;
+  for (nn::Parameter* parameter : model.parameters()) tensors.weights.push_back({parameter, parameter->value()});
   for (optim::AdamW::Slot& slot : optimizer.slots()) {
-    if (slot.average.defined()) values.push_back({slot.parameter, slot.average});
+    tensors.first_moments.push_back({slot.parameter, slot.m});
+    tensors.second_moments.push_back({slot.parameter, slot.v});
+    if (slot.average.defined()) tensors.averages.push_back({slot.parameter, slot.average});
   }
-  return values;
+  return tensors;
+}
+
+/// Of values that every rank holds, those that this one writes.
+void keep_own(std::vector<ParameterValue>& values, const comm::Communicator& world) {
+  std::vector<std::int64_t> bytes;
+  for (const ParameterValue& value : values) bytes.push_back(static_cast<std::int64_t>(value.value.bytes()));
+  const std::vector<int> rank_of = checkpoint::assign_evenly(bytes, world.size());
+  std::vector<ParameterValue> own;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (rank_of[i] == world.rank()) own.push_back(values[i]);
+  }
+  values = std::move(own);
 }
 
 /// A run may start or stop to keep averages when it resumes.
-void restore_averages(const checkpoint::CheckpointReader& reader, optim::AdamW& optimizer) {
-  const std::vector<ParameterValue> values = averages(optimizer);
-  if (values.empty()) return;
+void restore_averages(const checkpoint::CheckpointReader& reader, const std::vector<ParameterValue>& averages, optim::AdamW& optimizer,
+                      comm::Communicator& world) {
+  if (averages.empty()) return;
   const bool stored = std::ranges::any_of(reader.tensors(), [](const auto& tensor) { return tensor.name.starts_with("ema/"); });
   if (stored) {
-    checkpoint::load_values(reader, values, "ema/");
+    checkpoint::load_values(reader, averages, "ema/", {}, world);
   } else {
     log_info("{}: holds no moving average; it starts from the weights", reader.path().string());
     optimizer.reset_average();
@@ -75,13 +90,14 @@ bool only_mtp_is_extra(const checkpoint::CheckpointReader& reader, model::Model&
 }
 
 void write_checkpoint(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer,
-                      const data::Sampler& sampler) {
-  const std::filesystem::path directory = std::filesystem::path(config.run.dir) / "checkpoints";
-  checkpoint::CheckpointWriter writer(directory, state.step);
-  checkpoint::save_parameters(writer, model.parameters());
-  checkpoint::save_values(writer, first_moments(optimizer), "optim.m/");
-  checkpoint::save_values(writer, second_moments(optimizer), "optim.v/");
-  checkpoint::save_values(writer, averages(optimizer), "ema/");
+                      const data::Sampler& sampler, comm::Communicator& world) {
+  RunTensors tensors = tensors_of(model, optimizer);
+  for (auto* values : {&tensors.weights, &tensors.first_moments, &tensors.second_moments, &tensors.averages}) keep_own(*values, world);
+  checkpoint::CheckpointWriter writer(checkpoints_of(config), state.step, world);
+  checkpoint::save_values(writer, tensors.weights, "");
+  checkpoint::save_values(writer, tensors.first_moments, "optim.m/");
+  checkpoint::save_values(writer, tensors.second_moments, "optim.v/");
+  checkpoint::save_values(writer, tensors.averages, "ema/");
   writer.state().set("step", state.step);
   writer.state().set("tokens", state.tokens);
   writer.state().set("next_sample", state.next_sample);
@@ -91,48 +107,40 @@ void write_checkpoint(const Config& config, const RunState& state, model::Model&
   writer.state().set("config", to_yaml(config));
   writer.state().set("config_hash", config_hash(config).hex());
   writer.commit();
-  checkpoint::keep_newest(directory, config.checkpoint.keep_last);
 }
 
 }  // namespace
 
 std::string save_run(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer, const data::Sampler& sampler,
                      comm::Communicator& world, MetricsWriter* metrics) {
-  std::string failure;
-  if (world.is_root()) {
-    try {
+  try {
+    checkpoint::together(world, [&] {
       if (metrics != nullptr) metrics->sync();
-      write_checkpoint(config, state, model, optimizer, sampler);
-    } catch (const IoError& error) {
-      failure = error.what();
-    } catch (const std::filesystem::filesystem_error& error) {
-      failure = error.what();
-    }
+    });
+    write_checkpoint(config, state, model, optimizer, sampler, world);
+    checkpoint::together(world, [&] {
+      if (world.is_root()) checkpoint::keep_newest(checkpoints_of(config), config.checkpoint.keep_last);
+    });
+  } catch (const IoError& error) {
+    return error.what();
   }
-  world.broadcast(failure, 0);
-  return failure;
+  return "";
 }
 
 std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::AdamW& optimizer,
                                     const data::Sampler& sampler, comm::Communicator& world) {
-  // Rank 0 alone judges the candidates, since judging sets damaged ones aside.
-  std::optional<checkpoint::CheckpointReader> reader;
-  std::string path;
-  if (world.is_root()) {
-    reader = checkpoint::open_newest_valid(std::filesystem::path(config.run.dir) / "checkpoints");
-    if (reader) path = reader->path().string();
-  }
-  world.broadcast(path, 0);
-  if (path.empty()) return std::nullopt;
-  if (!reader) reader = checkpoint::CheckpointReader::open(path, checkpoint::Check::kManifest);
+  const std::optional<checkpoint::CheckpointReader> reader = checkpoint::open_newest_valid(checkpoints_of(config), world);
+  if (!reader) return std::nullopt;
   if (reader->state().has(checkpoint::kWeightsOnlyKey)) {
+    const std::string path = reader->path().string();
     throw UserError("{}: holds weights only and cannot be continued; choose another run.dir, with run.init_from={}", path, path);
   }
   sampler.check_fingerprint(reader->state().text("sample_order"));
-  checkpoint::load_parameters(*reader, model.parameters());
-  checkpoint::load_values(*reader, first_moments(optimizer), "optim.m/");
-  checkpoint::load_values(*reader, second_moments(optimizer), "optim.v/");
-  restore_averages(*reader, optimizer);
+  const RunTensors tensors = tensors_of(model, optimizer);
+  checkpoint::load_values(*reader, tensors.weights, "", {}, world);
+  checkpoint::load_values(*reader, tensors.first_moments, "optim.m/", {}, world);
+  checkpoint::load_values(*reader, tensors.second_moments, "optim.v/", {}, world);
+  restore_averages(*reader, tensors.averages, optimizer, world);
   optimizer.set_num_steps(reader->state().integer("optimizer_steps"));
   return RunState{.step = reader->state().integer("step"),
                   .tokens = reader->state().integer("tokens"),
@@ -140,7 +148,7 @@ std::optional<RunState> restore_run(const Config& config, model::Model& model, o
 }
 
 void load_weights(const std::filesystem::path& checkpoint_path, model::Model& model) {
-  const auto reader = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(checkpoint_path));
+  const auto reader = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(checkpoint_path), checkpoint::Check::kManifest);
   const std::int64_t num_layers = model.options().shape.num_layers;
   nn::ParameterList present, absent;
   for (nn::Parameter* parameter : model.parameters()) {
