@@ -51,7 +51,7 @@ struct Opened {
 Opened open(const std::filesystem::path& path, const LoadModelOptions& options) {
   const std::filesystem::path step = checkpoint::find_checkpoint(path);
   if (step != path) log_info("checkpoint: {}", step.string());
-  auto reader = checkpoint::CheckpointReader::open(step);
+  auto reader = checkpoint::CheckpointReader::open(step, checkpoint::Check::kManifest);
   Config config = load_config_text(reader.state().text("config"), (step / "manifest.json").string()).config;
   if (options.compute) config.precision.compute = *options.compute;
   return {step, std::move(reader), std::move(config)};

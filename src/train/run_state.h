@@ -21,19 +21,19 @@ struct RunState {
   std::uint64_t next_sample = 0; ///< global index of the next sample
 };
 
-/// Writes a checkpoint of everything into `run_dir`/checkpoints/step-N by rank 0 and keeps the newest `config.checkpoint.keep_last`;
-/// `metrics` (rank 0, may be null) reaches the disk first. Empty when done; when the system refused (a full disk), what it said, the
+/// Writes a checkpoint of everything into `run_dir`/checkpoints/step-N, each rank its share, and keeps the newest
+/// `config.checkpoint.keep_last`; `metrics` (rank 0, may be null) reaches the disk first. Empty when done; when the system refused (a full disk), what it said, the
 /// same on every rank, with older checkpoints untouched. Collective.
 std::string save_run(const Config& config, const RunState& state, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
                      const data::Sampler& sampler, comm::Communicator& world, MetricsWriter* metrics);
 
 /// Restores the newest sound checkpoint of the run directory; nothing when there is none. UserError when the saved run's model or
-/// data are not this config's. Collective; every rank reads the weights, rank 0 reads the optimizer's state for all.
+/// data are not this config's. Collective; every rank reads what it holds.
 std::optional<RunState> restore_run(const Config& config, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
                                     const data::Sampler& sampler, comm::Communicator& world);
 
 /// Weights and balancing biases of a checkpoint (step, checkpoints or run directory) into the model; every tensor must fit. MTP modules
 /// alone may be absent on either side (an imported model has none): missing ones keep the values they have, extra ones are left out.
-void load_weights(const std::filesystem::path& checkpoint, model::DistributedModel& model);
+void load_weights(const std::filesystem::path& checkpoint, model::DistributedModel& model, comm::Communicator& world);
 
 }  // namespace hadal::train

@@ -118,7 +118,7 @@ void Trainer::restore() {
     last_checkpoint_ = checkpoint_name(state_.step);
   } else if (!config_.run.init_from.empty()) {
     run_.model().initialize(static_cast<std::uint64_t>(config_.run.seed));
-    load_weights(config_.run.init_from, run_.model());
+    load_weights(config_.run.init_from, run_.model(), world_);
     optimizer_.reset_average();
   } else {
     run_.model().initialize(static_cast<std::uint64_t>(config_.run.seed));
