@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <utility>
 
 #include "core/dtype.h"
 #include "core/error.h"
@@ -44,12 +46,27 @@ std::vector<std::size_t> bytes_of_rows(const ConstView& values, std::span<const 
   return bytes;
 }
 
+std::shared_ptr<Ledger> ledger_of(int rank, const Group& group) {
+  const auto size = static_cast<int>(group.world_ranks.size());
+  return size > 1 ? std::make_shared<Ledger>(rank, size) : nullptr;
+}
+
 }  // namespace
 
-Communicator::Communicator(int rank, Group group, std::unique_ptr<Transport> transport)
-    : rank_(rank), group_(std::move(group)), transport_(std::move(transport)) {
-  HADAL_CHECK(size() >= 1 && rank >= 0 && rank < size(), "rank {} of {}", rank, size());
+Communicator::Communicator(int rank, const Group& group, std::unique_ptr<Transport> transport)
+    : Communicator(ledger_of(rank, group), rank, group) {
+  transport_ = std::move(transport);
   HADAL_CHECK(alone() || transport_ != nullptr, "{} ranks and nothing that joins them", size());
+}
+
+Communicator::Communicator(std::shared_ptr<Ledger> ledger, int rank, Group group)
+    : rank_(rank), group_(std::move(group)), ledger_(std::move(ledger)) {
+  HADAL_CHECK(size() >= 1 && rank >= 0 && rank < size(), "rank {} of {}", rank, size());
+  if (!alone()) ledger_slot_ = ledger_->add_group(group_);
+}
+
+Communicator::~Communicator() {
+  if (!alone()) ledger_->remove_group(ledger_slot_);
 }
 
 std::unique_ptr<Communicator> Communicator::subgroup(std::span<const int> members, std::string name) {
@@ -58,12 +75,26 @@ std::unique_ptr<Communicator> Communicator::subgroup(std::span<const int> member
   ++occurrence;
   const auto place = std::ranges::find(members, rank_);
   HADAL_CHECK(place != members.end(), "rank {} asks for a group \"{}\" that it does not belong to", rank_, group.name);
-  const int rank = static_cast<int>(place - members.begin());
-  std::unique_ptr<Transport> transport = members.size() > 1 ? transport_->subgroup(group, members, rank) : nullptr;
-  return std::make_unique<Communicator>(rank, std::move(group), std::move(transport));
+  std::unique_ptr<Communicator> made(new Communicator(ledger_, static_cast<int>(place - members.begin()), std::move(group)));
+  if (!made->alone()) {
+    const LedgerCall call = made->record_wait(Op::kSubgroup, 0);
+    made->transport_ = transport_->subgroup(made->group_, members, made->rank_);
+  }
+  return made;
+}
+
+LedgerCall Communicator::record(Op op, std::size_t bytes, int peer, int tag) const {
+  return {*ledger_, ledger_->begin(group_, ledger_slot_, op, static_cast<std::int64_t>(bytes), peer, tag)};
+}
+
+LedgerCall Communicator::record_wait(Op op, std::size_t bytes) const {
+  LedgerCall call = record(op, bytes);
+  call.wait();
+  return call;
 }
 
 void Communicator::sum_in_place(void* values, DType dtype, std::int64_t numel) {
+  const LedgerCall call = record_wait(Op::kAllReduce, static_cast<std::size_t>(numel) * size_of(dtype));
   transport_->all_reduce_sum(static_cast<std::byte*>(values), dtype, numel);
 }
 
@@ -119,11 +150,17 @@ std::int64_t Communicator::all_reduce_sum(std::int64_t value) {
   return value;
 }
 
-std::int64_t Communicator::all_reduce_max(std::int64_t value) { return alone() ? value : transport_->all_reduce_max(value); }
+std::int64_t Communicator::all_reduce_max(std::int64_t value) {
+  if (alone()) return value;
+  const LedgerCall call = record_wait(Op::kAllReduceMax, sizeof value);
+  return transport_->all_reduce_max(value);
+}
 
 void Communicator::broadcast(std::span<std::byte> bytes, int root) {
   check_root(root);
-  if (!alone()) transport_->broadcast(bytes, root);
+  if (alone()) return;
+  const LedgerCall call = record_wait(Op::kBroadcast, bytes.size());
+  transport_->broadcast(bytes, root);
 }
 
 void Communicator::broadcast(View values, int root) {
@@ -139,11 +176,14 @@ void Communicator::broadcast(std::string& text, int root) {
 }
 
 void Communicator::barrier() {
-  if (!alone()) transport_->barrier();
+  if (alone()) return;
+  const LedgerCall call = record_wait(Op::kBarrier, 0);
+  transport_->barrier();
 }
 
 std::vector<std::string> Communicator::all_gather(std::string_view bytes) {
   if (alone()) return {std::string(bytes)};
+  const LedgerCall call = record_wait(Op::kAllGatherBytes, bytes.size());
   return transport_->all_gather(bytes);
 }
 
@@ -157,7 +197,8 @@ Handle Communicator::start_all_gather(ConstView mine, View all) {
     move_bytes(all.data, mine.data, mine.bytes());
     return {};
   }
-  return Handle(transport_->begin_all_gather(bytes_of(mine), static_cast<std::byte*>(all.data)));
+  LedgerCall call = record(Op::kAllGather, all.bytes());
+  return {transport_->begin_all_gather(bytes_of(mine), static_cast<std::byte*>(all.data)), std::move(call)};
 }
 
 Handle Communicator::start_reduce_scatter_sum(ConstView all, View mine) {
@@ -170,8 +211,10 @@ Handle Communicator::start_reduce_scatter_sum(ConstView all, View mine) {
     move_bytes(mine.data, all.data, mine.bytes());
     return {};
   }
-  return Handle(transport_->begin_reduce_scatter_sum(static_cast<const std::byte*>(all.data), static_cast<std::byte*>(mine.data), mine.dtype,
-                                                     mine.numel()));
+  LedgerCall call = record(Op::kReduceScatter, all.bytes());
+  return {transport_->begin_reduce_scatter_sum(static_cast<const std::byte*>(all.data), static_cast<std::byte*>(mine.data), mine.dtype,
+                                               mine.numel()),
+          std::move(call)};
 }
 
 Handle Communicator::start_all_to_all(ConstView send, std::span<const std::int64_t> send_rows, View recv,
@@ -186,25 +229,30 @@ Handle Communicator::start_all_to_all(ConstView send, std::span<const std::int64
     if (send_bytes[0] > 0) std::memcpy(recv.data, send.data, send_bytes[0]);
     return {};
   }
-  return Handle(transport_->begin_all_to_all(static_cast<const std::byte*>(send.data), send_bytes, static_cast<std::byte*>(recv.data), recv_bytes));
+  LedgerCall call = record(Op::kAllToAll, std::reduce(send_bytes.begin(), send_bytes.end()));
+  return {transport_->begin_all_to_all(static_cast<const std::byte*>(send.data), send_bytes, static_cast<std::byte*>(recv.data), recv_bytes),
+          std::move(call)};
 }
 
 Handle Communicator::start_send(ConstView values, int to, int tag) {
   check_host(values);
   check_message(to, tag);
-  return Handle(transport_->begin_send(bytes_of(values), to, tag));
+  LedgerCall call = record(Op::kSend, values.bytes(), to, tag);
+  return {transport_->begin_send(bytes_of(values), to, tag), std::move(call)};
 }
 
 Handle Communicator::start_receive(View values, int from, int tag) {
   check_host(values);
   check_message(from, tag);
-  return Handle(transport_->begin_receive(std::span(static_cast<std::byte*>(values.data), values.bytes()), from, tag));
+  LedgerCall call = record(Op::kReceive, values.bytes(), from, tag);
+  return {transport_->begin_receive(std::span(static_cast<std::byte*>(values.data), values.bytes()), from, tag), std::move(call)};
 }
 
 Handle Communicator::start_all_reduce_sum(View values) {
   check_summable(values);
   if (alone() || values.empty()) return {};
-  return Handle(transport_->begin_all_reduce_sum(static_cast<std::byte*>(values.data), values.dtype, values.numel()));
+  LedgerCall call = record(Op::kAllReduce, values.bytes());
+  return {transport_->begin_all_reduce_sum(static_cast<std::byte*>(values.data), values.dtype, values.numel()), std::move(call)};
 }
 
 void Communicator::check_root(int root) const { HADAL_CHECK(root >= 0 && root < size(), "root {} of {} ranks", root, size()); }

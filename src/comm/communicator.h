@@ -20,6 +20,7 @@
 
 #include "comm/group.h"
 #include "comm/handle.h"
+#include "comm/ledger.h"
 #include "comm/transport.h"
 #include "core/tensor.h"
 
@@ -27,9 +28,9 @@ namespace hadal::comm {
 
 class Communicator {
  public:
-  /// `transport` joins the ranks of `group`; none is needed where there is one rank.
-  Communicator(int rank, Group group, std::unique_ptr<Transport> transport);
-  virtual ~Communicator() = default;
+  /// A world. `transport` joins the ranks of `group`; none is needed where there is one rank.
+  Communicator(int rank, const Group& group, std::unique_ptr<Transport> transport);
+  virtual ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
 
@@ -46,6 +47,9 @@ class Communicator {
   /// A group of `members` (distinct ranks of this group, this rank among them), whose ranks follow the list's order. Collective over
   /// the members alone. The same list may be asked for several times: each time another group. Outlived by nothing of its parents.
   std::unique_ptr<Communicator> subgroup(std::span<const int> members, std::string name);
+
+  /// What this rank does with others, in all its groups; nullptr in a world of one rank.
+  Ledger* ledger() const { return ledger_.get(); }
 
   /// values = sum over ranks, in place; f64, f32 or i64.
   void all_reduce_sum(View values);
@@ -88,14 +92,20 @@ class Communicator {
   Handle start_all_reduce_sum(View values);
 
  private:
+  Communicator(std::shared_ptr<Ledger> ledger, int rank, Group group);
   bool alone() const { return size() == 1; }
   void check_root(int root) const;
   void check_message(int peer, int tag) const;
+  LedgerCall record(Op op, std::size_t bytes, int peer = -1, int tag = -1) const;
+  /// The same for a call that is waited for at once.
+  LedgerCall record_wait(Op op, std::size_t bytes) const;
   void sum_in_place(void* values, DType dtype, std::int64_t numel);
 
   int rank_ = 0;
   Group group_;
   std::unique_ptr<Transport> transport_;
+  std::shared_ptr<Ledger> ledger_;
+  int ledger_slot_ = -1;
   std::map<std::vector<int>, int> occurrences_;  ///< subgroups made of each list
   std::vector<std::byte> packed_;
 };

@@ -9,12 +9,17 @@ Handle& Handle::operator=(Handle&& other) noexcept {
   if (this != &other) {
     release();
     work_ = std::move(other.work_);
+    call_ = std::move(other.call_);
   }
   return *this;
 }
 
 void Handle::wait() {
-  if (const std::unique_ptr<Work> work = std::move(work_)) work->wait();
+  if (!work_) return;
+  const std::unique_ptr<Work> work = std::move(work_);
+  call_.wait();
+  work->wait();
+  call_.end();
 }
 
 void Handle::release() noexcept {
@@ -23,6 +28,7 @@ void Handle::release() noexcept {
     work_->abandon();
   } else {
     try {
+      call_.wait();
       work_->wait();
     } catch (const std::exception&) {
       // The group has failed; the owner's next call throws the same and says why.
@@ -30,6 +36,7 @@ void Handle::release() noexcept {
     }
   }
   work_.reset();
+  call_.end();
 }
 
 }  // namespace hadal::comm

@@ -6,6 +6,9 @@
 #pragma once
 
 #include <memory>
+#include <utility>
+
+#include "comm/ledger.h"
 
 namespace hadal::comm {
 
@@ -24,7 +27,7 @@ class Work {
 class Handle {
  public:
   Handle() = default;
-  explicit Handle(std::unique_ptr<Work> work) : work_(std::move(work)) {}
+  Handle(std::unique_ptr<Work> work, LedgerCall call) : work_(std::move(work)), call_(std::move(call)) {}
   ~Handle() { release(); }
   Handle(Handle&&) noexcept = default;
   Handle& operator=(Handle&& other) noexcept;
@@ -38,6 +41,7 @@ class Handle {
   void release() noexcept;
 
   std::unique_ptr<Work> work_;
+  LedgerCall call_;
 };
 
 }  // namespace hadal::comm

@@ -23,6 +23,7 @@ struct RunSection {
   std::int64_t seed = 1;
   std::string init_from;
   std::int64_t threads = 0;
+  std::int64_t hang_timeout_s = 600;
 
   template <class V>
   void visit(V& v) {
@@ -31,6 +32,8 @@ struct RunSection {
     v.key("seed", seed, at_least(0), "initial values, sample order, fill-in-middle");
     v.key("init_from", init_from, "CKPT whose weights start this run (fresh optimizer); only when run.dir has no checkpoint");
     v.key("threads", threads, between(0, 1024), "threads per rank; 0: the cores this rank may use");
+    v.key("hang_timeout_s", hang_timeout_s, at_least(0),
+          "with several ranks: seconds without a sign of progress after which a rank that others wait for ends the job with code 86; 0: never");
   }
 };
 

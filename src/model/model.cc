@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include "comm/position.h"
 #include "kernels/dispatch.h"
 #include "kernels/linear.h"
 #include "kernels/linear_cross_entropy.h"
@@ -93,7 +94,9 @@ Tensor Model::embed(Stream& stream, ConstView tokens) {
 }
 
 Tensor Model::run_blocks(nn::Context& ctx, Tensor h, Trunk* trunk) {
-  for (auto& block : blocks_) {
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const comm::Position position("forward", comm::Position::kInherit, static_cast<int>(i));
+    auto& block = blocks_[i];
     nn::SavedPtr saved;
     Tensor next = block->forward(ctx, h, trunk == nullptr ? nullptr : &saved);
     if (trunk != nullptr) {
@@ -146,6 +149,7 @@ Losses Model::forward_backward(Stream& stream, const MicroBatch& m) {
 
   Tensor d_h = final_norm_.backward(ctx, d_normed, {}, trunk.final_norm);
   for (std::size_t i = blocks_.size(); i-- > 0;) {
+    const comm::Position position("backward", comm::Position::kInherit, static_cast<int>(i));
     Tensor d_in = blocks_[i]->backward_input(ctx, d_h, *trunk.blocks[i]);
     blocks_[i]->backward_weight(ctx, *trunk.blocks[i]);
     trunk.blocks[i].reset();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "comm/position.h"
 #include "train/micro_batch.h"
 
 namespace hadal::train {
@@ -36,6 +37,7 @@ StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t 
   result.mtp_loss.assign(scales.valid.mtp.size(), 0.0);
   for (std::int64_t begin = 0; begin < rows.num_rows(); begin += micro_batch) {
     const std::int64_t end = std::min(begin + micro_batch, rows.num_rows());
+    const comm::Position position("forward and backward", static_cast<int>(begin / micro_batch));
     const model::Losses losses = model_.forward_backward(stream, make_micro_batch(rows, begin, end, scales, model_.options().dtype));
     result.loss += losses.main;
     for (std::size_t k = 0; k < losses.mtp.size(); ++k) result.mtp_loss[k] += losses.mtp[k];
@@ -43,6 +45,7 @@ StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t 
   optimizer_.finish();
   reduce(result);
 
+  const comm::Position position("optimizer");
   result.grad_norm = optimizer_.grad_norm(stream);
   result.applied = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   double violation = 0;
@@ -56,6 +59,7 @@ StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t 
 }
 
 void TrainStep::reduce(StepResult& result) {
+  const comm::Position position("gradient sum");
   Tensor figures = Tensor::empty({static_cast<std::int64_t>(result.mtp_loss.size()) + 2}, DType::kF64);
   double* f = figures.as<double>();
   f[0] = result.loss;

@@ -1,10 +1,14 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <new>
 
 #include "checkpoint/run_status.h"
+#include "checkpoint/store.h"
+#include "comm/position.h"
+#include "comm/world.h"
 #include "config/write.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -86,12 +90,31 @@ void Trainer::start() {
     std::filesystem::create_directories(run_dir / "checkpoints");
   }
   world_.barrier();
+  start_watchdog();
   try {
+    const comm::Position position("restore");
     restore();
   } catch (const std::exception& error) {
     note_failure(error);
     throw;
   }
+}
+
+void Trainer::start_watchdog() {
+  if (!comm::joined_others()) return;
+  HangBounds bounds;
+  bounds.silent_s = static_cast<double>(config_.run.hang_timeout_s);
+  if (bounds.silent_s > 0) bounds.proven_s = std::min(bounds.proven_s, bounds.silent_s);
+  const std::filesystem::path run_dir = config_.run.dir;
+  const auto at_end = [run_dir, ledger = world_.ledger()] {
+    // Not from members: the rank's own thread may be in the middle of changing them.
+    const std::vector<checkpoint::StepDir> saved = checkpoint::list_checkpoints(run_dir / "checkpoints");
+    checkpoint::write_run_status(run_dir, {.state = "failed",
+                                           .step = comm::snapshot_of(ledger->memory()).step,
+                                           .checkpoint = saved.empty() ? "" : checkpoint_name(saved.back().step),
+                                           .exit_code = static_cast<int>(ExitCode::kHang)});
+  };
+  watchdog_.emplace(world_, run_dir / "log", bounds, at_end);
 }
 
 void Trainer::restore() {
@@ -157,6 +180,8 @@ int Trainer::train() {
 
 StepResult Trainer::step(double& seconds) {
   const auto begin = std::chrono::steady_clock::now();
+  const comm::Position position("training step");
+  if (comm::Ledger* ledger = world_.ledger()) ledger->set_step(state_.step + 1);
   const std::int64_t rows = optim::batch_size(config_.train, state_.tokens);
   const data::RowRange share = data::rows_of_rank(rows, world_.rank(), world_.size());
   const data::Batch batch =
@@ -216,6 +241,7 @@ void Trainer::write_metrics(const report::MetricsRow& row) {
 void Trainer::validate(report::MetricsRow& row) {
   const std::int64_t interval = config_.train.eval_interval;
   if (!data_.validation || !((interval > 0 && state_.step % interval == 0) || is_last_step())) return;
+  const comm::Position position("validation");
   optimizer_.wait_values();
   const EvaluationResult result = evaluate(model_, stream_, *data_.validation, config_.train.eval_tokens, config_.train.micro_batch, world_,
                                            data_.tokenizer ? &*data_.tokenizer : nullptr);
@@ -233,6 +259,7 @@ void Trainer::validate(report::MetricsRow& row) {
 
 bool Trainer::save() {
   if (last_saved_step_ == state_.step) return true;
+  const comm::Position position("save");
   const std::string failure = save_run(config_, state_, model_, optimizer_, *data_.training, world_, metrics_ ? &*metrics_ : nullptr);
   if (!failure.empty()) {
     ++failed_saves_in_a_row_;

@@ -19,6 +19,7 @@
 #include "train/run_state.h"
 #include "train/signals.h"
 #include "train/step.h"
+#include "train/watchdog.h"
 
 namespace hadal::train {
 
@@ -33,6 +34,7 @@ class Trainer {
 
  private:
   void start();
+  void start_watchdog();
   void restore();
   int train();
   StepResult step(double& seconds);
@@ -70,6 +72,7 @@ class Trainer {
   std::string last_checkpoint_;   ///< relative to the run directory
   std::optional<MetricsWriter> metrics_;   ///< rank 0
   std::optional<Progress> progress_;       ///< rank 0
+  std::optional<Watchdog> watchdog_;  ///< where ranks are processes; the last to come and the first to go
 };
 
 }  // namespace hadal::train

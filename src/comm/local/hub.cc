@@ -1,5 +1,8 @@
 #include "comm/local/hub.h"
 
+#include <algorithm>
+
+#include "comm/diagnosis.h"
 #include "comm/ordered_sum.h"
 #include "core/error.h"
 
@@ -19,6 +22,20 @@ void add_up(Exchange& exchange) {
 }
 
 }  // namespace
+
+Hub::Hub(int num_ranks) : ranks_(static_cast<std::size_t>(num_ranks)) {}
+
+void Hub::join(int world_rank, const Ledger& ledger) {
+  const std::scoped_lock lock(mutex_);
+  of(world_rank).ledger = &ledger;
+}
+
+void Hub::leave(int world_rank) {
+  const std::scoped_lock lock(mutex_);
+  of(world_rank).left = true;
+  of(world_rank).ledger = nullptr;
+  end_deadlock();
+}
 
 std::shared_ptr<const Exchange> Hub::bring(const Group& group, std::uint64_t sequence, int rank, Part part) {
   const bool is_sum = part.op == Op::kAllReduce;
@@ -40,19 +57,44 @@ std::shared_ptr<const Exchange> Hub::bring(const Group& group, std::uint64_t seq
     lock.lock();
   }
   exchange->ready = true;
-  for (const int member : group.world_ranks) sleepers_[static_cast<std::size_t>(member)].notify_one();
+  for (const int member : group.world_ranks) of(member).sleeper.notify_one();
   return exchange;
 }
 
 void Hub::post(const MessageKey& key, int to_world_rank, std::vector<std::byte> bytes) {
   const std::scoped_lock lock(mutex_);
   messages_[key] = std::move(bytes);
-  sleepers_[static_cast<std::size_t>(to_world_rank)].notify_one();
+  of(to_world_rank).sleeper.notify_one();
 }
 
-void Hub::sleep(std::unique_lock<std::mutex>& lock, int world_rank, const std::function<bool()>& ready) {
-  sleepers_[static_cast<std::size_t>(world_rank)].wait(lock, [&] { return failed_ || ready(); });
-  if (failed_) throw ContractError("another rank of this group failed");
+void Hub::sleep(std::unique_lock<std::mutex>& lock, int world_rank, const Ready& ready) {
+  Rank& me = of(world_rank);
+  if (failure_.empty() && !ready()) {
+    me.waits_for = &ready;
+    end_deadlock();
+    me.sleeper.wait(lock, [&] { return !failure_.empty() || ready(); });
+    me.waits_for = nullptr;
+  }
+  if (!failure_.empty()) throw ContractError(failure_);
+}
+
+void Hub::end_deadlock() {
+  const auto stuck = [](const Rank& rank) { return rank.left || (rank.waits_for != nullptr && !(*rank.waits_for)()); };
+  if (!failure_.empty() || !std::ranges::all_of(ranks_, stuck)) return;
+  std::vector<RankView> views;
+  for (std::size_t at = 0; at < ranks_.size(); ++at) {
+    RankView& view = views.emplace_back();
+    if (ranks_[at].ledger != nullptr) view.ledger = snapshot_of(ranks_[at].ledger->memory());
+    view.ledger.rank = static_cast<int>(at);
+    view.ledger.ended = ranks_[at].left;
+  }
+  // Nobody waits: the last one has left.
+  if (const std::optional<Diagnosis> diagnosis = diagnose(views)) end_all("deadlock: " + diagnosis->sentence);
+}
+
+void Hub::end_all(std::string reason) {
+  failure_ = std::move(reason);
+  for (Rank& rank : ranks_) rank.sleeper.notify_all();
 }
 
 void Hub::wait_for(int world_rank, const Exchange& exchange) {
@@ -71,8 +113,7 @@ std::vector<std::byte> Hub::wait_for(int world_rank, const MessageKey& key) {
 
 void Hub::fail() {
   const std::scoped_lock lock(mutex_);
-  failed_ = true;
-  for (std::condition_variable& sleeper : sleepers_) sleeper.notify_all();
+  if (failure_.empty()) end_all("another rank of this group failed");
 }
 
 }  // namespace hadal::comm::local

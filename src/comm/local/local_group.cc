@@ -24,7 +24,9 @@ void run_local_group(int size, const std::function<void(Communicator&)>& body) {
       try {
         const Group world = world_group(size);
         Communicator communicator(rank, world, std::make_unique<local::LocalTransport>(hub, world, rank));
+        if (size > 1) hub.join(rank, *communicator.ledger());
         body(communicator);
+        hub.leave(rank);
       } catch (...) {
         failures[static_cast<std::size_t>(rank)] = std::current_exception();
         {

@@ -1,6 +1,7 @@
 #include "comm/local/local_transport.h"
 
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstring>
@@ -21,10 +22,9 @@ void copy_out(std::byte* to, std::span<const std::byte> bytes) {
 void check_agreement(const Exchange& exchange, int rank) {
   const Part& mine = exchange.parts[static_cast<std::size_t>(rank)];
   for (const Part& part : exchange.parts) {
-    HADAL_CHECK(part.op == mine.op, "ranks disagree: collective {} here, {} elsewhere", static_cast<int>(mine.op), static_cast<int>(part.op));
-    if (mine.op == Op::kAllToAll || mine.op == Op::kMax || mine.op == Op::kGatherStrings) continue;
-    HADAL_CHECK(part.dtype == mine.dtype && part.numbers == mine.numbers, "ranks disagree: {} x {} here, {} x {} elsewhere",
-                mine.numbers.front(), name_of(mine.dtype), part.numbers.front(), name_of(part.dtype));
+    HADAL_CHECK(part.op == mine.op, "ranks disagree: {} here, {} elsewhere", name_of(mine.op), name_of(part.op));
+    HADAL_CHECK(part.dtype == mine.dtype && part.numbers == mine.numbers, "ranks disagree on {}: {} x {} here, {} x {} elsewhere",
+                name_of(mine.op), fmt::join(mine.numbers, ", "), name_of(mine.dtype), fmt::join(part.numbers, ", "), name_of(part.dtype));
   }
 }
 
@@ -56,7 +56,7 @@ std::shared_ptr<const Exchange> LocalTransport::meet(Part part) {
 }
 
 std::unique_ptr<Work> LocalTransport::begin_all_gather(std::span<const std::byte> mine, std::byte* all) {
-  const auto exchange = bring({Op::kAllGather, DType::kU8, {static_cast<std::int64_t>(mine.size())}, copy_of(mine)});
+  const auto exchange = bring({Op::kAllGather, DType::kU8, {static_cast<std::int64_t>(mine.size())}, {}, copy_of(mine)});
   return work([this, exchange, all] {
     hub_.wait_for(world_rank(), *exchange);
     check_agreement(*exchange, rank_);
@@ -70,7 +70,7 @@ std::unique_ptr<Work> LocalTransport::begin_all_gather(std::span<const std::byte
 
 std::unique_ptr<Work> LocalTransport::begin_reduce_scatter_sum(const std::byte* all, std::byte* mine, DType dtype, std::int64_t part_numel) {
   const std::size_t part_bytes = static_cast<std::size_t>(part_numel) * size_of(dtype);
-  const auto exchange = bring({Op::kReduceScatter, dtype, {part_numel}, copy_of({all, part_bytes * group_.world_ranks.size()})});
+  const auto exchange = bring({Op::kReduceScatter, dtype, {part_numel}, {}, copy_of({all, part_bytes * group_.world_ranks.size()})});
   return work([this, exchange, mine, dtype, part_numel, part_bytes] {
     hub_.wait_for(world_rank(), *exchange);
     check_agreement(*exchange, rank_);
@@ -82,7 +82,7 @@ std::unique_ptr<Work> LocalTransport::begin_reduce_scatter_sum(const std::byte* 
 
 std::unique_ptr<Work> LocalTransport::begin_all_to_all(const std::byte* send, std::span<const std::size_t> send_bytes, std::byte* recv,
                                                        std::span<const std::size_t> recv_bytes) {
-  Part part{Op::kAllToAll, DType::kU8, {send_bytes.begin(), send_bytes.end()}, {}};
+  Part part{Op::kAllToAll, DType::kU8, {}, {send_bytes.begin(), send_bytes.end()}, {}};
   std::size_t total = 0;
   for (const std::size_t bytes : send_bytes) total += bytes;
   part.bytes = copy_of({send, total});
@@ -94,8 +94,8 @@ std::unique_ptr<Work> LocalTransport::begin_all_to_all(const std::byte* send, st
     for (std::size_t from = 0; from < expected.size(); ++from) {
       const Part& theirs = exchange->parts[from];
       std::size_t offset = 0;
-      for (int rank = 0; rank < rank_; ++rank) offset += static_cast<std::size_t>(theirs.numbers[static_cast<std::size_t>(rank)]);
-      const auto bytes = static_cast<std::size_t>(theirs.numbers[static_cast<std::size_t>(rank_)]);
+      for (int rank = 0; rank < rank_; ++rank) offset += static_cast<std::size_t>(theirs.mine[static_cast<std::size_t>(rank)]);
+      const auto bytes = static_cast<std::size_t>(theirs.mine[static_cast<std::size_t>(rank_)]);
       HADAL_CHECK(bytes == expected[from], "rank {} of {} expects {} bytes of rank {}, which sends {}", rank_, group_.name, expected[from], from,
                   bytes);
       copy_out(to, std::span(theirs.bytes).subspan(offset, bytes));
@@ -121,7 +121,7 @@ std::unique_ptr<Work> LocalTransport::begin_receive(std::span<std::byte> bytes, 
 }
 
 std::unique_ptr<Work> LocalTransport::begin_all_reduce_sum(std::byte* values, DType dtype, std::int64_t numel) {
-  const auto exchange = bring({Op::kAllReduce, dtype, {numel}, copy_of({values, static_cast<std::size_t>(numel) * size_of(dtype)})});
+  const auto exchange = bring({Op::kAllReduce, dtype, {numel}, {}, copy_of({values, static_cast<std::size_t>(numel) * size_of(dtype)})});
   return work([this, exchange, values] {
     hub_.wait_for(world_rank(), *exchange);
     check_agreement(*exchange, rank_);
@@ -130,22 +130,22 @@ std::unique_ptr<Work> LocalTransport::begin_all_reduce_sum(std::byte* values, DT
 }
 
 std::int64_t LocalTransport::all_reduce_max(std::int64_t value) {
-  for (const auto exchange = meet({Op::kMax, DType::kI64, {value}, {}}); const Part& part : exchange->parts) {
-    value = std::max(value, part.numbers.front());
+  for (const auto exchange = meet({Op::kAllReduceMax, DType::kI64, {}, {value}, {}}); const Part& part : exchange->parts) {
+    value = std::max(value, part.mine.front());
   }
   return value;
 }
 
 void LocalTransport::broadcast(std::span<std::byte> bytes, int root) {
-  const auto exchange = meet({Op::kBroadcast, DType::kU8, {static_cast<std::int64_t>(bytes.size()), root},
+  const auto exchange = meet({Op::kBroadcast, DType::kU8, {static_cast<std::int64_t>(bytes.size()), root}, {},
                               rank_ == root ? copy_of(bytes) : std::vector<std::byte>()});
   if (rank_ != root) copy_out(bytes.data(), exchange->parts[static_cast<std::size_t>(root)].bytes);
 }
 
-void LocalTransport::barrier() { meet({Op::kBarrier, DType::kU8, {0}, {}}); }
+void LocalTransport::barrier() { meet({Op::kBarrier, DType::kU8, {}, {}, {}}); }
 
 std::vector<std::string> LocalTransport::all_gather(std::string_view bytes) {
-  const auto exchange = meet({Op::kGatherStrings, DType::kU8, {0}, copy_of(std::as_bytes(std::span(bytes)))});
+  const auto exchange = meet({Op::kAllGatherBytes, DType::kU8, {}, {}, copy_of(std::as_bytes(std::span(bytes)))});
   std::vector<std::string> gathered;
   for (const Part& part : exchange->parts) gathered.emplace_back(reinterpret_cast<const char*>(part.bytes.data()), part.bytes.size());
   return gathered;
