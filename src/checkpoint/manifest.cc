@@ -17,7 +17,6 @@ using Json = nlohmann::json;
 
 constexpr std::string_view kFormat = "hadal-checkpoint";
 constexpr std::int64_t kVersion = 1;
-constexpr std::size_t kMaxPieces = 4096;
 constexpr DType kDTypes[] = {DType::kF64, DType::kF32, DType::kBf16, DType::kF8E4M3, DType::kI64, DType::kI32, DType::kU8};
 
 bool is_word(std::string_view word) {
@@ -109,29 +108,23 @@ Piece parse_piece(const Json& json, const Manifest& manifest, const StoredTensor
   Piece piece;
   piece.file = fields.count("file");
   piece.offset = static_cast<std::uint64_t>(fields.count("offset"));
-  piece.begin = fields.counts("begin");
-  piece.extent = fields.counts("extent");
+  piece.slice.begin = fields.counts("begin");
+  piece.slice.extent = fields.counts("extent");
   fields.no_more();
   const auto rank = static_cast<std::size_t>(tensor.shape.rank());
-  if (piece.begin.size() != rank || piece.extent.size() != rank) fields.fail("slice has another rank than its tensor");
+  if (piece.slice.begin.size() != rank || piece.slice.extent.size() != rank) fields.fail("slice has another rank than its tensor");
   for (std::size_t dim = 0; dim < rank; ++dim) {
     const std::int64_t extent = tensor.shape[static_cast<int>(dim)];
-    if (piece.extent[dim] < 1 || piece.begin[dim] > extent || piece.extent[dim] > extent - piece.begin[dim]) {
-      fields.fail("slice leaves its tensor");
-    }
+    const std::int64_t begin = piece.slice.begin[dim], count = piece.slice.extent[dim];
+    if (count < 1 || begin > extent || count > extent - begin) fields.fail("slice leaves its tensor");
   }
   if (piece.file >= static_cast<std::int64_t>(manifest.files.size())) fields.fail("no such file");
-  const std::uint64_t bytes = static_cast<std::uint64_t>(piece.numel()) * size_of(tensor.dtype);
+  const std::uint64_t bytes = static_cast<std::uint64_t>(piece.slice.numel()) * size_of(tensor.dtype);
   const std::uint64_t file_bytes = manifest.files[static_cast<std::size_t>(piece.file)].bytes;
   if (piece.offset > file_bytes || bytes > file_bytes - piece.offset) fields.fail("slice leaves its file");
+  // So that no element lies in two blocks.
+  if (piece.offset % size_of(tensor.dtype) != 0) fields.fail("slice is not aligned");
   return piece;
-}
-
-bool overlap(const Piece& a, const Piece& b) {
-  for (std::size_t dim = 0; dim < a.begin.size(); ++dim) {
-    if (a.begin[dim] + a.extent[dim] <= b.begin[dim] || b.begin[dim] + b.extent[dim] <= a.begin[dim]) return false;
-  }
-  return true;
 }
 
 StoredTensor parse_tensor(const Json& json, const Manifest& manifest, const std::string& where) {
@@ -154,16 +147,9 @@ StoredTensor parse_tensor(const Json& json, const Manifest& manifest, const std:
   const Json& pieces = fields.array("pieces");
   if (pieces.size() > kMaxPieces) fields.fail("too many pieces");
   fields.no_more();
-  std::int64_t covered = 0;
-  for (const Json& entry : pieces) {
-    tensor.pieces.push_back(parse_piece(entry, manifest, tensor, place));
-    const Piece& piece = tensor.pieces.back();
-    for (std::size_t i = 0; i + 1 < tensor.pieces.size(); ++i) {
-      if (overlap(tensor.pieces[i], piece)) fields.fail("pieces overlap");
-    }
-    covered += piece.numel();
-  }
-  if (covered != tensor.shape.numel()) fields.fail("pieces do not cover the tensor");
+  for (const Json& entry : pieces) tensor.pieces.push_back(parse_piece(entry, manifest, tensor, place));
+  const std::string problem = tiling_problem(tensor);
+  if (!problem.empty()) fields.fail(problem);
   return tensor;
 }
 
@@ -187,10 +173,10 @@ State parse_state(const Json& json, const std::string& where) {
 
 }  // namespace
 
-std::int64_t Piece::numel() const {
-  std::int64_t product = 1;
-  for (const std::int64_t count : extent) product *= count;
-  return product;
+std::string tiling_problem(const StoredTensor& tensor) {
+  std::vector<const Slice*> slices;
+  for (const Piece& piece : tensor.pieces) slices.push_back(&piece.slice);
+  return tiling_problem(tensor.shape, slices);
 }
 
 bool is_stored_name(std::string_view name) {
@@ -215,7 +201,7 @@ std::string to_json(const Manifest& manifest) {
   for (const StoredTensor& tensor : manifest.tensors) {
     auto pieces = nlohmann::ordered_json::array();
     for (const Piece& piece : tensor.pieces) {
-      pieces.push_back({{"file", piece.file}, {"offset", piece.offset}, {"begin", piece.begin}, {"extent", piece.extent}});
+      pieces.push_back({{"file", piece.file}, {"offset", piece.offset}, {"begin", piece.slice.begin}, {"extent", piece.slice.extent}});
     }
     const auto extents = tensor.shape.extents();
     tensors.push_back({{"name", tensor.name},

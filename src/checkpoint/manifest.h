@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "checkpoint/slice.h"
 #include "checkpoint/state.h"
 #include "core/dtype.h"
 #include "core/hash.h"
@@ -19,6 +20,7 @@
 namespace hadal::checkpoint {
 
 inline constexpr std::uint64_t kBlockBytes = 4 << 20;
+inline constexpr std::size_t kMaxPieces = 16384;  ///< of one tensor
 inline constexpr std::string_view kManifestName = "manifest.json";
 inline constexpr std::string_view kCommitName = "COMMIT";
 
@@ -29,14 +31,11 @@ struct StoredFile {
   std::vector<Hash128> blocks;  ///< one per kBlockBytes, the last may be shorter
 };
 
-/// The slice [begin, begin + extent) of a logical tensor, packed row-major from byte `offset` of a file on.
+/// A slice of a logical tensor, packed row-major from byte `offset` of a file on.
 struct Piece {
-  std::int64_t file = 0;  ///< index into Manifest::files
-  std::uint64_t offset = 0;
-  std::vector<std::int64_t> begin;
-  std::vector<std::int64_t> extent;
-
-  std::int64_t numel() const;
+  std::int64_t file = 0;     ///< index into Manifest::files
+  std::uint64_t offset = 0;  ///< a multiple of the element's size
+  Slice slice;
 };
 
 struct StoredTensor {
@@ -60,6 +59,9 @@ std::string to_json(const Manifest& manifest);
 /// Strict: unknown keys, bad names, pieces that leave their file, overlap or do not tile their tensor are DamagedDataError
 /// naming `path`.
 Manifest parse_manifest(std::string_view text, const std::filesystem::path& path);
+
+/// Empty when the pieces hold every element once, else what is wrong.
+std::string tiling_problem(const StoredTensor& tensor);
 
 /// Contents of COMMIT for a manifest text.
 std::string commit_text(std::string_view manifest);

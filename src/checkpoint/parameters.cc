@@ -1,26 +1,40 @@
 #include "checkpoint/parameters.h"
 
-#include <cstring>
-#include <functional>
-#include <numeric>
+#include <algorithm>
 #include <set>
 #include <string>
 
+#include "checkpoint/together.h"
+#include "comm/single.h"
 #include "core/error.h"
 
 namespace hadal::checkpoint {
 namespace {
 
-std::int64_t numel_of(const nn::LogicalPart& part) {
-  return std::accumulate(part.extent.begin(), part.extent.end(), std::int64_t{1}, std::multiplies<>());
+/// The elements of a logical part that a value holds.
+struct HeldPart {
+  const nn::LogicalPart* part;
+  Slice slice;             ///< the part's
+  std::int64_t first = 0;  ///< packed element of the slice
+  View value;              ///< from that element on
+};
+
+View elements(const View& value, std::int64_t begin, std::int64_t count) {
+  return {static_cast<std::byte*>(value.data) + static_cast<std::size_t>(begin) * size_of(value.dtype), value.dtype, Shape{count}, value.device};
 }
 
-bool is_whole(const nn::LogicalPart& part) { return numel_of(part) == part.shape.numel(); }
-
-/// The elements of `part` inside a parameter-shaped tensor.
-View part_view(const ParameterValue& value, const nn::LogicalPart& part, const Shape& shape) {
-  auto* data = static_cast<std::byte*>(value.value.data) + static_cast<std::size_t>(part.offset) * size_of(value.value.dtype);
-  return {data, value.value.dtype, shape, value.value.device};
+std::vector<HeldPart> held_parts(const ParameterValue& value) {
+  const std::int64_t end = value.begin + value.value.numel();
+  HADAL_CHECK(value.begin >= 0 && end <= value.parameter->numel(), "elements [{}, {}) of {} with {}", value.begin, end, value.parameter->name(),
+              value.parameter->numel());
+  std::vector<HeldPart> held;
+  for (const nn::LogicalPart& part : value.parameter->parts()) {
+    Slice slice{part.begin, part.extent};
+    const std::int64_t first = std::max(part.offset, value.begin), last = std::min(part.offset + slice.numel(), end);
+    if (first >= last) continue;
+    held.push_back({&part, std::move(slice), first - part.offset, elements(value.value, first - value.begin, last - first)});
+  }
+  return held;
 }
 
 std::vector<ParameterValue> values_of(const nn::ParameterList& parameters) {
@@ -29,53 +43,50 @@ std::vector<ParameterValue> values_of(const nn::ParameterList& parameters) {
   return values;
 }
 
-/// Copies the slice that `part` names out of the whole tensor.
-void copy_slice(ConstView whole, const nn::LogicalPart& part, View into) {
-  const auto rank = part.extent.size();
-  const std::size_t element = size_of(whole.dtype);
-  const std::size_t run = static_cast<std::size_t>(part.extent.back()) * element;
-  std::vector<std::int64_t> index(rank, 0);
-  auto* to = static_cast<std::byte*>(into.data);
-  for (std::int64_t row = numel_of(part) / part.extent.back(); row-- > 0; to += run) {
-    std::int64_t position = 0;
-    for (std::size_t d = 0; d < rank; ++d) position = position * part.shape[static_cast<int>(d)] + part.begin[d] + index[d];
-    std::memcpy(to, static_cast<const std::byte*>(whole.data) + static_cast<std::size_t>(position) * element, run);
-    for (std::size_t d = rank - 1; d-- > 0;) {
-      if (++index[d] < part.extent[d]) break;
-      index[d] = 0;
-    }
-  }
-}
-
 std::string_view prefix_of(std::string_view name) {
   const std::size_t slash = name.find('/');
   return slash == std::string_view::npos ? std::string_view{} : name.substr(0, slash + 1);
 }
 
-/// Throws with everything that does not fit.
-void check_fit(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix,
-               LoadRule rule) {
-  std::string problems;
-  std::set<std::string, std::less<>> wanted;
+/// Why a part cannot be filled from the checkpoint; empty when it can. Marks its tensor as wanted.
+std::string problem_of(const CheckpointReader& reader, const nn::LogicalPart& part, DType dtype, std::string_view prefix, LoadRule rule,
+                       std::span<std::int64_t> wanted) {
+  const std::string name = std::string(prefix) + part.name;
+  const StoredTensor* stored = reader.find(name);
+  if (stored == nullptr) return fmt::format("missing: {} {}", name, part.shape.str());
+  wanted[static_cast<std::size_t>(stored - reader.tensors().data())] = 1;
+  if (!(stored->shape == part.shape)) return fmt::format("another shape: {} is {}, the model has {}", name, stored->shape.str(), part.shape.str());
+  if (stored->dtype != dtype && !rule.convert_dtype) {
+    return fmt::format("another dtype: {} is {}, the model has {}", name, name_of(stored->dtype), name_of(dtype));
+  }
+  return "";
+}
+
+/// Throws with everything that does not fit any rank; alike on all.
+void check_fit(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix, LoadRule rule,
+               comm::Communicator& world) {
+  std::string mine;
+  Tensor wanted = Tensor::zeros(Shape{static_cast<std::int64_t>(reader.tensors().size())}, DType::kI64);
   for (const ParameterValue& value : values) {
     for (const nn::LogicalPart& part : value.parameter->parts()) {
-      const std::string name = std::string(prefix) + part.name;
-      wanted.insert(name);
-      const StoredTensor* stored = reader.find(name);
-      if (stored == nullptr) {
-        problems += fmt::format("\n  missing: {} {}", name, part.shape.str());
-      } else if (!(stored->shape == part.shape)) {
-        problems += fmt::format("\n  another shape: {} is {}, the model has {}", name, stored->shape.str(), part.shape.str());
-      } else if (stored->dtype != value.value.dtype && !rule.convert_dtype) {
-        problems += fmt::format("\n  another dtype: {} is {}, the model has {}", name, name_of(stored->dtype),
-                                name_of(value.value.dtype));
-      }
+      const std::string problem = problem_of(reader, part, value.value.dtype, prefix, rule, wanted.span<std::int64_t>());
+      if (!problem.empty()) mine += problem + "\n";
     }
   }
-  for (const StoredTensor& stored : reader.tensors()) {
-    if (!rule.allow_extra && prefix_of(stored.name) == prefix && !wanted.contains(stored.name)) {
-      problems += fmt::format("\n  extra: {} {}", stored.name, stored.shape.str());
+  world.all_reduce_sum(wanted.view());
+  std::string problems;
+  std::set<std::string, std::less<>> told;
+  const auto tell = [&](std::string_view problem) {
+    if (told.emplace(problem).second) problems += fmt::format("\n  {}", problem);
+  };
+  for (const std::string& lines : world.all_gather(mine)) {
+    for (std::size_t begin = 0; begin < lines.size(); begin = lines.find('\n', begin) + 1) {
+      tell(std::string_view(lines).substr(begin, lines.find('\n', begin) - begin));
     }
+  }
+  for (std::size_t i = 0; i < reader.tensors().size() && !rule.allow_extra; ++i) {
+    const StoredTensor& stored = reader.tensors()[i];
+    if (prefix_of(stored.name) == prefix && wanted.span<std::int64_t>()[i] == 0) tell(fmt::format("extra: {} {}", stored.name, stored.shape.str()));
   }
   if (!problems.empty()) throw UserError("{}: does not fit this model:{}", reader.path().string(), problems);
 }
@@ -84,9 +95,13 @@ void check_fit(const CheckpointReader& reader, const std::vector<ParameterValue>
 
 void save_values(CheckpointWriter& writer, const std::vector<ParameterValue>& values, std::string_view prefix) {
   for (const ParameterValue& value : values) {
-    for (const nn::LogicalPart& part : value.parameter->parts()) {
-      HADAL_CHECK(is_whole(part), "{} holds a slice of {}", value.parameter->name(), part.name);
-      writer.add(std::string(prefix) + part.name, part_view(value, part, part.shape));
+    for (const HeldPart& held : held_parts(value)) {
+      std::int64_t done = 0;
+      for (Slice& box : boxes_of_range(held.slice, held.first, held.first + held.value.numel())) {
+        const std::int64_t numel = box.numel();
+        writer.add_slice({std::string(prefix) + held.part->name, held.part->shape, std::move(box)}, elements(held.value, done, numel));
+        done += numel;
+      }
     }
   }
 }
@@ -95,21 +110,21 @@ void save_parameters(CheckpointWriter& writer, const nn::ParameterList& paramete
   save_values(writer, values_of(parameters), prefix);
 }
 
-void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix,
-                 LoadRule rule) {
-  check_fit(reader, values, prefix, rule);
+void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix, LoadRule rule,
+                 comm::Communicator& world) {
+  check_fit(reader, values, prefix, rule, world);
+  std::vector<SliceRead> reads;
   for (const ParameterValue& value : values) {
-    for (const nn::LogicalPart& part : value.parameter->parts()) {
-      const StoredTensor& stored = reader.at(std::string(prefix) + part.name);
-      if (is_whole(part)) {
-        reader.read_converted(stored, part_view(value, part, part.shape));
-        continue;
-      }
-      Tensor whole = Tensor::empty(part.shape, value.value.dtype);
-      reader.read_converted(stored, whole);
-      copy_slice(whole, part, part_view(value, part, Shape(std::span<const std::int64_t>(part.extent))));
+    for (HeldPart& held : held_parts(value)) {
+      reads.push_back({&reader.at(std::string(prefix) + held.part->name), std::move(held.slice), held.value, held.first});
     }
   }
+  together(world, [&] { reader.read_slices(reads); });
+}
+
+void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix, LoadRule rule) {
+  comm::SingleCommunicator alone;
+  load_values(reader, values, prefix, rule, alone);
 }
 
 void load_parameters(const CheckpointReader& reader, const nn::ParameterList& parameters, std::string_view prefix,

@@ -3,6 +3,7 @@
 #include <hdf5.h>
 
 #include <cstring>
+#include <mutex>
 #include <utility>
 
 #include "core/error.h"
@@ -11,7 +12,8 @@ namespace hadal::checkpoint {
 namespace {
 
 constexpr hsize_t kAlignment = 4096;
-constexpr std::size_t kGrowth = 64 << 20;
+/// Room for the library's own records.
+constexpr std::size_t kMetadataBytes = 256 << 10;
 
 [[noreturn]] void failed(const char* call) { throw IoError("HDF5 {} failed while a checkpoint shard was built in memory", call); }
 
@@ -76,14 +78,17 @@ hid_t type_of(DType dtype) {
 }
 
 /// Core driver without a backing file. The low format bound must be EARLIEST: images with V18 or LATEST could not be reopened.
-void set_core_driver(hid_t access) {
-  check(H5Pset_fapl_core(access, kGrowth, 0), "H5Pset_fapl_core");
+/// The image grows by `growth` bytes at a time, which the library fills with zeros.
+void set_core_driver(hid_t access, std::size_t growth) {
+  check(H5Pset_fapl_core(access, growth, 0), "H5Pset_fapl_core");
   check(H5Pset_libver_bounds(access, H5F_LIBVER_EARLIEST, H5F_LIBVER_V18), "H5Pset_libver_bounds");
 }
 
 std::vector<std::byte> write_image(const std::vector<ShardPiece>& pieces, std::vector<std::uint64_t>& offsets) {
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
-  set_core_driver(access);
+  std::size_t growth = kMetadataBytes;
+  for (const ShardPiece& piece : pieces) growth += (piece.data.bytes() + kAlignment - 1) / kAlignment * kAlignment;
+  set_core_driver(access, growth);
   check(H5Pset_alignment(access, 1, kAlignment), "H5Pset_alignment");
   check(H5Pset_meta_block_size(access, 64 << 10), "H5Pset_meta_block_size");
   check(H5Pset_small_data_block_size(access, 0), "H5Pset_small_data_block_size");
@@ -120,7 +125,7 @@ std::vector<std::byte> write_image(const std::vector<ShardPiece>& pieces, std::v
 /// Opens the image as a reader would and compares each dataset with its source, by HDF5 and by offset.
 void compare_image(const std::vector<ShardPiece>& pieces, const ShardImage& image) {
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
-  set_core_driver(access);
+  set_core_driver(access, kMetadataBytes);
   // The library copies the image and does not write to it.
   check(H5Pset_file_image(access, const_cast<std::byte*>(image.bytes.data()), image.bytes.size()), "H5Pset_file_image");
   const Handle file(H5Fopen("shard", H5F_ACC_RDONLY, access), H5Fclose, "H5Fopen of the image");
@@ -141,6 +146,9 @@ void compare_image(const std::vector<ShardPiece>& pieces, const ShardImage& imag
 }  // namespace
 
 ShardImage build_shard_image(const std::vector<ShardPiece>& pieces) {
+  // The serial library is not for several threads, and ranks may be threads of one process.
+  static std::mutex library;
+  const std::scoped_lock lock(library);
   const Quiet quiet;
   ShardImage image;
   image.bytes = write_image(pieces, image.offsets);

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "checkpoint/together.h"
+#include "comm/single.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -61,22 +63,35 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
                           std::filesystem::exists(path) ? "no complete checkpoint in it" : "does not exist"));
 }
 
-std::optional<CheckpointReader> open_newest_valid(const std::filesystem::path& dir) {
-  std::vector<StepDir> steps = list_checkpoints(dir);
-  const std::size_t count = steps.size();
-  for (; !steps.empty(); steps.pop_back()) {
+std::optional<CheckpointReader> open_newest_valid(const std::filesystem::path& dir, comm::Communicator& world) {
+  for (int damaged = 0;; ++damaged) {
+    std::string newest;
+    together(world, [&] {
+      if (!world.is_root()) return;
+      const std::vector<StepDir> steps = list_checkpoints(dir);
+      if (!steps.empty()) newest = steps.back().path.string();
+    });
+    world.broadcast(newest, 0);
+    if (newest.empty() && damaged > 0) {
+      throw Error(ExitCode::kNoCheckpoint, fmt::format("{}: all {} checkpoints are damaged; they were kept as step-N.damaged", dir.string(), damaged));
+    }
+    if (newest.empty()) return std::nullopt;
     try {
-      return CheckpointReader::open(steps.back().path, Check::kEveryBlock);
+      return CheckpointReader::open(newest, world, Check::kEveryBlock);
     } catch (const DamagedDataError& error) {
-      log_warning("{}", error.what());
-      log_warning("step {} is damaged and was kept aside as {}", steps.back().step, set_aside(steps.back().path).string());
+      const std::string what = error.what();
+      together(world, [&] {
+        if (!world.is_root()) return;
+        log_warning("{}", what);
+        log_warning("{} is damaged and was kept aside as {}", newest, set_aside(newest).string());
+      });
     }
   }
-  if (count > 0) {
-    throw Error(ExitCode::kNoCheckpoint,
-                fmt::format("{}: all {} checkpoints are damaged; they were kept as step-N.damaged", dir.string(), count));
-  }
-  return std::nullopt;
+}
+
+std::optional<CheckpointReader> open_newest_valid(const std::filesystem::path& dir) {
+  comm::SingleCommunicator alone;
+  return open_newest_valid(dir, alone);
 }
 
 void keep_newest(const std::filesystem::path& dir, std::int64_t keep) {

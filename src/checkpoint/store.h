@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint_reader.h"
+#include "comm/communicator.h"
 
 namespace hadal::checkpoint {
 
@@ -24,8 +25,9 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path);
 
 /// Opens the newest checkpoint of `dir` whose every byte is as committed. A damaged one is named on stderr and renamed to
 /// step-N.damaged; then the next older one is tried. Nothing when none was ever committed; Error with exit code 66 when all that
-/// there were are damaged. Hold the run lock.
+/// there were are damaged. Hold the run lock. With several ranks: collective, each verifies its share; rank 0 looks and renames.
 std::optional<CheckpointReader> open_newest_valid(const std::filesystem::path& dir);
+std::optional<CheckpointReader> open_newest_valid(const std::filesystem::path& dir, comm::Communicator& world);
 
 /// Removes all but the newest `keep` committed checkpoints (keep >= 1). Call after commit(): the newer ones were read back.
 void keep_newest(const std::filesystem::path& dir, std::int64_t keep);

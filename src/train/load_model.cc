@@ -40,7 +40,7 @@ LoadedModel load_model(const std::filesystem::path& path, const LoadModelOptions
   LoadedModel result;
   result.checkpoint = checkpoint::find_checkpoint(path);
   if (result.checkpoint != path) log_info("checkpoint: {}", result.checkpoint.string());
-  const auto reader = checkpoint::CheckpointReader::open(result.checkpoint);
+  const auto reader = checkpoint::CheckpointReader::open(result.checkpoint, checkpoint::Check::kManifest);
   result.config = load_config_text(reader.state().text("config"), (result.checkpoint / "manifest.json").string()).config;
   if (options.compute) result.config.precision.compute = *options.compute;
   result.model = std::make_unique<model::Model>(model::model_options(result.config));

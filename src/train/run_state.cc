@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <set>
 
+#include "checkpoint/assignment.h"
 #include "checkpoint/checkpoint_reader.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/embedded_config.h"
 #include "checkpoint/parameters.h"
 #include "checkpoint/store.h"
+#include "checkpoint/together.h"
 #include "config/write.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -20,92 +21,61 @@ namespace {
 using checkpoint::ParameterValue;
 using optim::StateKind;
 
-/// What the optimizer keeps, under these names: "optim.m/model.norm.weight".
-struct StoredState {
-  StateKind kind;
-  const char* prefix;
-};
-constexpr StoredState kFirstMoments{StateKind::kFirstMoment, "optim.m/"};
-constexpr StoredState kSecondMoments{StateKind::kSecondMoment, "optim.v/"};
-constexpr StoredState kAverages{StateKind::kAverage, "ema/"};
+std::filesystem::path checkpoints_of(const Config& config) { return std::filesystem::path(config.run.dir) / "checkpoints"; }
 
-/// Runs what only rank 0 does, until the system has refused something: its word is kept, and rank 0 goes on with the collectives.
-class RootWork {
- public:
-  explicit RootWork(bool is_root) : is_root_(is_root) {}
-
-  template <class Body>
-  void run(Body&& body) {
-    if (!is_root_ || !failure_.empty()) return;
-    try {
-      body();
-    } catch (const IoError& error) {
-      failure_ = error.what();
-    } catch (const std::filesystem::filesystem_error& error) {
-      failure_ = error.what();
-    }
-  }
-
-  std::string& failure() { return failure_; }
-
- private:
-  bool is_root_;
-  std::string failure_;
+/// The tensors of a run as a rank holds them, by the prefix of their names.
+struct RunTensors {
+  std::vector<ParameterValue> weights;  ///< with the balancing biases; every rank holds them
+  std::vector<ParameterValue> first_moments, second_moments, averages;  ///< this rank's shares
 };
 
-Tensor stage(const optim::ShardedAdamW& optimizer, StateKind kind, const nn::Parameter& parameter, bool is_root) {
-  return is_root ? Tensor::empty(parameter.shape(), optimizer.state_dtype(kind, parameter)) : Tensor{};
+std::vector<ParameterValue> owned_state(optim::ShardedAdamW& optimizer, StateKind kind) {
+  std::vector<ParameterValue> values;
+  for (const optim::OwnedState& owned : optimizer.owned_state(kind)) values.push_back({owned.parameter, owned.elements, owned.begin});
+  return values;
 }
 
-/// Gives the writer each part of a staged parameter: its memory goes with the shard it lies in.
-void add_parts(checkpoint::CheckpointWriter& writer, const nn::Parameter& parameter, Tensor staged, std::string_view prefix) {
-  for (const nn::LogicalPart& part : parameter.parts()) {
-    Tensor tensor = Tensor::empty(part.shape, staged.dtype());
-    const std::int64_t end = part.offset + tensor.numel();
-    const ConstView from = staged.view().reshape(Shape{staged.numel()}).rows(part.offset, end);
-    std::memcpy(tensor.view().data, from.data, from.bytes());
-    writer.add(std::string(prefix) + part.name, std::move(tensor));
+RunTensors tensors_of(model::Model& model, optim::ShardedAdamW& optimizer) {
+  RunTensors tensors;
+  for (nn::Parameter* parameter : model.parameters()) tensors.weights.push_back({parameter, parameter->value()});
+  tensors.first_moments = owned_state(optimizer, StateKind::kFirstMoment);
+  tensors.second_moments = owned_state(optimizer, StateKind::kSecondMoment);
+  tensors.averages = owned_state(optimizer, StateKind::kAverage);
+  return tensors;
+}
+
+/// Of values that every rank holds, those that this one writes.
+void keep_own(std::vector<ParameterValue>& values, const comm::Communicator& world) {
+  std::vector<std::int64_t> bytes;
+  for (const ParameterValue& value : values) bytes.push_back(static_cast<std::int64_t>(value.value.bytes()));
+  const std::vector<int> rank_of = checkpoint::assign_evenly(bytes, world.size());
+  std::vector<ParameterValue> own;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (rank_of[i] == world.rank()) own.push_back(values[i]);
   }
+  values = std::move(own);
 }
 
-/// One parameter at a time passes through the memory of rank 0. Collective.
-void save_state(RootWork& root, std::optional<checkpoint::CheckpointWriter>& writer, optim::ShardedAdamW& optimizer,
-                StoredState state, bool is_root) {
-  if (!optimizer.has(state.kind)) return;
-  for (const nn::Parameter* parameter : optimizer.parameters()) {
-    Tensor staged = stage(optimizer, state.kind, *parameter, is_root);
-    optimizer.gather_state(state.kind, *parameter, 0, staged);
-    root.run([&] { add_parts(*writer, *parameter, std::move(staged), state.prefix); });
-  }
-}
-
-/// Rank 0 reads, one parameter at a time. Collective.
-void load_state(const checkpoint::CheckpointReader& reader, optim::ShardedAdamW& optimizer, StoredState state, bool is_root) {
-  for (nn::Parameter* parameter : optimizer.parameters()) {
-    Tensor staged = stage(optimizer, state.kind, *parameter, is_root);
-    if (is_root) checkpoint::load_values(reader, {{parameter, staged}}, state.prefix, {.allow_extra = true});
-    optimizer.scatter_state(state.kind, *parameter, 0, staged);
-  }
-}
-
-/// Other moments than the run's are refused, never rounded.
+/// Moments of another dtype are refused, never rounded.
 void check_moments(const checkpoint::CheckpointReader& reader, const optim::ShardedAdamW& optimizer) {
   const nn::Parameter& parameter = *optimizer.parameters().front();
-  const DType wanted = optimizer.state_dtype(kFirstMoments.kind, parameter);
-  const checkpoint::StoredTensor& stored = reader.at(kFirstMoments.prefix + parameter.parts().front().name);
-  if (stored.dtype != wanted && (stored.dtype == DType::kBf16 || wanted == DType::kBf16)) {
-    throw UserError("{}: its moments are {}, optim.moments asks for {}; a run keeps the optim.moments it was started with",
-                    reader.path().string(), name_of(stored.dtype), name_of(wanted));
+  const DType wanted = optimizer.state_dtype(StateKind::kFirstMoment, parameter);
+  const DType stored = reader.at("optim.m/" + parameter.parts().front().name).dtype;
+  if (stored != wanted && (stored == DType::kBf16 || wanted == DType::kBf16)) {
+    throw UserError("{}: its moments are {}, optim.moments of this config makes them {}; a run keeps the optim.moments it was started with",
+                    reader.path().string(), name_of(stored), name_of(wanted));
   }
 }
 
 /// A run may start or stop to keep averages when it resumes.
-void restore_averages(const checkpoint::CheckpointReader& reader, optim::ShardedAdamW& optimizer, bool is_root) {
-  if (!optimizer.has(kAverages.kind)) return;
-  if (std::ranges::any_of(reader.tensors(), [](const auto& tensor) { return tensor.name.starts_with(kAverages.prefix); })) {
-    load_state(reader, optimizer, kAverages, is_root);
+void restore_averages(const checkpoint::CheckpointReader& reader, const std::vector<ParameterValue>& averages, optim::ShardedAdamW& optimizer,
+                      comm::Communicator& world) {
+  if (!optimizer.has(StateKind::kAverage)) return;
+  const bool stored = std::ranges::any_of(reader.tensors(), [](const auto& tensor) { return tensor.name.starts_with("ema/"); });
+  if (stored) {
+    checkpoint::load_values(reader, averages, "ema/", {}, world);
   } else {
-    if (is_root) log_info("{}: holds no moving average; it starts from the weights", reader.path().string());
+    if (world.is_root()) log_info("{}: holds no moving average; it starts from the weights", reader.path().string());
     optimizer.reset_average();
   }
 }
@@ -133,65 +103,60 @@ bool only_mtp_is_extra(const checkpoint::CheckpointReader& reader, model::Model&
   });
 }
 
-void write_state(checkpoint::State& stored, const Config& config, const RunState& state, std::int64_t optimizer_steps,
-                 const data::Sampler& sampler) {
-  stored.set("step", state.step);
-  stored.set("tokens", state.tokens);
-  stored.set("next_sample", state.next_sample);
-  stored.set("optimizer_steps", optimizer_steps);
-  stored.set("sample_order", sampler.fingerprint().hex());
-  stored.set("seed", config.run.seed);
-  stored.set("config", to_yaml(config));
-  stored.set("config_hash", config_hash(config).hex());
+void write_checkpoint(const Config& config, const RunState& state, model::Model& model, optim::ShardedAdamW& optimizer,
+                      const data::Sampler& sampler, comm::Communicator& world) {
+  RunTensors tensors = tensors_of(model, optimizer);
+  keep_own(tensors.weights, world);
+  checkpoint::CheckpointWriter writer(checkpoints_of(config), state.step, world);
+  checkpoint::save_values(writer, tensors.weights, "");
+  checkpoint::save_values(writer, tensors.first_moments, "optim.m/");
+  checkpoint::save_values(writer, tensors.second_moments, "optim.v/");
+  checkpoint::save_values(writer, tensors.averages, "ema/");
+  writer.state().set("step", state.step);
+  writer.state().set("tokens", state.tokens);
+  writer.state().set("next_sample", state.next_sample);
+  writer.state().set("optimizer_steps", optimizer.num_steps());
+  writer.state().set("sample_order", sampler.fingerprint().hex());
+  writer.state().set("seed", config.run.seed);
+  writer.state().set("config", to_yaml(config));
+  writer.state().set("config_hash", config_hash(config).hex());
+  writer.commit();
 }
 
 }  // namespace
 
 std::string save_run(const Config& config, const RunState& state, model::Model& model, optim::ShardedAdamW& optimizer,
                      const data::Sampler& sampler, comm::Communicator& world, MetricsWriter* metrics) {
-  const std::filesystem::path directory = std::filesystem::path(config.run.dir) / "checkpoints";
-  const bool is_root = world.is_root();
   optimizer.wait_values();
-  RootWork root(is_root);
-  std::optional<checkpoint::CheckpointWriter> writer;
-  root.run([&] {
-    if (metrics != nullptr) metrics->sync();
-    writer.emplace(directory, state.step);
-    checkpoint::save_parameters(*writer, model.parameters());
-  });
-  for (const StoredState& stored : {kFirstMoments, kSecondMoments, kAverages})
-    save_state(root, writer, optimizer, stored, is_root);
-  root.run([&] {
-    write_state(writer->state(), config, state, optimizer.num_steps(), sampler);
-    writer->commit();
-    checkpoint::keep_newest(directory, config.checkpoint.keep_last);
-  });
-  writer.reset();
-  world.broadcast(root.failure(), 0);
-  return root.failure();
+  try {
+    checkpoint::together(world, [&] {
+      if (metrics != nullptr) metrics->sync();
+    });
+    write_checkpoint(config, state, model, optimizer, sampler, world);
+    checkpoint::together(world, [&] {
+      if (world.is_root()) checkpoint::keep_newest(checkpoints_of(config), config.checkpoint.keep_last);
+    });
+  } catch (const IoError& error) {
+    return error.what();
+  }
+  return "";
 }
 
 std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::ShardedAdamW& optimizer,
                                     const data::Sampler& sampler, comm::Communicator& world) {
-  // Rank 0 alone judges the candidates, since judging sets damaged ones aside.
-  std::optional<checkpoint::CheckpointReader> reader;
-  std::string path;
-  if (world.is_root()) {
-    reader = checkpoint::open_newest_valid(std::filesystem::path(config.run.dir) / "checkpoints");
-    if (reader) path = reader->path().string();
-  }
-  world.broadcast(path, 0);
-  if (path.empty()) return std::nullopt;
-  if (!reader) reader = checkpoint::CheckpointReader::open(path, checkpoint::Check::kManifest);
+  const std::optional<checkpoint::CheckpointReader> reader = checkpoint::open_newest_valid(checkpoints_of(config), world);
+  if (!reader) return std::nullopt;
   if (reader->state().has(checkpoint::kWeightsOnlyKey)) {
+    const std::string path = reader->path().string();
     throw UserError("{}: holds weights only and cannot be continued; choose another run.dir, with run.init_from={}", path, path);
   }
   sampler.check_fingerprint(reader->state().text("sample_order"));
-  checkpoint::load_parameters(*reader, model.parameters());
+  const RunTensors tensors = tensors_of(model, optimizer);
+  checkpoint::load_values(*reader, tensors.weights, "", {}, world);
   check_moments(*reader, optimizer);
-  load_state(*reader, optimizer, kFirstMoments, world.is_root());
-  load_state(*reader, optimizer, kSecondMoments, world.is_root());
-  restore_averages(*reader, optimizer, world.is_root());
+  checkpoint::load_values(*reader, tensors.first_moments, "optim.m/", {}, world);
+  checkpoint::load_values(*reader, tensors.second_moments, "optim.v/", {}, world);
+  restore_averages(*reader, tensors.averages, optimizer, world);
   optimizer.set_num_steps(reader->state().integer("optimizer_steps"));
   return RunState{.step = reader->state().integer("step"),
                   .tokens = reader->state().integer("tokens"),
@@ -199,7 +164,7 @@ std::optional<RunState> restore_run(const Config& config, model::Model& model, o
 }
 
 void load_weights(const std::filesystem::path& checkpoint_path, model::Model& model) {
-  const auto reader = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(checkpoint_path));
+  const auto reader = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(checkpoint_path), checkpoint::Check::kManifest);
   const std::int64_t num_layers = model.options().shape.num_layers;
   nn::ParameterList present, absent;
   for (nn::Parameter* parameter : model.parameters()) {

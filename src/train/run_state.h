@@ -21,14 +21,14 @@ struct RunState {
   std::uint64_t next_sample = 0; ///< global index of the next sample
 };
 
-/// Writes a checkpoint of everything into `run_dir`/checkpoints/step-N by rank 0 and keeps the newest `config.checkpoint.keep_last`;
-/// `metrics` (rank 0, may be null) reaches the disk first. Empty when done; when the system refused (a full disk), what it said, the
+/// Writes a checkpoint of everything into `run_dir`/checkpoints/step-N, each rank its share, and keeps the newest
+/// `config.checkpoint.keep_last`; `metrics` (rank 0, may be null) reaches the disk first. Empty when done; when the system refused (a full disk), what it said, the
 /// same on every rank, with older checkpoints untouched. Collective.
 std::string save_run(const Config& config, const RunState& state, model::Model& model, optim::ShardedAdamW& optimizer,
                      const data::Sampler& sampler, comm::Communicator& world, MetricsWriter* metrics);
 
 /// Restores the newest sound checkpoint of the run directory; nothing when there is none. UserError when the saved run's model or
-/// data are not this config's. Collective; every rank reads the weights, rank 0 reads the optimizer's state for all.
+/// data are not this config's. Collective; every rank reads what it holds.
 std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::ShardedAdamW& optimizer,
                                     const data::Sampler& sampler, comm::Communicator& world);
 
