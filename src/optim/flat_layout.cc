@@ -7,6 +7,9 @@
 namespace hadal::optim {
 namespace {
 
+/// In a slab, unless it has more ranks: a checkpoint lists a tensor's pieces one by one.
+constexpr std::int64_t kMostSegments = 1024;
+
 std::int64_t round_up(std::int64_t value, std::int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 }  // namespace
@@ -26,7 +29,8 @@ FlatLayout::FlatLayout(std::span<const std::int64_t> parameter_numels, int ranks
 }
 
 void FlatLayout::close_slab(std::int64_t numel, std::int64_t bucket_numel) {
-  const std::int64_t count = ranks_ == 1 ? 1 : std::max<std::int64_t>(1, numel / bucket_numel);
+  const std::int64_t most = ranks_ == 1 ? 1 : std::max<std::int64_t>(1, kMostSegments / ranks_);
+  const std::int64_t count = std::clamp<std::int64_t>(numel / bucket_numel, 1, most);
   const std::int64_t size = round_up((numel + count - 1) / count, ranks_ * kAlignment);
   // Rounding may have left the last ones without elements.
   const std::int64_t needed = (numel + size - 1) / size;

@@ -43,7 +43,8 @@ class FlatLayout {
     std::int64_t owned_begin = 0;      ///< in the owner's packed segments of this slab
   };
 
-  /// Buckets have `bucket_numel` elements up to twice as many, less in the last slab; padding aside.
+  /// Buckets have `bucket_numel` elements up to twice as many (padding aside), less in the last slab, more where a parameter is
+  /// so large that it would be cut into thousands of pieces.
   FlatLayout(std::span<const std::int64_t> parameter_numels, int ranks, std::int64_t bucket_numel);
 
   int ranks() const { return ranks_; }

@@ -5,16 +5,23 @@
 
 #include "core/error.h"
 #include "kernels/adamw.h"
-#include "optim/piece_transfer.h"
 
 namespace hadal::optim {
 namespace {
+
+constexpr int kTag = 0;
 
 DType moment_dtype(const OptimSection& options, DType compute) {
   return options.moments == MomentType::kBf16 ? DType::kBf16 : compute;
 }
 
 View elements(Tensor& of, std::int64_t begin, std::int64_t numel) { return of.view().rows(begin, begin + numel); }
+
+void copy(ConstView from, View to) {
+  HADAL_CHECK(from.dtype == to.dtype && from.numel() == to.numel(), "{} x {} to {} x {}", from.numel(), name_of(from.dtype),
+              to.numel(), name_of(to.dtype));
+  std::memcpy(to.data, from.data, to.bytes());
+}
 
 }  // namespace
 
@@ -117,10 +124,8 @@ void ShardedAdamW::wait_values() {
 void ShardedAdamW::reset_average() {
   if (!has(StateKind::kAverage)) return;
   for (Member& member : members_) {
-    for (const FlatLayout::Piece& piece : member.flat.owned()) {
-      const View average = state_of(member, StateKind::kAverage, piece);
-      std::memcpy(average.data, member.flat.value(piece).data, average.bytes());
-    }
+    for (const FlatLayout::Piece& piece : member.flat.owned())
+      copy(member.flat.value(piece), state_of(member, StateKind::kAverage, piece));
   }
 }
 
@@ -138,22 +143,41 @@ DType ShardedAdamW::state_dtype(StateKind kind, const nn::Parameter& parameter) 
   return moment ? moment_dtype(options_, parameter.dtype()) : parameter.dtype();
 }
 
+std::vector<OwnedState> ShardedAdamW::owned_state(StateKind kind) {
+  std::vector<OwnedState> shares;
+  if (!has(kind)) return shares;
+  for (Member& member : members_) {
+    for (const FlatLayout::Piece& piece : member.flat.owned()) {
+      shares.push_back({member.flat.parameters()[piece.parameter], piece.parameter_begin, state_of(member, kind, piece)});
+    }
+  }
+  return shares;
+}
+
 void ShardedAdamW::gather_state(StateKind kind, const nn::Parameter& parameter, int root, View full) {
   HADAL_CHECK(has(kind) && (kind != StateKind::kGradient || reduced_), "{}: state {} is not there", parameter.name(),
               static_cast<int>(kind));
   const Where& at = where(parameter);
   Member& member = members_[at.member];
-  const auto owned = [&](const FlatLayout::Piece& piece) { return state_of(member, kind, piece); };
-  gather_pieces(member.flat.comm(), member.flat.layout().pieces(at.index), owned, root, full);
-}
-
-void ShardedAdamW::scatter_state(StateKind kind, const nn::Parameter& parameter, int root, ConstView full) {
-  HADAL_CHECK(has(kind) && kind != StateKind::kGradient, "{}: state {} is not to be set", parameter.name(),
-              static_cast<int>(kind));
-  const Where& at = where(parameter);
-  Member& member = members_[at.member];
-  const auto owned = [&](const FlatLayout::Piece& piece) { return state_of(member, kind, piece); };
-  scatter_pieces(member.flat.comm(), member.flat.layout().pieces(at.index), owned, root, full);
+  comm::Communicator& comm = member.flat.comm();
+  const bool here = comm.rank() == root;
+  HADAL_CHECK(!here || full.numel() == parameter.numel(), "{}: {} elements for {}", parameter.name(), full.numel(),
+              parameter.numel());
+  // Elements go straight to their place: nothing is staged.
+  for (const FlatLayout::Piece& piece : member.flat.layout().pieces(at.index)) {
+    const View place =
+        here ? full.reshape(Shape{full.numel()}).rows(piece.parameter_begin, piece.parameter_begin + piece.numel) : View{};
+    if (piece.owner == comm.rank()) {
+      const View owned = state_of(member, kind, piece);
+      if (here) {
+        copy(owned, place);
+      } else {
+        comm.send(owned, root, kTag);
+      }
+    } else if (here) {
+      comm.receive(place, piece.owner, kTag);
+    }
+  }
 }
 
 }  // namespace hadal::optim

@@ -30,6 +30,13 @@ enum class StateKind {
   kGradient,  ///< summed over the group, after finish()
 };
 
+/// Consecutive elements of a parameter's state.
+struct OwnedState {
+  nn::Parameter* parameter = nullptr;
+  std::int64_t begin = 0;  ///< first element, in the parameter
+  View elements;
+};
+
 class ShardedAdamW {
  public:
   /// spec/cpu.md 3: 1 to 8 MB.
@@ -61,12 +68,15 @@ class ShardedAdamW {
   std::int64_t num_steps() const { return num_steps_; }
   void set_num_steps(std::int64_t steps) { num_steps_ = steps; }
 
-  // State for checkpoints, one parameter at a time. Collective over the parameter's group, in the order of parameters(); `root`:
-  // rank there, on which `full` has the parameter's shape and state_dtype (elsewhere it is not looked at).
+  // State, for checkpoints and comparisons.
   bool has(StateKind kind) const { return kind != StateKind::kAverage || options_.ema_decay > 0; }
   DType state_dtype(StateKind kind, const nn::Parameter& parameter) const;
+  /// This rank's share, to be read or set; empty when there is no such state. The shares of all ranks of a group hold every
+  /// element of its parameters once.
+  std::vector<OwnedState> owned_state(StateKind kind);
+  /// The whole of one parameter's on rank `root` of its group, into `full` of the parameter's shape and state_dtype (elsewhere it
+  /// is not looked at). Collective over the group, in the order of parameters().
   void gather_state(StateKind kind, const nn::Parameter& parameter, int root, View full);
-  void scatter_state(StateKind kind, const nn::Parameter& parameter, int root, ConstView full);
 
  private:
   /// State of owned segments, by slab.

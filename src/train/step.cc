@@ -74,6 +74,7 @@ StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t 
 
 void TrainStep::reduce(StepResult& result) {
   const comm::Position position("gradient sum");
+  optimizer_.finish();
   Tensor figures = Tensor::empty({static_cast<std::int64_t>(result.mtp_loss.size()) + 2}, DType::kF64);
   double* f = figures.as<double>();
   f[0] = result.loss;

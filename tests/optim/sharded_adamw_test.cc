@@ -300,19 +300,17 @@ SavedState continued(int ranks, const SavedState* from, int first, int last) {
     ShardedAdamW& optimizer = rank.optimizer();
     if (from != nullptr) {
       optimizer.set_num_steps(from->num_steps);
-      for (const auto& parameter : rank.parameters()) {
-        const Values& values = from->model.at(parameter->name());
-        std::ranges::copy(values.value, parameter->value().as<double>());
-        const int root = ranks - 1;
-        const auto scatter = [&](StateKind kind, const std::vector<double>& whole) {
-          Tensor full = Tensor::zeros(parameter->shape(), DType::kF64);
-          if (world.rank() == root) std::ranges::copy(whole, full.as<double>());
-          optimizer.scatter_state(kind, *parameter, root, full);
-        };
-        scatter(StateKind::kFirstMoment, values.m);
-        scatter(StateKind::kSecondMoment, values.v);
-        scatter(StateKind::kAverage, values.average);
-      }
+      for (const auto& parameter : rank.parameters())
+        std::ranges::copy(from->model.at(parameter->name()).value, parameter->value().as<double>());
+      const auto set = [&](StateKind kind, std::vector<double> Values::*of) {
+        for (const OwnedState& owned : optimizer.owned_state(kind)) {
+          const double* whole = (from->model.at(owned.parameter->name()).*of).data();
+          std::copy_n(whole + owned.begin, owned.elements.numel(), owned.elements.as<double>());
+        }
+      };
+      set(StateKind::kFirstMoment, &Values::m);
+      set(StateKind::kSecondMoment, &Values::v);
+      set(StateKind::kAverage, &Values::average);
     }
     Stream stream;
     for (int t = first + 1; t <= last; ++t) rank.step(stream, t);
