@@ -55,14 +55,13 @@ StepResult TrainStep::gradients(Stream& stream, const data::Batch& rows, std::in
   result.tokens = global_rows * rows.tokens.shape()[1];
   result.loss = losses.main;
   result.mtp_loss = losses.mtp;
-  optimizer_.finish();
   reduce(result);
   return result;
 }
 
-  const comm::Position position("optimizer");
 StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, const StepInput& input) {
   StepResult result = gradients(stream, rows, global_rows, micro_batch, input.mtp_weight);
+  const comm::Position position("optimizer");
   result.grad_norm = optimizer_.grad_norm(stream);
   result.applied = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
   if (result.applied) {
