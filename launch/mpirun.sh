@@ -116,8 +116,8 @@ else
 fi
 # Libraries with threads of their own keep to the rank's cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}" OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-$threads}"
-for name in HADAL_PROGRESS COLUMNS NO_COLOR HADAL_SHARED_WINDOW HADAL_ALLOW_SINGLETON HADAL_ISA OMP_NUM_THREADS OPENBLAS_NUM_THREADS \
-  NCCL_RAS_ENABLE CUDA_VISIBLE_DEVICES; do
+for name in HADAL_PROGRESS COLUMNS NO_COLOR HADAL_SHARED_WINDOW HADAL_ALLOW_SINGLETON HADAL_ISA OMP_NUM_THREADS \
+  OPENBLAS_NUM_THREADS NCCL_RAS_ENABLE CUDA_VISIBLE_DEVICES; do
   if [ -n "$several" ] && env | grep -q "^$name="; then flags="$flags -x $name"; fi
 done
 if [ -n "$dry_run" ]; then

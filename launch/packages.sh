@@ -7,8 +7,8 @@ libcli11-dev nlohmann-json3-dev libpcre2-dev libzstd-dev zlib1g-dev libxxhash-de
 # For tests/mpi/slurm_test.sh, which is skipped aloud without them.
 hadal_slurm_packages="slurm-wlm munge"
 
-# Another apt-get (unattended upgrades) may hold the locks: two minutes of patience. The option covers dpkg's lock; `update` does not
-# wait for the one of the lists.
+# apt_get_update LOG: waits up to two minutes for another apt-get (unattended upgrades) that holds the lock of the lists. `update`
+# itself does not wait; `install` does when it is told to.
 apt_get_update() {
   for _ in $(seq 24); do
     apt-get update > "$1" 2>&1 && return 0
@@ -38,7 +38,8 @@ install_packages() {
   install_log=$(mktemp)
   # shellcheck disable=SC2086 # the list is split on purpose
   if apt_get_update "$install_log" &&
-    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends $missing >> "$install_log" 2>&1; then
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends $missing \
+      >> "$install_log" 2>&1; then
     rm -f "$install_log"
   else
     tail -n 20 "$install_log" >&2

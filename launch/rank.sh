@@ -2,9 +2,9 @@
 # rank.sh PROGRAM ARGUMENT...: becomes the program of one rank, with the GPU and the environment of that rank. mpirun.sh and
 # slurm.sbatch start their ranks through it.
 #
-# GPU: rank i of a host sees the i-th GPU alone, of those that CUDA_VISIBLE_DEVICES lists or else of all; more ranks than GPUs share
-# them in turn; without a GPU nothing is set. This is done by the variable and not by a launcher's device control group, which
-# would hide the neighbours' GPUs from the driver and with them the direct paths between two of them.
+# GPU: rank i of a host sees the i-th GPU alone, of those that CUDA_VISIBLE_DEVICES lists or else of all; more ranks than GPUs
+# share them in turn; without a GPU nothing is set. This is done by the variable and not by a launcher's device control group,
+# which would hide the neighbours' GPUs from the driver and with them the direct paths between two of them.
 set -u
 local_rank=${OMPI_COMM_WORLD_LOCAL_RANK:-${SLURM_LOCALID:-${MPI_LOCALRANKID:-0}}}
 
