@@ -7,6 +7,7 @@
 
 #include "comm/local/local_group.h"
 #include "nn/moe/moe_layer.h"
+#include "parallel/context_parallel.h"
 #include "parallel/expert_dispatch.h"
 #include "parallel/sequence_counts.h"
 #include "tests/parallel/logical_gradients.h"
@@ -25,22 +26,6 @@ struct Split {
 };
 
 void PrintTo(const Split& split, std::ostream* out) { *out << split.name; }
-
-/// Chunks i and 2 cp - 1 - i of each sequence, as positions alone.
-class Chunks final : public nn::SequenceShard {
- public:
-  Chunks(int rank, int count) {
-    const std::int64_t length = kSeq / (2 * count);
-    segments_ = {{rank * length, length}, {(2 * count - 1 - rank) * length, length}};
-  }
-  std::int64_t whole_seq() const override { return kSeq; }
-  std::span<const nn::Segment> segments() const override { return segments_; }
-  void gather(Stream&, std::int64_t, ConstView, View) const override { FAIL() << "token-wise layers gather nothing"; }
-  void reduce_scatter(Stream&, std::int64_t, ConstView, View) const override { FAIL() << "token-wise layers gather nothing"; }
-
- private:
-  std::vector<nn::Segment> segments_;
-};
 
 nn::MoeOptions options_of(const Split& split) {
   nn::MoeOptions o;
@@ -70,6 +55,7 @@ nn::MoeOptions options_of(const Split& split) {
 }
 
 struct Outcome {
+  std::vector<std::int64_t> rows;  // of the whole [B*S, d]
   Tensor y, d_x;
   double loss = 0;
   std::vector<std::int64_t> counts;
@@ -87,20 +73,15 @@ Outcome run_layer(nn::MoeLayer& layer, nn::Context& ctx, ConstView x, ConstView 
   return outcome;
 }
 
-/// Rows of the whole [B*S, d] that lie on (cp_rank, tp_rank), in their order there.
-std::vector<std::int64_t> rows_of(const Split& split, int cp_rank, int tp_rank) {
-  const Chunks chunks(cp_rank, split.cp);
+/// Rows of the whole [B*S, d] that lie on rank `tp_rank` of `tp`, in their order there.
+std::vector<std::int64_t> rows_of(std::span<const nn::Segment> segments, int tp_rank, int tp) {
   std::vector<std::int64_t> rows;
   for (std::int64_t b = 0; b < kBatch; ++b) {
-    if (split.cp == 1) {
-      for (std::int64_t s = 0; s < kSeq; ++s) rows.push_back(b * kSeq + s);
-      continue;
-    }
-    for (const nn::Segment& segment : chunks.segments()) {
+    for (const nn::Segment& segment : segments) {
       for (std::int64_t s = 0; s < segment.length; ++s) rows.push_back(b * kSeq + segment.position + s);
     }
   }
-  const std::int64_t share = std::ssize(rows) / split.tp;
+  const std::int64_t share = std::ssize(rows) / tp;
   return {rows.begin() + tp_rank * share, rows.begin() + (tp_rank + 1) * share};
 }
 
@@ -131,7 +112,7 @@ TEST_P(SharedSequences, EqualWholeOnes) {
   std::vector<Outcome> outcomes(static_cast<std::size_t>(num_ranks));
   test::LogicalGradients gradients;
   comm::run_local_group(num_ranks, [&](comm::Communicator& world) {
-    const int cp_rank = world.rank() / split.tp, tp_rank = world.rank() % split.tp;
+    const int tp_rank = world.rank() % split.tp;
     nn::MoeLayer layer("mlp", options_of(split),
                        {.experts = {world.rank(), num_ranks},
                         .width = {},
@@ -141,18 +122,23 @@ TEST_P(SharedSequences, EqualWholeOnes) {
     nn::ParameterList own;
     layer.collect(own);
     for (nn::Parameter* parameter : own) parameter->initialize(11);
-    const std::vector<std::int64_t> rows = rows_of(split, cp_rank, tp_rank);
-    const Chunks chunks(cp_rank, split.cp);
+    std::vector<int> cp_group(static_cast<std::size_t>(split.cp));
+    for (int r = 0; r < split.cp; ++r) cp_group[static_cast<std::size_t>(r)] = r * split.tp + tp_rank;
+    const auto cp = world.subgroup(cp_group, "cp");
+    const ContextParallel sequence(*cp, kSeq);
+    const std::vector<std::int64_t> rows = rows_of(sequence.segments(), tp_rank, split.tp);
     Stream mine;
     nn::Context ctx{.stream = mine,
                     .batch = kBatch,
                     .seq = kSeq / split.cp,
                     .num_padding = kPadding,
                     .sequence_scale = 0.5,
-                    .sequence = split.cp == 1 ? nullptr : &chunks,
+                    .sequence = split.cp == 1 ? nullptr : &sequence,
                     .token_begin = tp_rank * std::ssize(rows)};
     const Tensor own_x = take_rows(x, rows), own_d_y = take_rows(d_y, rows);
-    outcomes[static_cast<std::size_t>(world.rank())] = run_layer(layer, ctx, own_x, own_d_y);
+    Outcome& outcome = outcomes[static_cast<std::size_t>(world.rank())];
+    outcome = run_layer(layer, ctx, own_x, own_d_y);
+    outcome.rows = rows;
     for (int r = 0; r < world.size(); ++r) {
       if (r == world.rank()) gradients.add(own);
       world.barrier();
@@ -166,7 +152,7 @@ TEST_P(SharedSequences, EqualWholeOnes) {
     const Outcome& outcome = outcomes[static_cast<std::size_t>(r)];
     loss += outcome.loss;
     for (std::size_t e = 0; e < counts.size(); ++e) counts[e] += outcome.counts[e];
-    const std::vector<std::int64_t> rows = rows_of(split, r / split.tp, r % split.tp);
+    const std::vector<std::int64_t>& rows = outcome.rows;
     for (std::size_t i = 0; i < rows.size(); ++i) {
       std::copy_n(outcome.y.as<double>() + static_cast<std::int64_t>(i) * kHidden, kHidden, y.begin() + rows[i] * kHidden);
       std::copy_n(outcome.d_x.as<double>() + static_cast<std::int64_t>(i) * kHidden, kHidden, d_x.begin() + rows[i] * kHidden);
