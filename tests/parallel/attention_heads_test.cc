@@ -1,5 +1,5 @@
-// Attention over tensor-parallel ranks, each with its heads: the partial outputs and input gradients add up to those of one rank, and
-// so does every parameter's gradient over the ranks that hold the same slice.
+// Attention over tensor-parallel ranks, each with its heads: the partial outputs and input gradients add up to those of one rank,
+// and so does every parameter's gradient over the ranks that hold the same slice.
 #include "core/error.h"
 #include "tests/parallel/attention_variants.h"
 

@@ -98,14 +98,18 @@ LogicalTensors run_layout(const Problem& problem, AttentionLayout layout, const 
 
 }  // namespace
 
-::testing::AssertionResult attention_equals_one_rank(const nn::AttentionOptions& options, AttentionLayout layout, std::int64_t batch,
-                                                     std::int64_t seq, const AttentionFaults& faults) {
+::testing::AssertionResult attention_equals_one_rank(const nn::AttentionOptions& options, AttentionLayout layout,
+                                                     std::int64_t batch, std::int64_t seq, const AttentionFaults& faults) {
   const auto layer = nn::make_attention(options, kPrefix, nn::make_rope_table(options));
   nn::ParameterList parameters;
   layer->collect(parameters);
   randomize(parameters, 11, 0.4);
-  Problem problem{options, batch, seq, normal_tensor({batch * seq, options.hidden_size}, 4),
-                  normal_tensor({batch * seq, options.hidden_size}, 5), values_of(parameters)};
+  Problem problem{options,
+                  batch,
+                  seq,
+                  normal_tensor({batch * seq, options.hidden_size}, 4),
+                  normal_tensor({batch * seq, options.hidden_size}, 5),
+                  values_of(parameters)};
   const LogicalTensors wanted = run_rank(problem, *layer, nullptr, seq);
   const LogicalTensors got = run_layout(problem, layout, faults);
   return same_tensors(got, wanted) << "\n  cp " << layout.cp << " tp " << layout.tp << " B " << batch << " S " << seq;

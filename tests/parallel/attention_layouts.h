@@ -1,5 +1,5 @@
-// One attention layer over the ranks of a layout against the same layer on one rank: output, gradient of the input and the gradient
-// of every parameter.
+// One attention layer over the ranks of a layout against the same layer on one rank: output, gradient of the input and the
+// gradient of every parameter.
 #pragma once
 
 #include <functional>
@@ -22,8 +22,8 @@ struct AttentionFaults {
 };
 
 /// Random weights, input and output gradient. Compares "y", "d_x" and every parameter by name within 1e-10.
-::testing::AssertionResult attention_equals_one_rank(const nn::AttentionOptions& options, AttentionLayout layout, std::int64_t batch,
-                                                     std::int64_t seq, const AttentionFaults& faults = {});
+::testing::AssertionResult attention_equals_one_rank(const nn::AttentionOptions& options, AttentionLayout layout,
+                                                     std::int64_t batch, std::int64_t seq, const AttentionFaults& faults = {});
 
 /// Small odd widths, four heads: MLA with YaRN and q LoRA; GQA with as many key heads; NSA on either.
 nn::AttentionOptions mla_options();

@@ -1,5 +1,5 @@
-// Attention over context-parallel ranks, each with two chunks of every sequence, alone and with tensor-parallel heads, against one
-// rank: blocks and windows that straddle the chunks' borders, chunks shorter than either.
+// Attention over context-parallel ranks, each with two chunks of every sequence, alone and with tensor-parallel heads, against
+// one rank: blocks and windows that straddle the chunks' borders, chunks shorter than either.
 #include <algorithm>
 
 #include "tests/parallel/attention_variants.h"
@@ -63,8 +63,7 @@ class DroppedHalo : public nn::SequenceShard {
 TEST(AttentionHalo, DroppingItIsCaught) {
   for (const nn::AttentionOptions& options : {test::sparse(test::mla_options()), test::sparse(test::gqa_options())}) {
     const auto with_halo_dropped = [&](std::int64_t before, std::int64_t after) {
-      return test::attention_equals_one_rank(options, {.cp = 2}, 1, 40,
-                                             {.sequence = [=](const nn::SequenceShard& sequence) {
+      return test::attention_equals_one_rank(options, {.cp = 2}, 1, 40, {.sequence = [=](const nn::SequenceShard& sequence) {
                                                return std::make_unique<DroppedHalo>(sequence, before, after);
                                              }});
     };

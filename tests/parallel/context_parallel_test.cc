@@ -56,16 +56,20 @@ TEST(ContextParallel, GathersInOrderOfPosition) {
       const auto own = static_cast<std::int64_t>(rows.size());
       Tensor a = Tensor::zeros({2 * own, 3}, DType::kF64), b = Tensor::zeros({2 * own, 5}, DType::kF64);
       for (std::int64_t r = 0; r < 2 * own; ++r) {
-        for (std::int64_t c = 0; c < 3; ++c) a.as<double>()[r * 3 + c] = value(r / own, rows[static_cast<std::size_t>(r % own)], c);
-        for (std::int64_t c = 0; c < 2; ++c) b.as<double>()[r * 5 + 3 + c] = value(r / own, rows[static_cast<std::size_t>(r % own)], 5 + c);
+        for (std::int64_t c = 0; c < 3; ++c)
+          a.as<double>()[r * 3 + c] = value(r / own, rows[static_cast<std::size_t>(r % own)], c);
+        for (std::int64_t c = 0; c < 2; ++c)
+          b.as<double>()[r * 5 + 3 + c] = value(r / own, rows[static_cast<std::size_t>(r % own)], 5 + c);
       }
-      Tensor a_all = Tensor::zeros({2 * spacing.count, 3}, DType::kF64), b_all = Tensor::zeros({2 * spacing.count, 4}, DType::kF64);
+      Tensor a_all = Tensor::zeros({2 * spacing.count, 3}, DType::kF64),
+             b_all = Tensor::zeros({2 * spacing.count, 4}, DType::kF64);
       Stream stream;
       sequence.gather(stream, 2, spacing,
                       std::vector<kernels::ConstHeads>{nn::split_heads(a.view(), 1), kernels::heads_of(b.view(), 1, 5, 3, 2)},
                       std::vector<kernels::Heads>{nn::split_heads(a_all.view(), 1), kernels::heads_of(b_all.view(), 1, 4, 1, 2)});
       for (std::int64_t r = 0; r < 2 * spacing.count; ++r) {
-        for (std::int64_t c = 0; c < 3; ++c) EXPECT_EQ(a_all.as<double>()[r * 3 + c], value(r / spacing.count, r % spacing.count, c));
+        for (std::int64_t c = 0; c < 3; ++c)
+          EXPECT_EQ(a_all.as<double>()[r * 3 + c], value(r / spacing.count, r % spacing.count, c));
         for (std::int64_t c = 0; c < 4; ++c) {
           const double wanted = c == 0 || c == 3 ? 0.0 : value(r / spacing.count, r % spacing.count, 4 + c);
           EXPECT_EQ(b_all.as<double>()[r * 4 + c], wanted);
