@@ -19,8 +19,8 @@ struct Segment {
   std::int64_t length = 0;
 };
 
-/// Rows that stand at every `stride`-th token of a sequence, `count` of them: its tokens (1, S), or the compressed entries of sparse
-/// attention, each at the first token of its block. A row lies where its token lies.
+/// Rows that stand at every `stride`-th token of a sequence, `count` of them: its tokens (1, S), or the compressed entries of
+/// sparse attention, each at the first token of its block. A row lies where its token lies.
 struct RowSpacing {
   std::int64_t stride = 1;
   std::int64_t count = 0;

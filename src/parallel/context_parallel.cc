@@ -26,7 +26,9 @@ void copy_rows(const ConstHeads& from, int64_t from_row, const Heads& to, int64_
   const auto at = [&](const auto& x, int64_t row, int64_t head) { return (row * x.token_stride + head * x.head_stride) * size; };
   const auto* const source = static_cast<const char*>(from.data);
   auto* const target = static_cast<char*>(to.data);
-  const auto packed = [](const auto& x) { return (x.heads == 1 || x.head_stride == x.width) && x.token_stride == x.heads * x.width; };
+  const auto packed = [](const auto& x) {
+    return (x.heads == 1 || x.head_stride == x.width) && x.token_stride == x.heads * x.width;
+  };
   if (packed(from) && packed(to)) {
     std::memcpy(target + at(to, to_row, 0), source + at(from, from_row, 0),
                 static_cast<std::size_t>(count * from.heads * from.width * size));
@@ -62,7 +64,9 @@ class Message {
   int64_t numel() const { return numel_; }
   DType dtype() const { return dtype_; }
   int64_t rows(int rank) const { return rows_[static_cast<std::size_t>(rank)]; }
-  bool padded() const { return std::any_of(rows_.begin(), rows_.end(), [&](int64_t rows) { return rows != most_rows_; }); }
+  bool padded() const {
+    return std::any_of(rows_.begin(), rows_.end(), [&](int64_t rows) { return rows != most_rows_; });
+  }
   /// Rows of matrix m inside the message at `data`, shaped like `like`.
   Heads inside(void* data, std::size_t m, const ConstHeads& like) const {
     Heads heads;
@@ -106,8 +110,8 @@ void check_matrices(const Local& local, const Whole& whole, const Message& messa
     const ConstHeads a = local[m], b = whole[m];
     HADAL_CHECK(a.tokens == batch * message.rows(rank) && b.tokens == batch * spacing.count && a.heads == b.heads &&
                     a.width == b.width && a.dtype == b.dtype,
-                "matrix {}: local [{}, {}, {}], wanted {} rows; whole [{}, {}, {}], wanted {} rows", m, a.tokens, a.heads, a.width,
-                batch * message.rows(rank), b.tokens, b.heads, b.width, batch * spacing.count);
+                "matrix {}: local [{}, {}, {}], wanted {} rows; whole [{}, {}, {}], wanted {} rows", m, a.tokens, a.heads,
+                a.width, batch * message.rows(rank), b.tokens, b.heads, b.width, batch * spacing.count);
   }
 }
 

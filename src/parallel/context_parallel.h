@@ -1,5 +1,5 @@
-// nn::SequenceShard over a context-parallel group, zigzag (spec/parallelism.md 9): each sequence is cut into 2C chunks, rank i of C
-// holds chunks i and 2C-1-i, so that every rank has as many (query, key) pairs of a causal mask as any other.
+// nn::SequenceShard over a context-parallel group, zigzag (spec/parallelism.md 9): each sequence is cut into 2C chunks, rank i of
+// C holds chunks i and 2C-1-i, so that every rank has as many (query, key) pairs of a causal mask as any other.
 //
 // A gather sends each rank's rows once, several matrices packed into one message; ranks may hold different numbers of rows
 // (compressed entries), then messages are padded to the longest.

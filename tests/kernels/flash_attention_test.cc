@@ -88,11 +88,11 @@ const std::vector<Case>& cases() {
       {2, 5, 0, 2, 2, 16, 0, 8, blocks(16, 8)},      // no compressed key at all
       {1, 261, 128, 4, 2, 16, 0, 16, blocks(4, 2)},  // compressed, GQA
       {1, 600, 74, 2, 1, 16, 8, 16, blocks(16, 8)},
-      {2, 21, 64, 3, 3, 16, 8, 16, {}, 43},            // queries that start at a position: a chunk of a longer sequence
+      {2, 21, 64, 3, 3, 16, 8, 16, {}, 43},  // queries that start at a position: a chunk of a longer sequence
       {1, 130, 300, 2, 2, 16, 4, 8, {}, 170},
-      {1, 600, 700, 2, 1, 8, 4, 8, {}, 100},           // ... in several parts
-      {1, 40, 60, 4, 2, 16, 0, 16, window(21), 20},    // ... with the window's halo before them
-      {2, 30, 40, 2, 2, 8, 4, 8, blocks(8, 4), 140},   // ... against compressed keys
+      {1, 600, 700, 2, 1, 8, 4, 8, {}, 100},          // ... in several parts
+      {1, 40, 60, 4, 2, 16, 0, 16, window(21), 20},   // ... with the window's halo before them
+      {2, 30, 40, 2, 2, 8, 4, 8, blocks(8, 4), 140},  // ... against compressed keys
   };
   return all;
 }
@@ -127,9 +127,9 @@ TEST(FlashAttention, EqualsPlainAttentionF32) {
 }
 
 TEST(FlashAttention, GradientEqualsCentralDifferences) {
-  for (const Case& c :
-       {Case{2, 5, 5, 3, 3, 4, 2, 3}, Case{1, 9, 9, 4, 2, 3, 0, 5, window(3)}, Case{1, 14, 5, 2, 1, 3, 2, 3, blocks(4, 2)},
-        Case{2, 4, 9, 2, 2, 3, 2, 3, {}, 5}, Case{1, 5, 7, 4, 2, 3, 0, 5, window(3), 2}, Case{1, 4, 5, 2, 1, 3, 2, 3, blocks(4, 2), 7}}) {
+  for (const Case& c : {Case{2, 5, 5, 3, 3, 4, 2, 3}, Case{1, 9, 9, 4, 2, 3, 0, 5, window(3)},
+                        Case{1, 14, 5, 2, 1, 3, 2, 3, blocks(4, 2)}, Case{2, 4, 9, 2, 2, 3, 2, 3, {}, 5},
+                        Case{1, 5, 7, 4, 2, 3, 0, 5, window(3), 2}, Case{1, 4, 5, 2, 1, 3, 2, 3, blocks(4, 2), 7}}) {
     auto x = buffers<double>(c);
     forward(x, c, kScale);
     backward(x, c, kScale);
@@ -192,10 +192,11 @@ TEST(FlashAttention, SameBitsTwiceAndForAnyThreads) {
   set_num_threads(before);
 }
 
-// Queries of one sequence in two calls, the later first: gradients of the keys add up, of a shorter range of keys in the second call.
+// Queries of one sequence in two calls, the later first: gradients of the keys add up, of a shorter range of keys in the second
+// call.
 TEST(FlashAttention, GradientsOfKeysAddUpOverCalls) {
-  for (const Case& whole : {Case{1, 140, 140, 4, 2, 16, 8, 16}, Case{1, 600, 600, 4, 1, 8, 4, 8}, Case{1, 140, 140, 3, 3, 16, 0, 16, window(50)},
-                            Case{1, 60, 60, 2, 1, 8, 4, 8}}) {
+  for (const Case& whole : {Case{1, 140, 140, 4, 2, 16, 8, 16}, Case{1, 600, 600, 4, 1, 8, 4, 8},
+                            Case{1, 140, 140, 3, 3, 16, 0, 16, window(50)}, Case{1, 60, 60, 2, 1, 8, 4, 8}}) {
     auto x = buffers<double>(whole), wanted = buffers<double>(whole);
     forward(x, whole, kScale);
     reference(wanted, whole);

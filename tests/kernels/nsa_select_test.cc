@@ -179,7 +179,8 @@ TEST(NsaSelect, ImportanceAndChoiceApartAreTheSame) {
         std::vector<double> expected = importance(c, p, row / c.tokens, row % c.tokens, g);
         expected.resize(static_cast<std::size_t>(blocks), 0.0);
         for (int64_t j = 0; j < blocks; ++j) {
-          ASSERT_NEAR(values[static_cast<std::size_t>((row * c.groups + g) * blocks + j)], expected[static_cast<std::size_t>(j)], 1e-12)
+          ASSERT_NEAR(values[static_cast<std::size_t>((row * c.groups + g) * blocks + j)], expected[static_cast<std::size_t>(j)],
+                      1e-12)
               << "row " << row << " group " << g << " block " << j;
         }
       }

@@ -95,16 +95,16 @@ void reference(AttentionBuffers<double>& x, const Case& c, const std::vector<std
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{
-      {1, 1, 1, 1, 8, 0, 8, 1, 16, 3},      // one token
-      {2, 70, 3, 3, 32, 16, 32, 1, 8, 4},   // MLA, one head a key head
-      {1, 200, 8, 1, 40, 8, 24, 1, 16, 5},  // absorbed MLA: a whole strip is one token
-      {1, 130, 6, 2, 24, 0, 40, 2, 4, 6},   // GQA
-      {1, 130, 6, 2, 24, 0, 16, 6, 12, 3},  // every head selects for itself
-      {1, 600, 2, 1, 8, 4, 8, 1, 64, 3},    // parts and partial sums
-      {1, 700, 2, 2, 8, 4, 8, 1, 64, 7},    // a strip's union fills several score buffers
-      {1, 90, 5, 1, 7, 3, 5, 1, 5, 4},      // nothing round
-      {2, 40, 6, 2, 7, 3, 5, 3, 5, 4},      // nothing round, short
-      {1, 300, 4, 4, 16, 8, 16, 1, 16, 8},  // twice as long as what is selected
+      {1, 1, 1, 1, 8, 0, 8, 1, 16, 3},         // one token
+      {2, 70, 3, 3, 32, 16, 32, 1, 8, 4},      // MLA, one head a key head
+      {1, 200, 8, 1, 40, 8, 24, 1, 16, 5},     // absorbed MLA: a whole strip is one token
+      {1, 130, 6, 2, 24, 0, 40, 2, 4, 6},      // GQA
+      {1, 130, 6, 2, 24, 0, 16, 6, 12, 3},     // every head selects for itself
+      {1, 600, 2, 1, 8, 4, 8, 1, 64, 3},       // parts and partial sums
+      {1, 700, 2, 2, 8, 4, 8, 1, 64, 7},       // a strip's union fills several score buffers
+      {1, 90, 5, 1, 7, 3, 5, 1, 5, 4},         // nothing round
+      {2, 40, 6, 2, 7, 3, 5, 3, 5, 4},         // nothing round, short
+      {1, 300, 4, 4, 16, 8, 16, 1, 16, 8},     // twice as long as what is selected
       {2, 33, 4, 2, 16, 8, 16, 2, 8, 4, 71},   // queries that start at a position: a chunk of a longer sequence
       {1, 600, 2, 1, 8, 4, 8, 1, 64, 5, 130},  // ... in several parts
   };
@@ -137,8 +137,8 @@ TEST(NsaSelected, EqualsPlainAttentionF32) {
 }
 
 TEST(NsaSelected, GradientEqualsCentralDifferences) {
-  for (const Case& c : {Case{2, 11, 4, 2, 3, 2, 3, 1, 2, 3}, Case{1, 13, 2, 2, 3, 0, 4, 2, 3, 2},
-                        Case{2, 5, 4, 2, 3, 2, 3, 1, 2, 3, 7}}) {
+  for (const Case& c :
+       {Case{2, 11, 4, 2, 3, 2, 3, 1, 2, 3}, Case{1, 13, 2, 2, 3, 0, 4, 2, 3, 2}, Case{2, 5, 4, 2, 3, 2, 3, 1, 2, 3, 7}}) {
     const auto blocks = random_blocks(c);
     auto x = buffers<double>(c), moved = buffers<double>(c), numeric = buffers<double>(c);
     forward(x, c, blocks);

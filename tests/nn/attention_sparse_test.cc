@@ -113,9 +113,9 @@ TEST(SparseAttention, EvenBlocksAreSelectedByTheirProbability) {
   const nn::NsaBranches branches(options, 1.3, 2);
   const Tensor q = test::normal_tensor({kSeq, heads * width}, 1), k = test::normal_tensor({entries, width}, 2);
   const nn::AttentionInput in{.q = nn::split_heads(q.view(), heads),
-                           .k = nn::split_heads(k.view(), 1),
-                           .k_shared = {},
-                           .v = nn::split_heads(k.view(), 1)};
+                              .k = nn::split_heads(k.view(), 1),
+                              .k_shared = {},
+                              .v = nn::split_heads(k.view(), 1)};
   Tensor o = Tensor::empty({kSeq, heads * width}, DType::kF64), lse = Tensor::empty({kSeq, heads}, DType::kF64);
   const nn::AttentionSpans spans = nn::one_span(kSeq, entries, 0);
   branches.compressed(stream, spans, in, nn::split_heads(o.view(), heads), lse);

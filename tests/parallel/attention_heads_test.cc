@@ -1,5 +1,5 @@
-// Attention over tensor-parallel ranks, each with its heads: the partial outputs and input gradients add up to those of one rank, and
-// so does every parameter's gradient over the ranks that hold the same slice.
+// Attention over tensor-parallel ranks, each with its heads: the partial outputs and input gradients add up to those of one rank,
+// and so does every parameter's gradient over the ranks that hold the same slice.
 #include "core/error.h"
 #include "tests/parallel/attention_variants.h"
 
@@ -16,6 +16,16 @@ TEST_P(AttentionHeads, EqualOneRank) {
 
 INSTANTIATE_TEST_SUITE_P(Variants, AttentionHeads, ::testing::ValuesIn(test::attention_variants()),
                          [](const auto& variant) { return variant.param.name; });
+
+// Planted: ranks that choose by the importance of their own heads alone.
+TEST(AttentionHeadShares, SelectionWithoutTheSumIsCaught) {
+  struct NoSum : nn::SelectionSum {
+    void sum(Stream&, View) const override {}
+  };
+  const nn::AttentionOptions options = test::sparse(test::mla_options());
+  EXPECT_TRUE(test::attention_equals_one_rank(options, {.tp = 2}, 1, 64));
+  EXPECT_FALSE(test::attention_equals_one_rank(options, {.tp = 2}, 1, 64, {.selection_sum = std::make_shared<NoSum>()}));
+}
 
 TEST(AttentionHeadShares, UnevenSharesAreRefused) {
   const auto refuses = [](nn::AttentionOptions options, std::int64_t tp) {

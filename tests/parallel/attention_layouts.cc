@@ -70,7 +70,7 @@ LogicalTensors run_rank(const Problem& problem, nn::Attention& layer, const nn::
   return results;
 }
 
-LogicalTensors run_layout(const Problem& problem, AttentionLayout layout, const SequenceHook& hook) {
+LogicalTensors run_layout(const Problem& problem, AttentionLayout layout, const AttentionFaults& faults) {
   std::vector<LogicalTensors> of_rank(static_cast<std::size_t>(layout.cp * layout.tp));
   comm::run_local_group(layout.cp * layout.tp, [&](comm::Communicator& world) {
     const int tp_rank = world.rank() % layout.tp, cp_rank = world.rank() / layout.tp;
@@ -80,13 +80,14 @@ LogicalTensors run_layout(const Problem& problem, AttentionLayout layout, const 
     const auto tp = world.subgroup(tp_ranks, "tp"), cp = world.subgroup(cp_ranks, "cp");
     nn::AttentionOptions options = problem.options;
     options.heads = {tp_rank, layout.tp};
-    const auto layer = nn::make_attention(options, kPrefix, nn::make_rope_table(options), parallel::make_selection_sum(*tp, options));
+    const auto selection_sum = faults.selection_sum ? faults.selection_sum : parallel::make_selection_sum(*tp, options);
+    const auto layer = nn::make_attention(options, kPrefix, nn::make_rope_table(options), selection_sum);
     nn::ParameterList parameters;
     layer->collect(parameters);
     set_values(parameters, problem.weights);
     std::unique_ptr<nn::SequenceShard> sequence, hooked;
     if (layout.cp > 1) sequence = std::make_unique<parallel::ContextParallel>(*cp, problem.seq);
-    if (hook) hooked = hook(*sequence);
+    if (faults.sequence) hooked = faults.sequence(*sequence);
     of_rank[static_cast<std::size_t>(world.rank())] =
         run_rank(problem, *layer, hooked ? hooked.get() : sequence.get(), problem.seq / layout.cp);
   });
@@ -97,16 +98,20 @@ LogicalTensors run_layout(const Problem& problem, AttentionLayout layout, const 
 
 }  // namespace
 
-::testing::AssertionResult attention_equals_one_rank(const nn::AttentionOptions& options, AttentionLayout layout, std::int64_t batch,
-                                                     std::int64_t seq, const SequenceHook& hook) {
+::testing::AssertionResult attention_equals_one_rank(const nn::AttentionOptions& options, AttentionLayout layout,
+                                                     std::int64_t batch, std::int64_t seq, const AttentionFaults& faults) {
   const auto layer = nn::make_attention(options, kPrefix, nn::make_rope_table(options));
   nn::ParameterList parameters;
   layer->collect(parameters);
   randomize(parameters, 11, 0.4);
-  Problem problem{options, batch, seq, normal_tensor({batch * seq, options.hidden_size}, 4),
-                  normal_tensor({batch * seq, options.hidden_size}, 5), values_of(parameters)};
+  Problem problem{options,
+                  batch,
+                  seq,
+                  normal_tensor({batch * seq, options.hidden_size}, 4),
+                  normal_tensor({batch * seq, options.hidden_size}, 5),
+                  values_of(parameters)};
   const LogicalTensors wanted = run_rank(problem, *layer, nullptr, seq);
-  const LogicalTensors got = run_layout(problem, layout, hook);
+  const LogicalTensors got = run_layout(problem, layout, faults);
   return same_tensors(got, wanted) << "\n  cp " << layout.cp << " tp " << layout.tp << " B " << batch << " S " << seq;
 }
 

@@ -1,5 +1,5 @@
-// One attention layer over the ranks of a layout against the same layer on one rank: output, gradient of the input and the gradient
-// of every parameter.
+// One attention layer over the ranks of a layout against the same layer on one rank: output, gradient of the input and the
+// gradient of every parameter.
 #pragma once
 
 #include <functional>
@@ -15,12 +15,15 @@ struct AttentionLayout {
   int tp = 1;
 };
 
-/// What stands between a layer and its context-parallel group, to plant a fault; none: nothing.
-using SequenceHook = std::function<std::unique_ptr<nn::SequenceShard>(const nn::SequenceShard&)>;
+/// Faults to plant: what stands between a layer and its exchanges.
+struct AttentionFaults {
+  std::function<std::unique_ptr<nn::SequenceShard>(const nn::SequenceShard&)> sequence{};  ///< none: the true one
+  std::shared_ptr<const nn::SelectionSum> selection_sum{};                                 ///< null: the true one
+};
 
-/// Random weights, input and output gradient; d_o [B*S, d]. Compares "y", "d_x" and every parameter by name within 1e-10.
-::testing::AssertionResult attention_equals_one_rank(const nn::AttentionOptions& options, AttentionLayout layout, std::int64_t batch,
-                                                     std::int64_t seq, const SequenceHook& hook = {});
+/// Random weights, input and output gradient. Compares "y", "d_x" and every parameter by name within 1e-10.
+::testing::AssertionResult attention_equals_one_rank(const nn::AttentionOptions& options, AttentionLayout layout,
+                                                     std::int64_t batch, std::int64_t seq, const AttentionFaults& faults = {});
 
 /// Small odd widths, four heads: MLA with YaRN and q LoRA; GQA with as many key heads; NSA on either.
 nn::AttentionOptions mla_options();

@@ -121,8 +121,8 @@ PoolSpans pool_spans(const Context& ctx, const NsaOptions& nsa) {
 
 std::int64_t entry_rows(const PoolSpans& spans) { return spans.empty() ? 0 : spans.back().entry + spans.back().entries; }
 
-void attend(Stream& stream, const AttentionSpans& spans, const kernels::AttentionMask& mask, double scale, const AttentionInput& in,
-            kernels::Heads o, View lse) {
+void attend(Stream& stream, const AttentionSpans& spans, const kernels::AttentionMask& mask, double scale,
+            const AttentionInput& in, kernels::Heads o, View lse) {
   for (const AttentionSpan& span : spans) {
     kernels::FlashAttentionForward args;
     set_inputs(args, span, in);

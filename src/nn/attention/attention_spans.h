@@ -1,6 +1,6 @@
 // Which rows of queries meet which rows of keys. Whole sequences: one call for all of them. Under context parallelism the queries
-// here are segments of longer sequences, their keys those of all ranks: one call for each sequence and segment, whose gradients of
-// keys add up. Rows of queries are those of the tokens here; rows of `tokens` those of whole sequences, [B*S].
+// here are segments of longer sequences, their keys those of all ranks: one call for each sequence and segment, whose gradients
+// of keys add up. Rows of queries are those of the tokens here; rows of `tokens` those of whole sequences, [B*S].
 #pragma once
 
 #include <vector>
@@ -51,13 +51,13 @@ KeyPlan entry_keys(const Context& ctx, const NsaOptions& nsa);
 /// Keys made for the entries that the last token here sees, packed sequence by sequence.
 KeyPlan causal_entry_keys(const Context& ctx, const NsaOptions& nsa);
 
-/// Pooling of tokens into the compressed entries that this rank makes: those whose block starts at a token here. Blocks reach up to
-/// block_length - 1 tokens past their segment.
+/// Pooling of tokens into the compressed entries that this rank makes: those whose block starts at a token here. Blocks reach up
+/// to block_length - 1 tokens past their segment.
 struct PoolSpan {
   std::int64_t batch = 1;
-  std::int64_t token = 0, tokens = 0;    ///< first row of whole sequences; rows
-  std::int64_t entry = 0, entries = 0;   ///< first row of this rank's entries; rows
-  std::int64_t position = 0;             ///< of the first token
+  std::int64_t token = 0, tokens = 0;   ///< first row of whole sequences; rows
+  std::int64_t entry = 0, entries = 0;  ///< first row of this rank's entries; rows
+  std::int64_t position = 0;            ///< of the first token
 };
 using PoolSpans = std::vector<PoolSpan>;
 PoolSpans pool_spans(const Context& ctx, const NsaOptions& nsa);
@@ -112,8 +112,8 @@ void set_gradients(Args& args, const AttentionSpan& span, const AttentionGradien
 }
 
 /// Flash attention over all spans; o and lse have the rows of q.
-void attend(Stream& stream, const AttentionSpans& spans, const kernels::AttentionMask& mask, double scale, const AttentionInput& in,
-            kernels::Heads o, View lse);
+void attend(Stream& stream, const AttentionSpans& spans, const kernels::AttentionMask& mask, double scale,
+            const AttentionInput& in, kernels::Heads o, View lse);
 void attend_backward(Stream& stream, const AttentionSpans& spans, const kernels::AttentionMask& mask, double scale,
                      const AttentionInput& in, const AttentionGradient& gradient);
 

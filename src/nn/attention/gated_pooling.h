@@ -26,8 +26,8 @@ class GatedPooling {
 
   /// u [B*S*G, in]; x [B*S, G, w]; y [entries, G, w]. Each span's tokens and entries.
   void forward(Stream& stream, const PoolSpans& spans, ConstView u, kernels::ConstHeads x, kernels::Heads y, State& state) const;
-  /// d_x is overwritten in the spans' rows, or added to (add_to_x), then d_u += d_logits W (d_u may be d_x's own memory). Finishes
-  /// the position's gradient.
+  /// d_x is overwritten in the spans' rows, or added to (add_to_x), then d_u += d_logits W (d_u may be d_x's own memory).
+  /// Finishes the position's gradient.
   void backward_input(Stream& stream, const PoolSpans& spans, kernels::ConstHeads x, kernels::ConstHeads d_y, kernels::Heads d_x,
                       bool add_to_x, View d_u, State& state);
   void backward_weight(Stream& stream, const PoolSpans& spans, ConstView u, State& state);

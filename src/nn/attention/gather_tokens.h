@@ -1,5 +1,5 @@
-// Rows that attention needs of whole sequences, where a rank holds some of them: gathered before, their gradients summed and scattered
-// after. Whole sequences: nothing moves.
+// Rows that attention needs of whole sequences, where a rank holds some of them: gathered before, their gradients summed and
+// scattered after. Whole sequences: nothing moves.
 #pragma once
 
 #include <initializer_list>

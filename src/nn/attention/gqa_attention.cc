@@ -13,9 +13,9 @@ namespace hadal::nn {
 
 struct GqaSaved : Saved {
   ConstView x, d_y;
-  Tensor q;        ///< [T, H dk], rotated
-  Tensor k, v;     ///< of whole sequences: [B*S, G dk] rotated, [B*S, G dv]
-  Tensor o, lse;   ///< [T, H dv], [T, H]
+  Tensor q;       ///< [T, H dk], rotated
+  Tensor k, v;    ///< of whole sequences: [B*S, G dk] rotated, [B*S, G dv]
+  Tensor o, lse;  ///< [T, H dv], [T, H]
   Tensor d_q, d_k, d_v;
 };
 

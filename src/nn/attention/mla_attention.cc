@@ -89,10 +89,11 @@ void MlaAttention::gather_latents(Context& ctx, MlaSaved& s) const {
 ConstView MlaAttention::latents(const MlaSaved& s) { return s.c.defined() ? s.c.view() : static_cast<ConstView>(s.latent.c); }
 
 AttentionInput MlaAttention::input(const MlaSaved& s) const {
-  return {.q = projections_.q_all(s.latent.q.view()),
-          .k = kv_b_.keys(s.kv.view()),
-          .k_shared = s.k_rope.defined() ? split_heads(s.k_rope.view(), 1) : projections_.r(static_cast<ConstView>(s.latent.kv_a)),
-          .v = kv_b_.values(s.kv.view())};
+  return {
+      .q = projections_.q_all(s.latent.q.view()),
+      .k = kv_b_.keys(s.kv.view()),
+      .k_shared = s.k_rope.defined() ? split_heads(s.k_rope.view(), 1) : projections_.r(static_cast<ConstView>(s.latent.kv_a)),
+      .v = kv_b_.values(s.kv.view())};
 }
 
 Tensor MlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
@@ -123,12 +124,14 @@ Tensor MlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
   latent.q.reset();
   s.kv.reset();
   s.lse.reset();
-  rotate_tokens(*rope_, ctx, projections_.q_rope(latent.d_q.view()), projections_.q_rope(latent.d_q.view()), RopeMode::kTranspose);
+  rotate_tokens(*rope_, ctx, projections_.q_rope(latent.d_q.view()), projections_.q_rope(latent.d_q.view()),
+                RopeMode::kTranspose);
   kv_b_.project_backward(ctx.stream, keys, s.d_kv, whole ? latent.d_c.view() : d_c_all.view(), 0);
   if (!whole) {
-    ctx.sequence->reduce_scatter(ctx.stream, ctx.batch, {1, ctx.whole_seq()},
-                                 std::array<kernels::ConstHeads, 2>{split_heads(d_c_all.view(), 1), split_heads(d_k_rope_all.view(), 1)},
-                                 std::array<kernels::Heads, 2>{split_heads(latent.d_c.view(), 1), d_k_rope});
+    ctx.sequence->reduce_scatter(
+        ctx.stream, ctx.batch, {1, ctx.whole_seq()},
+        std::array<kernels::ConstHeads, 2>{split_heads(d_c_all.view(), 1), split_heads(d_k_rope_all.view(), 1)},
+        std::array<kernels::Heads, 2>{split_heads(latent.d_c.view(), 1), d_k_rope});
   }
   rotate_tokens(*rope_, ctx, d_k_rope, d_k_rope, RopeMode::kTranspose);
   Tensor d_x = Tensor::empty(latent.x.shape, d_y.dtype);

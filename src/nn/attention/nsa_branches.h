@@ -1,6 +1,6 @@
 // The three attention branches of native sparse attention over given queries, keys and values (spec/model.md 8, appendix B),
-// and the choice of blocks: what GQA and MLA layers share. Keys of the selected branch and compressed entries start at position 0,
-// keys of the window wherever the span's query_start counts from.
+// and the choice of blocks: what GQA and MLA layers share. Keys of the selected branch and compressed entries start at position
+// 0, keys of the window wherever the span's query_start counts from.
 #pragma once
 
 #include <memory>

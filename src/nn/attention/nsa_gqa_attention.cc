@@ -96,7 +96,8 @@ Tensor NsaGqaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   branches_.compressed(stream, entry_spans, compressed, out(kCompressed), s.lse[kCompressed]);
   s.blocks = held_.get([&] { return branches_.select(stream, entry_spans, compressed, s.lse[kCompressed]); });
   branches_.selected(stream, token_spans, s.input(kSelected, heads, groups), s.blocks, out(kSelected), s.lse[kSelected]);
-  branches_.window(stream, window_spans(ctx, nsa_.window, token_keys(ctx)), s.input(kWindow, heads, groups), out(kWindow), s.lse[kWindow]);
+  branches_.window(stream, window_spans(ctx, nsa_.window, token_keys(ctx)), s.input(kWindow, heads, groups), out(kWindow),
+                   s.lse[kWindow]);
   s.mixed = gate_.forward(stream, x, s.o, s.gate);
   return o_proj_.apply(stream, s.mixed);
 }
@@ -108,8 +109,8 @@ void NsaGqaAttention::compress(Context& ctx, NsaGqaSaved& s) const {
   const PoolSpans spans = pool_spans(ctx, nsa_);
   s.k_pooled = Tensor::empty({entry_rows(spans), groups * key}, k.dtype);
   s.v_pooled = Tensor::empty({entry_rows(spans), groups * value}, k.dtype);
-  phi_k_.forward(stream, spans, k.reshape({k.shape[0] * groups, key}), split_heads(k, groups), split_heads(s.k_pooled.view(), groups),
-                 s.phi_k);
+  phi_k_.forward(stream, spans, k.reshape({k.shape[0] * groups, key}), split_heads(k, groups),
+                 split_heads(s.k_pooled.view(), groups), s.phi_k);
   phi_v_.forward(stream, spans, v.reshape({v.shape[0] * groups, value}), split_heads(v, groups),
                  split_heads(s.v_pooled.view(), groups), s.phi_v);
   rotate_entries(*rope_, stream, spans, split_heads(s.k_pooled.view(), groups), nsa_.block_stride);
@@ -151,8 +152,8 @@ Tensor NsaGqaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved
   run(stream, kernels::Add{.a = d_q[kCompressed], .b = d_q[kWindow], .y = d_q[kCompressed]});
   s.d_q = std::move(d_q[kCompressed]);
   compress_backward(ctx, d_k_pooled, d_v_pooled, s);
-  reduce_scatter_tokens(ctx, {&s.d_k[kCompressed], &s.d_k[kSelected], &s.d_k[kWindow], &s.d_v[kCompressed], &s.d_v[kSelected],
-                              &s.d_v[kWindow]});
+  reduce_scatter_tokens(
+      ctx, {&s.d_k[kCompressed], &s.d_k[kSelected], &s.d_k[kWindow], &s.d_v[kCompressed], &s.d_v[kSelected], &s.d_v[kWindow]});
 
   const auto unrotate = [&](Tensor& x, std::int64_t count) {
     rotate_tokens(*rope_, ctx, split_heads(x.view(), count), split_heads(x.view(), count), RopeMode::kTranspose);

@@ -35,9 +35,10 @@ Tensor NsaMlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved
   } else {
     Tensor d_c_all = Tensor::zeros(s.c_all.shape(), d_y.dtype), d_r_all = Tensor::zeros(s.r_all.shape(), d_y.dtype);
     latents_backward(ctx, s, d_c_all, split_heads(d_r_all.view(), 1));
-    ctx.sequence->reduce_scatter(stream, ctx.batch, {1, ctx.whole_seq()},
-                                 std::array<kernels::ConstHeads, 2>{split_heads(d_c_all.view(), 1), split_heads(d_r_all.view(), 1)},
-                                 std::array<kernels::Heads, 2>{split_heads(latent.d_c.view(), 1), d_r});
+    ctx.sequence->reduce_scatter(
+        stream, ctx.batch, {1, ctx.whole_seq()},
+        std::array<kernels::ConstHeads, 2>{split_heads(d_c_all.view(), 1), split_heads(d_r_all.view(), 1)},
+        std::array<kernels::Heads, 2>{split_heads(latent.d_c.view(), 1), d_r});
   }
   projections_.backward_input(stream, latent, d_x, 1);
   for (Tensor* done : {&s.k_rope, &s.r_all, &s.d_c_key, &s.d_c_value, &s.blocks}) done->reset();
@@ -96,7 +97,9 @@ void NsaMlaAttention::selected_latent_backward(Context& ctx, NsaMlaSaved& s) {
   Stream& stream = ctx.stream;
   const std::int64_t heads = options_.num_heads;
   const bool add = ctx.sequence != nullptr;
-  const auto room = [&](const Shape& shape) { return add ? Tensor::zeros(shape, s.z.dtype()) : Tensor::empty(shape, s.z.dtype()); };
+  const auto room = [&](const Shape& shape) {
+    return add ? Tensor::zeros(shape, s.z.dtype()) : Tensor::empty(shape, s.z.dtype());
+  };
   Tensor d_z = Tensor::empty(s.z.shape(), s.z.dtype());
   kv_b_.expand_backward(stream, split_heads(static_cast<ConstView>(s.d_o_selected), heads), split_heads(d_z.view(), heads));
   s.d_q_latent = Tensor::empty(s.q_latent.shape(), s.z.dtype());
@@ -146,8 +149,8 @@ void NsaMlaAttention::compress_backward(Context& ctx, NsaMlaSaved& s, View d_c, 
                                        .d_residual = {},
                                        .d_x = d_pooled,
                                        .d_gain = pooled_norm_.grad()});
-  pool_latent_.backward_input(stream, spans, split_heads(s.c(), 1), split_heads(d_pooled.view(), 1), split_heads(d_c, 1), add, d_c,
-                              s.pool_latent);
+  pool_latent_.backward_input(stream, spans, split_heads(s.c(), 1), split_heads(d_pooled.view(), 1), split_heads(d_c, 1), add,
+                              d_c, s.pool_latent);
   const kernels::Heads d_k_rope = split_heads(s.d_k_rope[kCompressed].view(), 1);
   rotate_entries(*rope_, stream, spans, d_k_rope, nsa_.block_stride, RopeMode::kTranspose);
   pool_rope_.backward_input(stream, spans, r_of(s), d_k_rope, d_r, add, d_c, s.pool_rope);

@@ -88,10 +88,11 @@ void NsaMlaAttention::decode_branches(Stream& stream, View q, std::int64_t start
               blocks = branches_.select(stream, spans, in, lse);
             });
   attend_in(kSelected, cache.c.all(), cache.k_rope.all(), rows * std::min(total, nsa_.num_selected * nsa_.select_block),
-            [&](const AttentionInput& in, kernels::Heads out) { branches_.selected(stream, one_span(rows, total, start), in, blocks, out, lse); });
-  attend_in(kWindow, cache.c.rows(window_begin, total), cache.k_rope.rows(window_begin, total),
-            rows * std::min(total, nsa_.window),
             [&](const AttentionInput& in, kernels::Heads out) {
+              branches_.selected(stream, one_span(rows, total, start), in, blocks, out, lse);
+            });
+  attend_in(kWindow, cache.c.rows(window_begin, total), cache.k_rope.rows(window_begin, total),
+            rows * std::min(total, nsa_.window), [&](const AttentionInput& in, kernels::Heads out) {
               branches_.window(stream, one_span(rows, total - window_begin, start - window_begin), in, out, lse);
             });
 }

@@ -23,8 +23,8 @@ inline void rotate_tokens(const RopeTable& rope, const Context& ctx, kernels::Co
 }
 
 /// Rotates each compressed entry by the position of its block's first token; x [entries, G, width], in place.
-inline void rotate_entries(const RopeTable& rope, Stream& stream, const PoolSpans& spans, kernels::Heads x, std::int64_t block_stride,
-                           RopeMode mode = RopeMode::kForward) {
+inline void rotate_entries(const RopeTable& rope, Stream& stream, const PoolSpans& spans, kernels::Heads x,
+                           std::int64_t block_stride, RopeMode mode = RopeMode::kForward) {
   for (const PoolSpan& span : spans) {
     const kernels::Heads entries = rows_of(x, span.entry, span.entries);
     rope.apply(stream, span.batch, entries, entries, mode, span.position, block_stride);

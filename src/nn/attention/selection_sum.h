@@ -1,5 +1,6 @@
 // Block selection under tensor parallelism (spec/model.md 9.4): where the heads of one selection group lie on several ranks, each
-// knows the importance of its own heads, and all must choose by the sum. Declared here, implemented over a communicator in parallel/.
+// knows the importance of its own heads, and all must choose by the sum. Declared here, implemented over a communicator in
+// parallel/.
 #pragma once
 
 #include "core/stream.h"
