@@ -39,7 +39,7 @@ int bench_command(const std::vector<std::string>& arguments) {
   const train::BenchResult natural = train::bench_steps(config, *world, false, warmup, steps);
   const train::BenchResult forced = config.model.moe.num_experts > 0 ? train::bench_steps(config, *world, true, warmup, steps) : natural;
   train::OptimizerBench update;
-  if (world->size() > 1) update = train::bench_optimizer(config, *world, steps);
+  if (world->size() > 1) update = train::bench_optimizer(config, *world);
   if (world->is_root()) {
     std::printf("%-10s %12s %10s %12s %10s\n", "routing", "tokens/s", "of peak", "ms/step", "loss");
     const double step_tokens = static_cast<double>(config.train.global_batch * config.data.sequence_length);

@@ -13,15 +13,17 @@
 namespace hadal::train {
 namespace {
 
+constexpr int kUpdates = 31;
+
 /// Median seconds of finish, norm, update and the wait for values; `before` comes first and counts.
-double median_update(const Config& config, comm::Communicator& world, comm::Communicator& replicas, std::int64_t steps,
+double median_update(const Config& config, comm::Communicator& world, comm::Communicator& replicas,
                      const std::function<void(optim::ShardedAdamW&)>& before) {
   model::Model model(model::model_options(config));
   model.initialize(static_cast<std::uint64_t>(config.run.seed));
   optim::ShardedAdamW optimizer(config.optim, {{&replicas, model.parameters()}}, replicas);
   Stream stream;
   std::vector<double> seconds;
-  for (std::int64_t s = 0; s <= steps; ++s) {
+  for (int update = 0; update <= kUpdates; ++update) {
     optimizer.zero_grad();
     for (nn::Parameter* parameter : optimizer.parameters()) {
       // The values themselves: finite, and not all zero.
@@ -34,7 +36,7 @@ double median_update(const Config& config, comm::Communicator& world, comm::Comm
     optimizer.step(stream, config.optim.lr, optimizer.grad_norm(stream));
     optimizer.wait_values();
     world.barrier();
-    if (s > 0) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    if (update > 0) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   std::ranges::sort(seconds);
   return seconds[seconds.size() / 2];
@@ -42,15 +44,15 @@ double median_update(const Config& config, comm::Communicator& world, comm::Comm
 
 }  // namespace
 
-OptimizerBench bench_optimizer(const Config& config, comm::Communicator& world, std::int64_t steps) {
+OptimizerBench bench_optimizer(const Config& config, comm::Communicator& world) {
   comm::SingleCommunicator alone;
   OptimizerBench result;
-  result.whole_s = median_update(config, world, alone, steps, [&](optim::ShardedAdamW& optimizer) {
+  result.whole_s = median_update(config, world, alone, [&](optim::ShardedAdamW& optimizer) {
     std::vector<View> gradients;
     for (nn::Parameter* parameter : optimizer.parameters()) gradients.push_back(parameter->grad());
     world.all_reduce_sum(gradients);
   });
-  result.sharded_s = median_update(config, world, world, steps, [](optim::ShardedAdamW&) {});
+  result.sharded_s = median_update(config, world, world, [](optim::ShardedAdamW&) {});
   return result;
 }
 

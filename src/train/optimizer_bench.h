@@ -12,7 +12,7 @@ struct OptimizerBench {
   double whole_s = 0;    ///< all-reduce, norm, update of everything
 };
 
-/// Medians over `steps` updates of this config's model, gradients made up; of rank 0's clock. Collective.
-OptimizerBench bench_optimizer(const Config& config, comm::Communicator& world, std::int64_t steps);
+/// Medians over some updates of this config's model, gradients made up. Collective.
+OptimizerBench bench_optimizer(const Config& config, comm::Communicator& world);
 
 }  // namespace hadal::train
