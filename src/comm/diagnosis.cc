@@ -20,16 +20,14 @@ std::string name_of_ranks(const std::vector<int>& ranks) {
   return fmt::format("{} {}", ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks, " "));
 }
 
-/// "reduce_scatter #118 of dp {0 1 2 3}", "receive (tag 3) from rank 2 of pp {0 2}".
+/// "reduce_scatter #118 of dp {0 1 2 3}", "receive #5 (tag 3) from rank 2 of pp {0 2}".
 std::string name_of_call(const RankSnapshot& rank, const CallSnapshot& call) {
   const GroupSnapshot* group = rank.group(call.group);
-  std::string text{name_of(call.op)};
+  std::string text = fmt::format("{} #{}", name_of(call.op), call.sequence);
   if (is_message(call.op)) {
     text += fmt::format(" (tag {}) {} rank ", call.tag, call.op == Op::kSend ? "to" : "from");
     const bool known = group != nullptr && call.peer >= 0 && call.peer < static_cast<int>(group->members.size());
     text += known ? std::to_string(group->members[static_cast<std::size_t>(call.peer)]) : fmt::format("{} of the group", call.peer);
-  } else if (call.sequence > 0) {
-    text += fmt::format(" #{}", call.sequence);
   }
   if (group == nullptr) return text;
   const bool cut = static_cast<int>(group->members.size()) < group->size;
@@ -44,6 +42,16 @@ std::string place_of(const RankSnapshot& rank) {
 
 bool running_and_waiting(const RankView& view) { return view.state == ProcessState::kRuns && !view.ledger.ended && view.ledger.waiting; }
 
+/// The other end of `mine` has been begun. It would be among the peer's last calls: a message that was begun long ago has arrived.
+bool is_met(const RankSnapshot& rank, const CallSnapshot& mine, const GroupSnapshot& group, const RankSnapshot& peer) {
+  const auto place = std::ranges::find(group.members, rank.rank);
+  const Op other_end = mine.op == Op::kSend ? Op::kReceive : Op::kSend;
+  return std::ranges::any_of(peer.calls, [&](const CallSnapshot& call) {
+    return call.op == other_end && call.group == mine.group && call.tag == mine.tag && call.sequence >= mine.sequence &&
+           call.peer == static_cast<int>(place - group.members.begin());
+  });
+}
+
 /// World ranks that `view` waits for: those that have not begun the call, or, when all have, those that do not wait in it and so may
 /// not have seen to their part of it.
 std::vector<int> blockers(std::span<const RankView> ranks, const RankView& view) {
@@ -52,7 +60,10 @@ std::vector<int> blockers(std::span<const RankView> ranks, const RankView& view)
   if (group == nullptr) return {};
   if (is_message(call.op)) {
     if (call.peer < 0 || call.peer >= static_cast<int>(group->members.size())) return {};
-    return {group->members[static_cast<std::size_t>(call.peer)]};
+    const int peer = group->members[static_cast<std::size_t>(call.peer)];
+    const RankView* other = find(ranks, peer);
+    const bool under_way = other != nullptr && other->ledger.waiting && is_met(view.ledger, call, *group, other->ledger);
+    return under_way ? std::vector<int>{} : std::vector<int>{peer};
   }
   std::vector<int> absent;
   std::vector<int> elsewhere;
@@ -112,7 +123,7 @@ std::optional<Diagnosis> of_disagreement(std::span<const RankView> ranks, const 
     const RankView* other = find(ranks, member);
     if (other == nullptr) continue;
     for (const CallSnapshot& theirs : other->ledger.calls) {
-      if (theirs.group != mine.group || theirs.sequence != mine.sequence || theirs.op == mine.op) continue;
+      if (theirs.group != mine.group || theirs.sequence != mine.sequence || theirs.op == mine.op || is_message(theirs.op)) continue;
       return Diagnosis{.cause = Cause::kDeadlock,
                        .culprits = {std::min(member, view.ledger.rank), std::max(member, view.ledger.rank)},
                        .sentence = fmt::format("ranks disagree: rank {} is in {}{}, rank {} made it {}{}", view.ledger.rank,

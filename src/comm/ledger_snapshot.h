@@ -26,7 +26,7 @@ struct PositionText {
 struct CallSnapshot {
   Op op = Op::kBarrier;
   std::uint64_t group = 0;     ///< id
-  std::uint64_t sequence = 0;  ///< of collectives, from 1
+  std::uint64_t sequence = 0;  ///< from 1: collectives of the group, messages of one direction, peer and tag
   std::int64_t bytes = 0;
   int peer = -1;  ///< rank of the group
   int tag = -1;

@@ -8,6 +8,8 @@
 namespace hadal::optim {
 namespace {
 
+constexpr std::size_t kUnderWay = 3;
+
 View elements(View of, std::int64_t begin, std::int64_t numel) { return of.rows(begin, begin + numel); }
 
 FlatLayout make_layout(const ReplicaGroup& group, std::int64_t bucket_bytes) {
@@ -78,25 +80,26 @@ void FlatGroup::ready(std::size_t index) {
   HADAL_CHECK(is_ready_[index] == 0, "{} is ready twice in a step", parameters_[index]->name());
   is_ready_[index] = 1;
   for (const std::size_t bucket : buckets_of_[index]) --missing_[bucket];
-  start_ready_buckets();
+  while (to_start_ > 0 && missing_[to_start_ - 1] == 0) start_reduction();
 }
 
-void FlatGroup::start_rest() {
-  std::ranges::fill(missing_, 0);
-  start_ready_buckets();
-}
-
-void FlatGroup::wait_gradients() {
-  for (comm::Handle& reduction : reductions_) reduction.wait();
+void FlatGroup::finish() {
+  // A sum that is under way holds what other ranks sent: few at a time.
+  for (std::size_t waited = 0; to_start_ > 0 || waited < reductions_.size();) {
+    if (to_start_ > 0 && reductions_.size() < waited + kUnderWay) {
+      start_reduction();
+    } else {
+      reductions_[waited++].wait();
+    }
+  }
   reductions_.clear();
 }
 
-void FlatGroup::start_ready_buckets() {
-  for (; to_start_ > 0 && missing_[to_start_ - 1] == 0; --to_start_) {
-    if (alone()) continue;
-    const View bucket = bucket_of(grads_, to_start_ - 1);
-    reductions_.push_back(comm_->start_reduce_scatter_sum(bucket, segment_of(bucket)));
-  }
+void FlatGroup::start_reduction() {
+  --to_start_;
+  if (alone()) return;
+  const View bucket = bucket_of(grads_, to_start_);
+  reductions_.push_back(comm_->start_reduce_scatter_sum(bucket, segment_of(bucket)));
 }
 
 void FlatGroup::start_gather(std::size_t bucket) {

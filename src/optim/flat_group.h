@@ -17,7 +17,7 @@
 namespace hadal::optim {
 
 /// Ranks that hold the same slices of the same parameters, in the same order. `comm` is these ranks' own while gradients are
-/// reduced: from the first ready() of a step to wait_gradients() nobody else uses it.
+/// reduced: from the first ready() of a step to the end of finish() nobody else uses it.
 struct ReplicaGroup {
   comm::Communicator* comm = nullptr;
   nn::ParameterList parameters;
@@ -40,10 +40,8 @@ class FlatGroup {
   void zero_grad();
   /// This rank will add nothing more to the gradient of parameter `index`: starts what can be started.
   void ready(std::size_t index);
-  /// The same for all that are left.
-  void start_rest();
-  /// Returns when owned pieces hold the sum over the group. Other elements then mean nothing.
-  void wait_gradients();
+  /// The same for all that are left; returns when owned pieces hold the sum over the group. Other elements then mean nothing.
+  void finish();
 
   /// Owned values of this bucket are updated: their way to the other ranks begins. Buckets in ascending order.
   void start_gather(std::size_t bucket);
@@ -55,7 +53,7 @@ class FlatGroup {
   View view_of(std::vector<Tensor>& slabs, const FlatLayout::Piece& piece);
   View bucket_of(std::vector<Tensor>& slabs, std::size_t bucket);
   View segment_of(View bucket) const;
-  void start_ready_buckets();
+  void start_reduction();
 
   comm::Communicator* comm_;
   nn::ParameterList parameters_;

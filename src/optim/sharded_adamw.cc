@@ -68,9 +68,7 @@ void ShardedAdamW::ready(const nn::Parameter& parameter) {
 
 void ShardedAdamW::finish() {
   HADAL_CHECK(!reduced_, "gradients are reduced twice");
-  // Every group's buckets are under way before the first one is waited for.
-  for (Member& member : members_) member.flat.start_rest();
-  for (Member& member : members_) member.flat.wait_gradients();
+  for (Member& member : members_) member.flat.finish();
   reduced_ = true;
 }
 

@@ -103,10 +103,6 @@ void check_batches(const Config& config, const Layout& layout, Problems& problem
     const bool ramp = rows != config.train.global_batch;
     const std::string batch = ramp ? fmt::format("the global batch {} on the ramp (steps of train.batch_ramp.multiple)", rows)
                                    : fmt::format("train.global_batch {}", rows);
-    if (rows < dp) {
-      problems.require(false, "{} leaves some of the {} data-parallel ranks without a sequence", batch, dp);
-      return;
-    }
     if (layout.experts_span_dp() && rows % (dp * micro) != 0) {
       problems.require(false, "{} must be a multiple of dp {} x train.micro_batch {} = {}: the experts of ep {} serve several data-parallel ranks, which "
                               "must run equally many micro-batches",
@@ -114,7 +110,9 @@ void check_batches(const Config& config, const Layout& layout, Problems& problem
       return;
     }
     for (const std::int64_t dp_rank : {std::int64_t{0}, dp - 1}) {
-      const std::string why = schedule::why_impossible(layout.request(num_micro_batches(config, layout.grid, rows, dp_rank)));
+      const std::int64_t micro_batches = num_micro_batches(config, layout.grid, rows, dp_rank);
+      if (micro_batches == 0) continue;  // a place without a sequence waits for the others
+      const std::string why = schedule::why_impossible(layout.request(micro_batches));
       problems.require(why.empty(), "{}: {}", batch, why);
       if (!why.empty()) return;
     }

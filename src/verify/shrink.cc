@@ -28,7 +28,8 @@ void shrink_experts(MoeSection& moe, std::int64_t ranks) {
   moe.num_experts = 2 * std::max<std::int64_t>(ranks, 4);
   moe.num_shared = std::min<std::int64_t>(moe.num_shared, 1);
   moe.intermediate_size = std::max<std::int64_t>(ranks, 4);
-  moe.top_k = std::min<std::int64_t>(moe.top_k, 3);
+  // One normalised weight is always 1: its router has no gradient but rounding, which nothing can be compared to.
+  moe.top_k = std::clamp<std::int64_t>(moe.top_k, moe.normalize_topk ? 2 : 1, 3);
   moe.num_groups = moe.num_groups > 1 ? 2 : 1;
   moe.topk_groups = std::min(moe.topk_groups, moe.num_groups);
   if (moe.num_groups == 2) moe.topk_groups = 1;

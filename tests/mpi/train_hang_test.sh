@@ -35,7 +35,7 @@ hang() {
   [ "$code" -eq "$3" ] || { echo "expected $3"; exit 1; }
   [ "$took" -le $(($4 * 1000)) ] || { echo "expected at most $4 s"; exit 1; }
   [ "$(grep -c 'error:' "$1.err")" -eq 1 ]
-  grep -qE "error: rank 3 $5 in .*\(step [0-9]+\).*; (ranks 0 1 2 wait for it in [a-z_]+ #[0-9]+ of world \{0 1 2 3\}|no rank .*); the job ends" "$1.err"
+  grep -qE "error: rank 3 $5 in .*\(step [0-9]+\).*; (ranks 0 1 2 wait for it in [a-z_ ]+ #[0-9]+ of world \{0 1 2 3\}|no rank .*); the job ends" "$1.err"
   grep -qE '"state":"failed","step":[0-9]+,"checkpoint":"checkpoints/step-[0-9]+","exit_code":86' "$1/status.json"
 }
 hang stopped STOP 86 15 'is stopped'

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
 namespace hadal::optim {
@@ -81,6 +82,13 @@ TEST_P(Layouts, BucketsAreOfTheAskedSize) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Layouts, testing::Combine(testing::Values(1, 2, 3, 4, 7), testing::Values(1, 64, 500, 100000)));
+
+TEST(FlatLayout, AHugeParameterIsNotCutIntoThousandsOfPieces) {
+  const std::vector<std::int64_t> numels{std::int64_t{129280} * 7168};
+  for (const int ranks : {2, 8, 64, 2048}) {
+    EXPECT_LE(FlatLayout(numels, ranks, 1 << 20).pieces(0).size(), std::max<std::size_t>(1024, static_cast<std::size_t>(ranks))) << ranks;
+  }
+}
 
 TEST(FlatLayout, AloneAParameterIsOnePiece) {
   const FlatLayout layout(kNumels, 1, 64);

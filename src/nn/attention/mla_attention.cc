@@ -121,9 +121,7 @@ Tensor MlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
                    .d_k_shared = whole ? d_k_rope : split_heads(d_k_rope_all.view(), 1),
                    .d_v = kv_b_.values(s.d_kv.view()),
                    .add_to_keys = !whole});
-  latent.q.reset();
-  s.kv.reset();
-  s.lse.reset();
+  for (Tensor* done : {&latent.q, &s.kv, &s.k_rope, &s.lse}) done->reset();
   rotate_tokens(*rope_, ctx, projections_.q_rope(latent.d_q.view()), projections_.q_rope(latent.d_q.view()),
                 RopeMode::kTranspose);
   kv_b_.project_backward(ctx.stream, keys, s.d_kv, whole ? latent.d_c.view() : d_c_all.view(), 0);

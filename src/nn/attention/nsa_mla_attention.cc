@@ -137,6 +137,7 @@ Tensor NsaMlaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   selected_forward(ctx, s);
   if (!window_shares_keys(s)) s.kv[kWindow] = up(kWindow).project(stream, window, s.c());
   branches_.window(stream, window.spans, token_input(s, kWindow), split_heads(s.o[kWindow].view(), heads), s.lse[kWindow]);
+  if (ctx.sequence != nullptr) s.kv[kSelected].reset();
   s.mixed = gate_.forward(stream, x, s.o, s.gate);
   return o_proj_.apply(stream, s.mixed);
 }

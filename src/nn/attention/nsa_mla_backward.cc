@@ -54,6 +54,7 @@ void NsaMlaAttention::branches_backward(Context& ctx, PerBranch<Tensor>& d_o, Ns
   MlaProjections::State& latent = s.latent;
   const std::int64_t heads = options_.num_heads;
   const DType dtype = s.mixed.dtype();
+  if (!s.in_latent && ctx.sequence != nullptr) s.kv[kSelected] = kv_b_.project(stream, key_plan(ctx, s, kSelected), s.c());
   // A window on the selected branch's keys adds to their gradients; else each branch has its own.
   const auto gradient = [&](Branch branch, Tensor& d_q, const Tensor& k_rope) -> AttentionGradient {
     const bool shares = branch == kWindow && window_shares_keys(s), add = shares || ctx.sequence != nullptr;

@@ -17,7 +17,8 @@ struct NsaMlaSaved : Saved {
   Tensor c_pooled;            ///< [B Nc, R]
   Tensor k_rope_pooled;       ///< [B Nc, dr], rotated
   // Branches.
-  PerBranch<Tensor> kv;      ///< [keys, H (dn + dv)]; none for a branch in MQA form, nor for a window on the selected branch's
+  PerBranch<Tensor> kv;  ///< [keys, H (dn + dv)]; none for a branch in MQA form, nor for a window on the selected branch's.
+                         ///< Context parallelism: the selected branch's, of whole sequences, are made again in the backward pass
   bool in_latent = false;    ///< selected branch in MQA form
   Tensor q_latent;           ///< [T, H (R + dr)]
   Tensor z;                  ///< [T, H R]
