@@ -132,27 +132,28 @@ std::vector<std::string> assumptions(const Config& config, const ForecastOptions
   const Formats formats = formats_of(config, m);
   const MachineEfficiencySection& e = m.efficiency;
   std::vector<std::string> list;
-  list.push_back(fmt::format("weights and activations {}, gradients {} (also on the wire), moments {}{}", hadal::name_of(formats.compute),
+  const auto say = [&](std::string_view sentence) { list.emplace_back(sentence); };
+  say(fmt::format("weights and activations {}, gradients {} (also on the wire), moments {}{}", hadal::name_of(formats.compute),
                              hadal::name_of(formats.gradient), hadal::name_of(formats.moment), formats.master ? ", master weights f32" : ""));
   if (m.precision == MachinePrecision::kBf16) {
-    list.push_back("the machine file says bf16; the program itself computes in precision.compute, f32 or f64, on a CPU today");
+    say("the machine file says bf16; the program itself computes in precision.compute, f32 or f64, on a CPU today");
   }
-  list.push_back("activations are kept as the layers keep them: nothing is recomputed, nothing is cached in FP8");
-  list.push_back("ZeRO-1: moments and master weights are shared by all ranks that hold the same slice; gradients and weights are whole");
+  say("activations are kept as the layers keep them: nothing is recomputed, nothing is cached in FP8");
+  say("ZeRO-1: moments and master weights are shared by all ranks that hold the same slice; gradients and weights are whole");
   if (config.model.moe.num_experts > 0 && config.parallel.ep * config.parallel.etp > 1) {
-    list.push_back(fmt::format("the busiest rank's experts get {:.2f} times the mean rank's rows; tokens choose experts evenly within the router's groups",
+    say(fmt::format("the busiest rank's experts get {:.2f} times the mean rank's rows; tokens choose experts evenly within the router's groups",
                                options.expert_imbalance));
   }
-  list.push_back(fmt::format("products reach {:.0f} % of the peak (experts' {:.0f} %), attention {:.0f} % forward and {:.0f} % backward, sparse attention {:.0f} %, "
+  say(fmt::format("products reach {:.0f} % of the peak (experts' {:.0f} %), attention {:.0f} % forward and {:.0f} % backward, sparse attention {:.0f} %, "
                              "passes over memory {:.0f} % of its bandwidth",
                              100 * e.gemm, 100 * e.grouped_gemm, 100 * e.attention_forward, 100 * e.attention_backward, 100 * e.sparse_attention, 100 * e.memory));
-  list.push_back(fmt::format("links reach {:.0f} % of {}/s in a node of {} and {:.0f} % of {}/s between nodes", 100 * e.intra,
+  say(fmt::format("links reach {:.0f} % of {}/s in a node of {} and {:.0f} % of {}/s between nodes", 100 * e.intra,
                              number_text(m.link.intra, "B", 1000), m.ranks_per_node, 100 * e.inter, number_text(m.link.inter, "B", 1000)));
-  list.push_back(fmt::format("hidden: {:.0f} % of the all-to-all that fits under the shared experts, {:.0f} % of all transfers that fit under the computations of "
+  say(fmt::format("hidden: {:.0f} % of the all-to-all that fits under the shared experts, {:.0f} % of all transfers that fit under the computations of "
                              "an F&B pair, {:.0f} % of the gradients' reduction that fits under the last backward pass; tp and cp transfers stand alone",
                              100 * m.overlap.experts, 100 * m.overlap.pairs, 100 * m.overlap.gradients));
-  list.push_back(fmt::format("the range is every efficiency times {:.2f} to {:.2f}", 1 - e.spread, 1 + e.spread));
-  list.push_back("not counted: data loading, checkpoints, evaluation, failures, and the slowest of many ranks");
+  say(fmt::format("the range is every efficiency times {:.2f} to {:.2f}", 1 - e.spread, 1 + e.spread));
+  say("not counted: data loading, checkpoints, evaluation, failures, and the slowest of many ranks");
   return list;
 }
 
