@@ -5,6 +5,7 @@
 
 #include <deque>
 
+#include "comm/ledger_report.h"
 #include "comm/local/local_group.h"
 #include "comm/position.h"
 #include "core/error.h"
@@ -34,11 +35,12 @@ struct Ranks {
   void at(int rank, const char* phase, int micro_batch, int layer) {
     ledgers[static_cast<std::size_t>(rank)].set_position(phase, micro_batch, layer);
   }
-  std::optional<Diagnosis> diagnose() const {
+  std::vector<RankView> views() const {
     std::vector<RankView> views;
     for (std::size_t rank = 0; rank < ledgers.size(); ++rank) views.push_back({snapshot_of(ledgers[rank].memory()), states[rank]});
-    return comm::diagnose(views);
+    return views;
   }
+  std::optional<Diagnosis> diagnose() const { return comm::diagnose(views()); }
 
   std::deque<Ledger> ledgers;
   std::vector<ProcessState> states;
@@ -124,6 +126,31 @@ TEST(Diagnosis, ranks_that_wait_for_each_other) {
   EXPECT_EQ(diagnosis->culprits, (std::vector<int>{0, 1}));
   EXPECT_EQ(diagnosis->sentence, "ranks 0 1 wait for each other: rank 0 in receive #1 (tag 3) from rank 1 of world {0 1 2} in no named phase, rank 1 in "
                                  "barrier #1 of world {0 1 2} in no named phase");
+}
+
+TEST(Diagnosis, a_rank_in_a_debugger_is_not_taken_for_stopped) {
+  Ranks ranks(2);
+  ranks.enter(0, Op::kBarrier);
+  ranks.enter(1, Op::kBarrier);
+  ranks.enter(0, Op::kAllGather);
+  ranks.states[1] = ProcessState::kHeld;
+  const auto diagnosis = ranks.diagnose();
+  ASSERT_TRUE(diagnosis);
+  EXPECT_EQ(diagnosis->cause, Cause::kAbsent);
+  EXPECT_EQ(diagnosis->sentence, "rank 1 is held by a debugger in no named phase; rank 0 waits for it in all_gather #2 of world {0 1}");
+}
+
+TEST(Diagnosis, a_report_has_every_rank_and_its_calls) {
+  Ranks ranks(2);
+  ranks.at(1, "backward", 2, 5);
+  ranks.enter(0, Op::kBarrier, false);
+  ranks.enter(0, Op::kReceive, true, 1);
+  ranks.states[1] = ProcessState::kStopped;
+  const std::string report = report_of(ranks.views());
+  EXPECT_NE(report.find("stopped          0  backward of micro-batch 2, layer 5               -\n"), std::string::npos) << report;
+  EXPECT_NE(report.find("receive #1 (tag 3) from rank 1 of world {0 1}\n"), std::string::npos) << report;
+  EXPECT_NE(report.find("last calls of rank 0, newest first\n"), std::string::npos) << report;
+  EXPECT_LT(report.find("under way           64  receive #1"), report.find("           64  barrier #1 of world {0 1}")) << report;
 }
 
 TEST(Diagnosis, a_message_under_way_is_no_deadlock) {
