@@ -126,7 +126,8 @@ void Ledger::end(std::uint64_t number) {
   LedgerMemory& memory = *memory_;
   if (memory.waiting.load(kRelaxed) == number + 1) memory.waiting.store(0, std::memory_order_release);
   // More than 64 calls later its record has been given to another.
-  if (memory.next_record.load(kRelaxed) - number <= LedgerMemory::kRecords) record_of(memory, number).done_ns.store(now_ns(), kRelaxed);
+  if (memory.next_record.load(kRelaxed) - number <= LedgerMemory::kRecords)
+    record_of(memory, number).done_ns.store(now_ns(), kRelaxed);
   increment(memory.progress);
 }
 

@@ -33,17 +33,17 @@ std::string report_of(std::span<const RankView> ranks) {
   std::int64_t last_ns = 0;
   for (const RankView& view : ranks) {
     const RankSnapshot& rank = view.ledger;
-    fmt::format_to(std::back_inserter(text), "{:>5} {:>8} {:<9} {:>8}  {:<48} {}\n", rank.rank, rank.process.pid, word_for(view), rank.step,
-                   rank.position.str(), rank.waiting ? rank.name_of(*rank.waiting) : "-");
+    fmt::format_to(std::back_inserter(text), "{:>5} {:>8} {:<9} {:>8}  {:<48} {}\n", rank.rank, rank.process.pid, word_for(view),
+                   rank.step, rank.position.str(), rank.waiting ? rank.name_of(*rank.waiting) : "-");
     for (const CallSnapshot& call : rank.calls) last_ns = std::max({last_ns, call.started_ns, call.done_ns});
   }
   for (const RankView& view : ranks) {
-    fmt::format_to(std::back_inserter(text), "\nlast calls of rank {}, newest first\n{:>12} {:>12} {:>12}  {:<48} {}\n", view.ledger.rank,
-                   "ms ago", "took ms", "bytes", "call", "place");
+    fmt::format_to(std::back_inserter(text), "\nlast calls of rank {}, newest first\n{:>12} {:>12} {:>12}  {:<48} {}\n",
+                   view.ledger.rank, "ms ago", "took ms", "bytes", "call", "place");
     for (auto call = view.ledger.calls.rbegin(); call != view.ledger.calls.rend(); ++call) {
       const std::string took = call->done_ns == 0 ? "under way" : fmt::format("{:.3f}", ms(call->started_ns, call->done_ns));
-      fmt::format_to(std::back_inserter(text), "{:>12.3f} {:>12} {:>12}  {:<48} {}\n", ms(call->started_ns, last_ns), took, call->bytes,
-                     view.ledger.name_of(*call), call->position.str());
+      fmt::format_to(std::back_inserter(text), "{:>12.3f} {:>12} {:>12}  {:<48} {}\n", ms(call->started_ns, last_ns), took,
+                     call->bytes, view.ledger.name_of(*call), call->position.str());
     }
   }
   return text;

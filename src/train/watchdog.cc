@@ -32,7 +32,8 @@ std::filesystem::path file_of(const std::filesystem::path& directory, int rank) 
 
 }  // namespace
 
-Watchdog::Watchdog(comm::Communicator& world, const std::filesystem::path& directory, HangBounds bounds, std::function<void()> at_end)
+Watchdog::Watchdog(comm::Communicator& world, const std::filesystem::path& directory, HangBounds bounds,
+                   std::function<void()> at_end)
     : ledger_(*world.ledger()), rank_(world.rank()), clock_(bounds), at_end_(std::move(at_end)), report_(directory / "hang.txt") {
   std::filesystem::create_directories(directory);
   ledger_.move_to(file_of(directory, rank_));
@@ -125,7 +126,8 @@ void Watchdog::look(double passed_s) {
 
 void Watchdog::end_job(const comm::Diagnosis& diagnosis) {
   const bool death = diagnosis.cause == comm::Diagnosis::Cause::kGone;
-  log_error("{}; the job ends{}", diagnosis.sentence, death ? "" : fmt::format(" with code {}", static_cast<int>(ExitCode::kHang)));
+  log_error("{}; the job ends{}", diagnosis.sentence,
+            death ? "" : fmt::format(" with code {}", static_cast<int>(ExitCode::kHang)));
   ledger_.set_ended(true);
   try {
     at_end_();
@@ -133,7 +135,8 @@ void Watchdog::end_job(const comm::Diagnosis& diagnosis) {
   } catch (const std::exception& error) {
     log_warning("the end of the job is not noted: {}", error.what());
   }
-  // The launcher notices a death by itself and returns the code of that process; only it can end ranks of other hosts in good order.
+  // The launcher notices a death by itself and returns the code of that process; only it can end ranks of other hosts in good
+  // order.
   if (death) std::this_thread::sleep_for(kLauncher);
   std::_Exit(static_cast<int>(ExitCode::kHang));
 }
