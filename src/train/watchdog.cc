@@ -128,10 +128,11 @@ void Watchdog::end_job(const comm::Diagnosis& diagnosis) {
   const bool death = diagnosis.cause == comm::Diagnosis::Cause::kGone;
   log_error("{}; the job ends{}", diagnosis.sentence,
             death ? "" : fmt::format(" with code {}", static_cast<int>(ExitCode::kHang)));
+  const std::string report = fmt::format("{}\n\n{}", diagnosis.sentence, comm::report_of(views()));
   ledger_.set_ended(true);
   try {
     at_end_();
-    write_file_atomically(report_, diagnosis.sentence + "\n\n" + comm::report_of(views()));
+    write_file_atomically(report_, report);
   } catch (const std::exception& error) {
     log_warning("the end of the job is not noted: {}", error.what());
   }
