@@ -1,7 +1,8 @@
 // One AdamW step over one parameter (spec/precision.md 7), in one pass:
 //   g = grad * grad_scale;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
 //   p -= lr ( (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps) + weight_decay p );  ema = ema_decay ema + (1 - ema_decay) p
-// grad is left as it is. All of one dtype, f32 or f64, n elements.
+// grad is left as it is. All of one dtype, f32 or f64, n elements; m and v may both be bf16 instead: arithmetic is in the dtype of the
+// value, p sees m and v as computed, and they are rounded to nearest even when they are stored.
 #pragma once
 
 #include "kernels/op.h"

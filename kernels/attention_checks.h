@@ -39,6 +39,7 @@ void check_attention_gradients(const Args& args) {
   const char* const op = Args::kName;
   const DType dtype = args.q.dtype;
   check_attention_inputs(op, args.batch, args.q, args.k, args.k_shared, args.v);
+  HADAL_CHECK(args.query_start >= 0, "{}: query_start {}", op, args.query_start);
   check_lse(op, args.lse, args.q);
   check_heads(op, "o", args.o, dtype, args.q.tokens, args.q.heads, args.v.width);
   check_heads(op, "d_o", args.d_o, dtype, args.q.tokens, args.q.heads, args.v.width);

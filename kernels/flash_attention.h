@@ -37,7 +37,8 @@ struct FlashAttentionForward {
   View lse;  ///< [B*S, H], dtype of q
 };
 
-/// d_q, d_k, d_k_shared, d_v are overwritten. Recomputes the probabilities from lse.
+/// d_q is overwritten, and so are d_k, d_k_shared, d_v unless `add_to_keys` adds to what they hold (queries of one sequence in
+/// several calls). Recomputes the probabilities from lse.
 struct FlashAttentionBackward {
   static constexpr const char* kName = "flash_attention_backward";
   std::int64_t batch = 1;
@@ -45,6 +46,7 @@ struct FlashAttentionBackward {
   ConstHeads k_shared{};
   ConstHeads v;
   AttentionMask mask{};
+  std::int64_t query_start = 0;
   double scale = 1.0;
   ConstHeads o;  ///< as computed forward
   ConstView lse;
@@ -53,6 +55,7 @@ struct FlashAttentionBackward {
   Heads d_k;           ///< [B*Sk, Hk, w]
   Heads d_k_shared{};  ///< [B*Sk, 1, ws], sum over heads
   Heads d_v;           ///< [B*Sk, Hk, dv]; must not overlap d_k
+  bool add_to_keys = false;
 };
 
 void run(Stream& stream, const FlashAttentionForward& args);

@@ -16,6 +16,25 @@ void check_compression(const char* op, std::int64_t batch, std::int64_t length, 
 }
 
 template <class Args>
+void check_importance(const Args& args) {
+  const char* const op = Args::kName;
+  check_attention_inputs(op, args.batch, args.q, args.k, args.k_shared, args.k);
+  check_lse(op, args.lse, args.q);
+  const std::int64_t l = args.block_length, d = args.block_stride, s = args.select_block;
+  HADAL_CHECK(d >= 1 && l % d == 0 && s % d == 0 && l >= d && l <= s, "{}: block length {}, stride {}, selection block {}", op, l,
+              d, s);
+  HADAL_CHECK(args.query_start >= 0, "{}: query_start {}", op, args.query_start);
+  HADAL_CHECK(args.num_groups >= 1 && args.q.heads % args.num_groups == 0, "{}: {} groups of {} heads", op, args.num_groups,
+              args.q.heads);
+}
+
+void check_blocks(const char* op, const View& blocks, std::int64_t tokens, std::int64_t groups) {
+  HADAL_CHECK(blocks.dtype == DType::kI32 && blocks.shape.rank() == 3 && blocks.shape[0] == tokens && blocks.shape[1] == groups &&
+                  blocks.shape[2] >= 1,
+              "{}: blocks are {} {} for {} queries, {} groups", op, name_of(blocks.dtype), blocks.shape.str(), tokens, groups);
+}
+
+template <class Args>
 void check_selected(const Args& args) {
   const char* const op = Args::kName;
   HADAL_CHECK(args.select_block >= 1, "{}: selection blocks of {}", op, args.select_block);
@@ -44,20 +63,31 @@ void run(Stream& stream, const NsaCompressBackward& args) {
 }
 
 void run(Stream& stream, const NsaSelect& args) {
-  const char* const op = NsaSelect::kName;
-  check_attention_inputs(op, args.batch, args.q, args.k, args.k_shared, args.k);
-  check_lse(op, args.lse, args.q);
-  const std::int64_t l = args.block_length, d = args.block_stride, s = args.select_block;
-  HADAL_CHECK(d >= 1 && l % d == 0 && s % d == 0 && l >= d && l <= s, "{}: block length {}, stride {}, selection block {}", op, l,
-              d, s);
-  HADAL_CHECK(args.query_start >= 0, "{}: query_start {}", op, args.query_start);
-  HADAL_CHECK(args.num_groups >= 1 && args.q.heads % args.num_groups == 0, "{}: {} groups of {} heads", op, args.num_groups,
-              args.q.heads);
-  HADAL_CHECK(args.blocks.dtype == DType::kI32 && args.blocks.shape.rank() == 3 && args.blocks.shape[0] == args.q.tokens &&
-                  args.blocks.shape[1] == args.num_groups && args.blocks.shape[2] >= 1,
-              "{}: blocks are {} {} for {} queries, {} groups", op, name_of(args.blocks.dtype), args.blocks.shape.str(),
-              args.q.tokens, args.num_groups);
+  check_importance(args);
+  check_blocks(NsaSelect::kName, args.blocks, args.q.tokens, args.num_groups);
   if (args.q.tokens > 0) launch(stream, args);
+}
+
+void run(Stream& stream, const NsaImportance& args) {
+  check_importance(args);
+  const std::int64_t tokens = args.q.tokens;
+  HADAL_CHECK(args.importance.dtype == args.q.dtype && args.importance.shape.rank() == 3 && args.importance.shape[0] == tokens &&
+                  args.importance.shape[1] == args.num_groups &&
+                  args.importance.shape[2] * args.select_block >= args.query_start + tokens / args.batch,
+              "{}: importance is {} {} for {} queries, {} groups", NsaImportance::kName, name_of(args.importance.dtype),
+              args.importance.shape.str(), tokens, args.num_groups);
+  if (tokens > 0) launch(stream, args);
+}
+
+void run(Stream& stream, const NsaTopBlocks& args) {
+  const char* const op = NsaTopBlocks::kName;
+  const Shape& shape = args.importance.shape;
+  HADAL_CHECK(shape.rank() == 3 && args.select_block >= 1 && args.query_start >= 0 && args.batch >= 1 &&
+                  shape[0] % args.batch == 0 && shape[2] * args.select_block >= args.query_start + shape[0] / args.batch,
+              "{}: importance {} of {} sequences from position {}, blocks of {}", op, shape.str(), args.batch, args.query_start,
+              args.select_block);
+  check_blocks(op, args.blocks, shape[0], shape[1]);
+  if (shape[0] > 0) launch(stream, args);
 }
 
 void run(Stream& stream, const NsaSelectedForward& args) {

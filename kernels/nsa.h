@@ -24,7 +24,7 @@ struct NsaCompressForward {
   Heads y;
 };
 
-/// d_x and d_logits are overwritten; d_position is accumulated.
+/// d_logits is overwritten, and so is d_x unless `add_to_x` adds to what it holds; d_position is accumulated.
 struct NsaCompressBackward {
   static constexpr const char* kName = "nsa_compress_backward";
   std::int64_t batch = 1;
@@ -34,6 +34,7 @@ struct NsaCompressBackward {
   ConstHeads d_y;
   Heads d_x, d_logits;
   View d_position;
+  bool add_to_x = false;
 };
 
 /// Top-n selection blocks of each query and selection group (spec/model.md 8.2, 0-based form): importance
@@ -54,6 +55,32 @@ struct NsaSelect {
   View blocks;                  ///< I32 [B*S, Gs, n], ascending, padded with -1
 };
 
+/// The importance P of NsaSelect alone, without the forced blocks: for a selection group whose heads lie on several ranks, which
+/// add it up before NsaTopBlocks chooses. Other members as in NsaSelect.
+struct NsaImportance {
+  static constexpr const char* kName = "nsa_importance";
+  std::int64_t batch = 1;
+  ConstHeads q;
+  ConstHeads k;
+  ConstHeads k_shared{};
+  ConstView lse;
+  double scale = 1.0;
+  std::int64_t query_start = 0;
+  std::int64_t block_length = 0, block_stride = 0, select_block = 0;
+  std::int64_t num_groups = 1;
+  View importance;  ///< [B*S, Gs, J], J at least the blocks up to the last query's own; zero behind a query's own block
+};
+
+/// The choice of NsaSelect from given importance.
+struct NsaTopBlocks {
+  static constexpr const char* kName = "nsa_top_blocks";
+  std::int64_t batch = 1;
+  ConstView importance;  ///< [B*S, Gs, J]
+  std::int64_t query_start = 0;
+  std::int64_t select_block = 0;
+  View blocks;  ///< I32 [B*S, Gs, n], ascending, padded with -1
+};
+
 /// Attention of query (t, h) over the tokens tau <= position(t) of its group's selected blocks; same q, k, k_shared, v, o, lse as
 /// flash attention, over the raw tokens.
 struct NsaSelectedForward {
@@ -70,7 +97,7 @@ struct NsaSelectedForward {
   View lse;
 };
 
-/// d_q, d_k, d_k_shared, d_v are overwritten.
+/// d_q is overwritten, and so are d_k, d_k_shared, d_v unless `add_to_keys` adds to what they hold.
 struct NsaSelectedBackward {
   static constexpr const char* kName = "nsa_selected_backward";
   std::int64_t batch = 1;
@@ -79,6 +106,7 @@ struct NsaSelectedBackward {
   ConstHeads v;
   ConstView blocks;
   std::int64_t select_block = 0;
+  std::int64_t query_start = 0;
   double scale = 1.0;
   ConstHeads o;
   ConstView lse;
@@ -86,11 +114,14 @@ struct NsaSelectedBackward {
   Heads d_q, d_k;
   Heads d_k_shared{};
   Heads d_v;
+  bool add_to_keys = false;
 };
 
 void run(Stream& stream, const NsaCompressForward& args);
 void run(Stream& stream, const NsaCompressBackward& args);
 void run(Stream& stream, const NsaSelect& args);
+void run(Stream& stream, const NsaImportance& args);
+void run(Stream& stream, const NsaTopBlocks& args);
 void run(Stream& stream, const NsaSelectedForward& args);
 void run(Stream& stream, const NsaSelectedBackward& args);
 

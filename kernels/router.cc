@@ -10,6 +10,14 @@ void check_options(const RouterOptions& o, std::int64_t num_experts) {
               num_experts, o.topk_groups, o.num_groups);
 }
 
+void check_rows(const SequenceRows& rows, std::int64_t count) {
+  HADAL_CHECK(rows.batch >= 1 && rows.seq >= 0 && rows.valid_seq >= 0 && rows.valid_seq <= rows.seq && rows.row_begin >= 0 &&
+                  rows.row_begin + count <= rows.batch * rows.seq,
+              "{} rows from {} on, of {} sequences of {}, {} valid each", count, rows.row_begin, rows.batch, rows.seq, rows.valid_seq);
+}
+
+bool holds(ConstView view, std::int64_t batch, std::int64_t width) { return view.numel() == batch * width; }
+
 }  // namespace
 
 void run(Stream& stream, const RouterForward& args) {
@@ -18,6 +26,7 @@ void run(Stream& stream, const RouterForward& args) {
   HADAL_CHECK(args.experts.shape == args.weights.shape && args.experts.shape[1] == args.options.top_k, "experts {}, weights {}",
               args.experts.shape.str(), args.weights.shape.str());
   HADAL_CHECK(args.bias.empty() || args.bias.numel() == args.logits.shape[1], "bias {}", args.bias.shape.str());
+  HADAL_CHECK(args.token.empty() || args.token.numel() == args.logits.shape[0], "tokens {}", args.token.shape.str());
   launch(stream, args);
 }
 
@@ -37,14 +46,29 @@ void run(Stream& stream, const DispatchPlan& args) {
   launch(stream, args);
 }
 
+void run(Stream& stream, const BalanceCounts& args) {
+  const std::int64_t num_experts = args.scores.shape[1], batch = args.rows.batch;
+  check_options(args.options, num_experts);
+  check_rows(args.rows, args.scores.shape[0]);
+  HADAL_CHECK(args.counts.numel() == num_experts && holds(args.chosen, batch, num_experts) &&
+                  (args.raw_top_k.empty() || holds(args.raw_top_k, batch, num_experts)),
+              "counts {}, chosen {}, raw_top_k {}", args.counts.shape.str(), args.chosen.shape.str(), args.raw_top_k.shape.str());
+  HADAL_CHECK(args.sent.empty() || (args.sent.shape[0] == batch && num_experts % args.sent.shape[1] == 0),
+              "{} experts, tokens per device {}", num_experts, args.sent.shape.str());
+  launch(stream, args);
+}
+
 void run(Stream& stream, const BalanceLoss& args) {
-  check_options(args.options, args.scores.shape[1]);
-  HADAL_CHECK(args.batch >= 1 && args.scores.shape[0] % args.batch == 0 && args.valid_seq >= 0 &&
-                  args.valid_seq <= args.scores.shape[0] / args.batch,
-              "{} tokens in {} sequences, {} valid each", args.scores.shape[0], args.batch, args.valid_seq);
-  const bool by_device = args.device_alpha != 0 || args.communication_alpha != 0;
-  HADAL_CHECK(!by_device || args.scores.shape[1] % args.num_devices == 0, "{} experts on {} devices", args.scores.shape[1], args.num_devices);
-  HADAL_CHECK_EQ(args.counts.numel(), args.scores.shape[1]);
+  const std::int64_t num_experts = args.scores.shape[1], batch = args.rows.batch;
+  check_options(args.options, num_experts);
+  check_rows(args.rows, args.scores.shape[0]);
+  HADAL_CHECK(args.d_scores.shape == args.scores.shape && holds(args.chosen, batch, num_experts) && args.tokens >= args.rows.valid_seq,
+              "scores {}, d_scores {}, chosen {}, {} tokens", args.scores.shape.str(), args.d_scores.shape.str(),
+              args.chosen.shape.str(), args.tokens);
+  HADAL_CHECK(args.sequence_alpha == 0 || holds(args.raw_top_k, batch, num_experts), "raw_top_k {}", args.raw_top_k.shape.str());
+  HADAL_CHECK((args.device_alpha == 0 && args.communication_alpha == 0) ||
+                  (args.sent.shape.rank() == 2 && args.sent.shape[0] == batch && num_experts % args.sent.shape[1] == 0),
+              "{} experts, tokens per device {}", num_experts, args.sent.shape.str());
   launch(stream, args);
 }
 

@@ -14,7 +14,8 @@ struct GatherRows {
   View y;
 };
 
-/// y[t] = base[t] + sum over k ascending of x[index[t, k]]. x [R, d], index I32 [T, K], base [T, d] or empty, y [T, d] (may be base).
+/// y[t] = base[t] + sum over k ascending of x[index[t, k]]; an index of -1 adds nothing. x [R, d], index I32 [T, K], base [T, d] or
+/// empty, y [T, d] (may be base).
 struct CombineRows {
   static constexpr const char* kName = "combine_rows";
   ConstView x;

@@ -5,11 +5,14 @@
 #   launch/mpirun.sh -n 2 --threads 4 hadal train my.yaml run.dir=runs/a
 #   launch/mpirun.sh -n 16 --hosts hosts.txt hadal train my.yaml          hosts.txt: "node1 slots=8", one host a line
 #
-#   -n N          ranks; default: one per core
-#   --threads T   cores, and so threads, of each rank; default: the machine's cores divided by N
-#   --hosts FILE  Open MPI host file
+#   -n N          ranks; default: one per core, or the slots of the host file
+#   --threads T   cores, and so threads, of each rank; default: the cores of a host divided by its ranks
+#   --hosts FILE  Open MPI host file; the hosts are alike, and see this source tree and the run at the same paths
 #   --bind HOW    core (default), or none where binding is not allowed
 #   --dry-run     prints the mpirun line and ends
+#
+# Rank i of a host gets its own cores and, where there are GPUs, the i-th GPU (launch/rank.sh). More ranks than cores, or than
+# GPUs, share them. Inside a Slurm allocation of several nodes the ranks are Slurm's tasks (launch/slurm.sbatch does all of it).
 #
 # Ctrl-C and TERM become USR1 for the ranks: they finish the step, save and stop with 75; a second Ctrl-C ends them at once.
 # `hadal` is the one of build/release unless it is found on PATH. Exit code: that of rank 0.
@@ -48,13 +51,29 @@ done
 [ -z "$hosts" ] || [ -r "$hosts" ] || fail "$hosts cannot be read"
 
 # Physical cores that this process may use; hardware threads where lscpu does not tell.
-logical=$(nproc)
+logical=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 cores=$(lscpu -p=CORE,SOCKET 2> /dev/null | grep -v '^#' | sort -u | wc -l)
 { [ "$cores" -ge 1 ] && [ "$cores" -le "$logical" ]; } || cores=$logical
-[ -n "$ranks" ] || ranks=$cores
+# Hosts: their slots in all, and those of the largest one.
+slots=$cores host_slots=$cores several=''
+if [ -n "$hosts" ]; then
+  several=1
+  counts=$(awk -v cores="$cores" '
+    { sub(/#.*/, ""); gsub(/[ \t]*=[ \t]*/, "=") }
+    NF { n = cores; for (i = 2; i <= NF; i++) if ($i ~ /^slots=/) n = substr($i, 7); of[$1] += n; total += n }
+    END { for (host in of) if (of[host] > most) most = of[host]; print total + 0, most + 0 }' "$hosts")
+  slots=${counts% *} host_slots=${counts#* }
+  [ "$slots" -gt 0 ] || fail "$hosts names no host"
+elif [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ]; then
+  several=1 slots=${SLURM_NTASKS:-$SLURM_JOB_NUM_NODES} host_slots=${SLURM_TASKS_PER_NODE:-1}
+  host_slots=${host_slots%%[!0-9]*}
+fi
+[ -n "$ranks" ] || ranks=$slots
 is_count "$ranks" || fail "-n takes a number of ranks, not $ranks"
+host_ranks=$ranks
+[ -z "$several" ] || [ "$host_slots" -ge "$ranks" ] || host_ranks=$host_slots
 if [ -z "$threads" ]; then
-  threads=$((cores / ranks))
+  threads=$((cores / host_ranks))
   [ "$threads" -ge 1 ] || threads=1
 fi
 is_count "$threads" || fail "--threads takes a number, not $threads"
@@ -79,28 +98,36 @@ if [ -t 2 ] && [ -z "${HADAL_PROGRESS-}" ] && [ "${TERM-dumb}" != dumb ]; then
   export HADAL_PROGRESS=live COLUMNS="${COLUMNS:-100}"
 fi
 
+# Cores of their own for all ranks? A host file knows its hosts better than this one does.
+fits() {
+  if [ -n "$several" ]; then [ "$ranks" -le "$slots" ]; else [ $((ranks * threads)) -le "$cores" ]; fi
+}
 flags="-n $ranks"
-for name in HADAL_PROGRESS COLUMNS NO_COLOR HADAL_SHARED_WINDOW HADAL_ALLOW_SINGLETON; do
-  if [ -n "$hosts" ] && env | grep -q "^$name="; then flags="$flags -x $name"; fi
-done
 [ -z "$hosts" ] || flags="$flags --hostfile $hosts"
 if [ "$bind" = none ]; then
   flags="$flags --bind-to none --oversubscribe"
-elif [ -n "$hosts" ] || [ $((ranks * threads)) -le "$cores" ]; then
+elif fits; then
   flags="$flags --map-by slot:PE=$threads --bind-to core"
 else
   # More ranks than cores: they share them in turn, each on one core, so that none starts more threads than it can run.
-  [ -n "${HADAL_QUIET-}" ] || echo "mpirun.sh: $ranks ranks x $threads threads on $cores cores: cores are shared" >&2
+  [ -n "${HADAL_QUIET-}" ] || echo "mpirun.sh: $ranks ranks x $threads threads on $slots cores: cores are shared" >&2
   flags="$flags --oversubscribe --map-by core --bind-to core:overload-allowed"
+  threads=1
 fi
+# Libraries with threads of their own keep to the rank's cores.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}" OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-$threads}"
+for name in HADAL_PROGRESS COLUMNS NO_COLOR HADAL_SHARED_WINDOW HADAL_ALLOW_SINGLETON HADAL_ISA OMP_NUM_THREADS \
+  OPENBLAS_NUM_THREADS NCCL_RAS_ENABLE CUDA_VISIBLE_DEVICES; do
+  if [ -n "$several" ] && env | grep -q "^$name="; then flags="$flags -x $name"; fi
+done
 if [ -n "$dry_run" ]; then
-  echo mpirun "$flags" "$program" "$@"
+  echo mpirun "$flags" "$here/launch/rank.sh" "$program" "$@"
   exit 0
 fi
 
 # A session of its own: the terminal's Ctrl-C reaches this script alone, which passes it on as USR1.
 # shellcheck disable=SC2086 # flags are split on purpose
-setsid mpirun $flags "$program" "$@" &
+setsid mpirun $flags "$here/launch/rank.sh" "$program" "$@" &
 job=$!
 asked=0
 stop() {

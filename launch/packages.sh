@@ -4,6 +4,20 @@
 hadal_packages="g++ cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-dev libyaml-cpp-dev libfmt-dev libspdlog-dev
 libcli11-dev nlohmann-json3-dev libpcre2-dev libzstd-dev zlib1g-dev libxxhash-dev libgtest-dev libbenchmark-dev libopenblas-dev"
 
+# For tests/mpi/slurm_test.sh, which is skipped aloud without them.
+hadal_slurm_packages="slurm-wlm munge"
+
+# apt_get_update LOG: waits up to two minutes for another apt-get (unattended upgrades) that holds the lock of the lists. `update`
+# itself does not wait; `install` does when it is told to.
+apt_get_update() {
+  for _ in $(seq 24); do
+    apt-get update > "$1" 2>&1 && return 0
+    grep -q 'Could not get lock' "$1" || return 1
+    sleep 5
+  done
+  return 1
+}
+
 # install_packages PACKAGE...: installs those that are missing. As root through apt-get; else prints the line to run and fails.
 install_packages() {
   if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null; then
@@ -23,8 +37,9 @@ install_packages() {
   echo "installing:$missing"
   install_log=$(mktemp)
   # shellcheck disable=SC2086 # the list is split on purpose
-  if apt-get update > "$install_log" 2>&1 &&
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing >> "$install_log" 2>&1; then
+  if apt_get_update "$install_log" &&
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends $missing \
+      >> "$install_log" 2>&1; then
     rm -f "$install_log"
   else
     tail -n 20 "$install_log" >&2

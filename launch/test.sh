@@ -28,6 +28,9 @@ cd "$here" || exit 1
 if [ -n "$install" ]; then
   # shellcheck disable=SC2086 # a list
   install_packages $hadal_packages || exit $?
+  # Tests alone need these: without root, or if they cannot be had, the rest goes on.
+  # shellcheck disable=SC2086
+  [ "$(id -u)" -ne 0 ] || install_packages $hadal_slurm_packages || true
 fi
 python=${HADAL_PYTHON:-python3}
 [ -f build/release/build.ninja ] || cmake --preset release -DHADAL_PYTHON="$(command -v "$python")" || exit 1
@@ -48,6 +51,11 @@ if ! command -v "$python" > /dev/null; then
 else
   has_module tokenizers || skip "parity of tokenizers: $python has no module tokenizers"
   { has_module torch && has_module transformers; } || skip "parity of models and training: $python has no modules torch and transformers"
+fi
+if [ "$(id -u)" -ne 0 ]; then
+  skip 'a job under Slurm (mpi/slurm): only root can start a slurmd'
+elif ! PATH=$PATH:/usr/sbin command -v slurmd munged > /dev/null; then
+  skip 'a job under Slurm (mpi/slurm): no slurm-wlm and munge here'
 fi
 nvidia-smi > /dev/null 2>&1 || skip "tests/gpu: no CUDA device here"
 if [ "$(nproc)" -lt 2 ]; then echo 'NOTE: one core only: tests with several ranks share it'; fi

@@ -27,13 +27,18 @@ void adamw(Stream&, const AdamW& args) {
         static_cast<T>(1.0 - args.lr * args.weight_decay), static_cast<T>(args.ema_decay)};
     const T* grad = args.grad.as<T>();
     T* value = args.value.as<T>();
-    T* m = args.m.as<T>();
-    T* v = args.v.as<T>();
     T* ema = args.ema.empty() ? nullptr : args.ema.as<T>();
     const auto& loop = simd::adamw_loop<T>();
-    parallel_ranges(args.value.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
-      loop.update(end - begin, factors, grad + begin, value + begin, m + begin, v + begin, ema == nullptr ? nullptr : ema + begin);
-    });
+    const auto over = [&](auto* m, auto* v, auto update) {
+      parallel_ranges(args.value.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
+        update(end - begin, factors, grad + begin, value + begin, m + begin, v + begin, ema == nullptr ? nullptr : ema + begin);
+      });
+    };
+    if (args.m.dtype == DType::kBf16) {
+      over(&args.m.as<Bf16>()->bits, &args.v.as<Bf16>()->bits, loop.update_bf16);
+    } else {
+      over(args.m.as<T>(), args.v.as<T>(), loop.update);
+    }
   });
 }
 

@@ -32,12 +32,13 @@ void row_statistics(const AttentionInputs<T>& in, const Args& args, int64_t b, i
   }
 }
 
-/// d_k, d_k_shared and d_v of every (sequence, key head), summed over `parts` tasks each.
+/// d_k, d_k_shared and d_v of every (sequence, key head), summed over `parts` tasks each; written, or added (args.add_to_keys).
 template <class T>
 class KeyGradients {
  public:
-  KeyGradients(const AttentionInputs<T>& in, int64_t parts, const Heads& d_k, const Heads& d_k_shared, const Heads& d_v)
-      : parts_(parts), d_k_(d_k), d_k_shared_(d_k_shared), d_v_(d_v) {
+  template <class Args>
+  KeyGradients(const AttentionInputs<T>& in, int64_t parts, const Args& args)
+      : parts_(parts), add_(args.add_to_keys), d_k_(args.d_k), d_k_shared_(args.d_k_shared), d_v_(args.d_v) {
     const int64_t tasks = in.batch * in.key_heads * parts;
     if (parts > 1) {
       partial_ = Tensor::empty({tasks, in.keys * (in.width_padded + in.value_padded)}, kDTypeOf<T>);
@@ -68,11 +69,14 @@ class KeyGradients {
     if (parts_ > 1) return;
     write(in, d_keys, d_values, b, kv, 0, in.keys);
     if (in.shared_width == 0) return;
-    const bool apart = shared_apart(in);
-    T* to = apart ? partial_.template as<T>() + (b * in.key_heads + kv) * in.keys * in.shared_width
-                  : in.at(d_k_shared_, b * in.keys, 0);
-    in.tiles.pack_rows(in.keys, in.shared_width, d_keys + in.key_width, in.width_padded, kLn2<T>, to,
-                       apart ? in.shared_width : d_k_shared_.token_stride, in.shared_width);
+    if (shared_apart(in)) {
+      in.tiles.pack_rows(in.keys, in.shared_width, d_keys + in.key_width, in.width_padded, kLn2<T>,
+                         partial_.template as<T>() + (b * in.key_heads + kv) * in.keys * in.shared_width, in.shared_width,
+                         in.shared_width);
+    } else {
+      write_rows(in, in.keys, in.shared_width, d_keys + in.key_width, in.width_padded, kLn2<T>,
+                 in.at(d_k_shared_, b * in.keys, 0), d_k_shared_.token_stride);
+    }
   }
 
   /// After all tasks: sums over parts, and over key heads for the shared key.
@@ -91,10 +95,21 @@ class KeyGradients {
 
   void write(const AttentionInputs<T>& in, const T* d_keys, const T* d_values, int64_t b, int64_t kv, int64_t begin,
              int64_t end) {
-    in.tiles.pack_rows(end - begin, in.key_width, d_keys, in.width_padded, kLn2<T>, in.at(d_k_, b * in.keys + begin, kv),
-                       d_k_.token_stride, in.key_width);
-    in.tiles.pack_rows(end - begin, in.value_width, d_values, in.value_padded, T{1}, in.at(d_v_, b * in.keys + begin, kv),
-                       d_v_.token_stride, in.value_width);
+    write_rows(in, end - begin, in.key_width, d_keys, in.width_padded, kLn2<T>, in.at(d_k_, b * in.keys + begin, kv),
+               d_k_.token_stride);
+    write_rows(in, end - begin, in.value_width, d_values, in.value_padded, T{1}, in.at(d_v_, b * in.keys + begin, kv),
+               d_v_.token_stride);
+  }
+
+  /// to = factor * from, or to += it; row by row.
+  void write_rows(const AttentionInputs<T>& in, int64_t rows, int64_t width, const T* from, int64_t from_ld, T factor, T* to,
+                  int64_t to_ld) {
+    if (!add_) {
+      in.tiles.pack_rows(rows, width, from, from_ld, factor, to, to_ld, width);
+      return;
+    }
+    const auto& vector = simd::vector_ops<T>();
+    for (int64_t row = 0; row < rows; ++row) vector.axpy(width, factor, from + row * from_ld, to + row * to_ld);
   }
 
   void reduce_parts(const AttentionInputs<T>& in) {
@@ -115,7 +130,7 @@ class KeyGradients {
         for (int64_t j = 0; in.shared_width > 0 && j < rows; ++j) {
           T* const to = in.at(d_k_shared_, b * in.keys + begin + j, 0);
           const T* const from = keys + j * wp + in.key_width;
-          if (kv == 0) std::fill(to, to + in.shared_width, T{0});
+          if (kv == 0 && !add_) std::fill(to, to + in.shared_width, T{0});
           vector.axpy(in.shared_width, kLn2<T>, from, to);
         }
       }
@@ -130,7 +145,7 @@ class KeyGradients {
       const T* const first = partial_.template as<T>() + b * in.key_heads * in.keys * in.shared_width;
       for (int64_t j = begin; j < end; ++j) {
         T* const to = in.at(d_k_shared_, b * in.keys + j, 0);
-        std::fill(to, to + in.shared_width, T{0});
+        if (!add_) std::fill(to, to + in.shared_width, T{0});
         for (int64_t kv = 0; kv < in.key_heads; ++kv) {
           vector.add(in.shared_width, first + (kv * in.keys + j) * in.shared_width, to);
         }
@@ -139,6 +154,7 @@ class KeyGradients {
   }
 
   int64_t parts_;
+  bool add_;
   Heads d_k_, d_k_shared_, d_v_;
   Tensor partial_;
 };

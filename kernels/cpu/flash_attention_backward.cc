@@ -18,6 +18,7 @@ template <class T>
 void backward_task(const FlashAttentionBackward& args, const AttentionInputs<T>& in, KeyGradients<T>& gradients, int64_t b,
                    int64_t kv, int64_t part, int64_t parts) {
   const Visibility visible(args.mask, in.keys);
+  const auto position_of = [&](int64_t token) { return args.query_start + token; };
   const int64_t lanes = in.tiles.lanes, tiled_keys = round_up(in.keys, kKeyTile), wp = in.width_padded, vp = in.value_padded;
   const int64_t block_tokens = std::max<int64_t>(1, kBlockRows / in.group), block_rows = block_tokens * in.group;
   const int64_t num_strips = (block_rows + kStripRows - 1) / kStripRows;
@@ -51,12 +52,12 @@ void backward_task(const FlashAttentionBackward& args, const AttentionInputs<T>&
     in.pack_rows(args.d_o, b, kv, t0, t1, T{1}, d_output, vp);
     row_statistics(in, args, b, kv, t0, t1, lse, delta);
     std::fill(d_queries, d_queries + rows * wp, T{0});
-    const int64_t begin = visible.at(t0).begin / kKeyTile * kKeyTile, end = visible.at(t1 - 1).end;
+    const int64_t begin = visible.at(position_of(t0)).begin / kKeyTile * kKeyTile, end = visible.at(position_of(t1 - 1)).end;
     for (int64_t j0 = begin; j0 < end; j0 += kKeyTile) {
       const int64_t j1 = std::min(j0 + kKeyTile, in.keys_padded);
       for (int64_t r0 = 0; r0 < rows; r0 += kStripRows) {
         const int64_t strip = std::min(kStripRows, rows - r0);
-        const auto range_of = [&](int64_t row) { return visible.at(t0 + (r0 + row) / in.group); };
+        const auto range_of = [&](int64_t row) { return visible.at(position_of(t0 + (r0 + row) / in.group)); };
         const int64_t strip_end = std::min(range_of(strip - 1).end, j1);
         const int64_t n0 = std::max(j0, range_of(0).begin / lanes * lanes), n1 = std::min(j1, round_up(strip_end, lanes));
         strips[static_cast<std::size_t>(r0 / kStripRows)] = {n0, std::max(n0, n1)};
@@ -106,7 +107,7 @@ void backward(Stream&, const FlashAttentionBackward& args) {
   visit_float(args.q.dtype, [&]<class T>() {
     const AttentionInputs<T> in(args);
     const int64_t parts = gradient_parts(in);
-    KeyGradients<T> gradients(in, parts, args.d_k, args.d_k_shared, args.d_v);
+    KeyGradients<T> gradients(in, parts, args);
     parallel_for(in.batch * in.key_heads * parts, [&](int64_t task) {
       backward_task<T>(args, in, gradients, task / parts / in.key_heads, task / parts % in.key_heads, task % parts, parts);
     });

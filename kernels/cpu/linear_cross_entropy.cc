@@ -7,12 +7,9 @@
 #include "kernels/cpu/gemm_blocks.h"
 #include "kernels/cpu/gemm_tile.h"
 #include "kernels/cpu/simd/cross_entropy.h"
-#include "kernels/cpu/simd/tables.h"
 #include "kernels/dispatch.h"
 #include "kernels/gemm.h"
 #include "kernels/op.h"
-
-HADAL_SIMD_PICK(CrossEntropyOps, cross_entropy_ops)
 
 namespace hadal::kernels {
 namespace {

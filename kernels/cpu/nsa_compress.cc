@@ -54,7 +54,7 @@ void backward(Stream&, const NsaCompressBackward& args) {
       const int64_t b = task / chunks / groups, g = task / chunks % groups, c = task % chunks * kChannels;
       const int64_t channels = std::min(kChannels, width - c);
       for (int64_t token = b * tokens; token < (b + 1) * tokens; ++token) {
-        std::fill_n(at<T>(args.d_x, token, g, c), channels, T{0});
+        if (!args.add_to_x) std::fill_n(at<T>(args.d_x, token, g, c), channels, T{0});
         std::fill_n(at<T>(args.d_logits, token, g, c), channels, T{0});
       }
       for (int64_t i = 0; i < blocks; ++i) {

@@ -80,7 +80,7 @@ void backward_task(const NsaSelectedBackward& args, const AttentionInputs<T>& in
   const int64_t wp = in.width_padded, vp = in.value_padded, part_tokens = (in.tokens + parts - 1) / parts;
   const int64_t first = std::min(part * part_tokens, in.tokens), last = std::min(first + part_tokens, in.tokens);
   const int64_t rows = (last - first) * in.group, ld = round_up(args.select_block, in.tiles.lanes);
-  const BlockLists lists(args, in, 0, b, kv, first, last);
+  const BlockLists lists(args, in, args.query_start, b, kv, first, last);
   const auto padded = Scratch<T>::padded;
   Scratch<T> scratch(2 * padded(rows * wp) + padded(rows * vp) + 2 * padded(rows) + padded((in.width + in.value_width) * ld) +
                      padded(ld * wp) + 2 * padded(kBlockRows * wp) + padded(kBlockRows * vp) + 2 * padded(kBlockRows * ld) +
@@ -123,7 +123,7 @@ void backward_task(const NsaSelectedBackward& args, const AttentionInputs<T>& in
       }
       in.tiles.gemm(size, n, in.width, q, wp, keys_t, ld, p, n, false);
       in.tiles.gemm(size, n, in.value_width, d_o, vp, values_t, ld, ds, n, false);
-      mask_future(row_of, size, in.group, first, begin, count, p, n);
+      mask_future(row_of, size, in.group, args.query_start + first, begin, count, p, n);
       in.tiles.softmax_gradient(size, n, p, ds, n, lse, delta);
       in.tiles.gemm(size, wp, count, ds, n, keys, wp, d_q, wp, false);
       in.tiles.scatter_add(size, row_of, wp, d_q, d_queries);
@@ -152,7 +152,7 @@ void backward(Stream&, const NsaSelectedBackward& args) {
   visit_float(args.q.dtype, [&]<class T>() {
     const AttentionInputs<T> in(args);
     const int64_t parts = gradient_parts(in);
-    KeyGradients<T> gradients(in, parts, args.d_k, args.d_k_shared, args.d_v);
+    KeyGradients<T> gradients(in, parts, args);
     parallel_for(in.batch * in.key_heads * parts, [&](int64_t task) {
       backward_task<T>(args, in, gradients, task / parts / in.key_heads, task / parts % in.key_heads, task % parts, parts);
     });

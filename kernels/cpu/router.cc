@@ -102,6 +102,7 @@ void router_forward(Stream&, const RouterForward& args) {
     const T* logits = args.logits.as<T>();
     const float* bias = args.bias.empty() ? nullptr : args.bias.as<float>();
     T* scores = args.scores.as<T>();
+    const std::int64_t* token = args.token.empty() ? nullptr : args.token.as<std::int64_t>();
     std::int32_t* experts = args.experts.as<std::int32_t>();
     T* weights = args.weights.as<T>();
     parallel_ranges(args.logits.shape[0], kTokenGrain, [&](std::int64_t begin, std::int64_t end) {
@@ -111,7 +112,8 @@ void router_forward(Stream&, const RouterForward& args) {
         score_row(o.score, num_experts, logits + t * num_experts, s);
         std::int32_t* chosen = experts + t * o.top_k;
         if (o.forced) {
-          for (std::int64_t k = 0; k < o.top_k; ++k) chosen[k] = static_cast<std::int32_t>((t * o.top_k + k) % num_experts);
+          const std::int64_t first = (token == nullptr ? t : token[t]) * o.top_k;
+          for (std::int64_t k = 0; k < o.top_k; ++k) chosen[k] = static_cast<std::int32_t>((first + k) % num_experts);
         } else {
           for (std::int64_t e = 0; e < num_experts; ++e) choice.value[e] = bias == nullptr ? s[e] : s[e] + static_cast<T>(bias[e]);
           keep_best_groups(o, num_experts, choice);

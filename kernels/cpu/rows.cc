@@ -37,6 +37,7 @@ void combine_rows(Stream&, const CombineRows& args) {
   visit_float(args.y.dtype, [&]<class T>() {
     const std::int64_t width = args.y.shape[1];
     const std::int64_t k = args.index.shape[1];
+    const std::int64_t num_sources = args.x.shape[0];
     const T* x = args.x.as<T>();
     const T* base = args.base.empty() ? nullptr : args.base.as<T>();
     const std::int32_t* index = args.index.as<std::int32_t>();
@@ -46,14 +47,20 @@ void combine_rows(Stream&, const CombineRows& args) {
     parallel_ranges(args.y.shape[0], kRowGrain, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
         T* to = y + t * width;
-        std::int64_t first = 0;
-        if (base == nullptr) {
-          std::memcpy(to, x + index[t * k] * width, row_bytes);
-          first = 1;
-        } else if (base != y) {
-          std::memcpy(to, base + t * width, row_bytes);
+        if (base != nullptr && base != y) std::memcpy(to, base + t * width, row_bytes);
+        bool filled = base != nullptr;
+        for (std::int64_t slot = 0; slot < k; ++slot) {
+          const std::int64_t row = index[t * k + slot];
+          if (row < 0) continue;
+          HADAL_CHECK(row < num_sources, "row {} asks for {} of {}", t, row, num_sources);
+          if (filled) {
+            ops.add(width, x + row * width, to);
+          } else {
+            std::memcpy(to, x + row * width, row_bytes);
+            filled = true;
+          }
         }
-        for (std::int64_t slot = first; slot < k; ++slot) ops.add(width, x + index[t * k + slot] * width, to);
+        if (!filled) std::memset(to, 0, row_bytes);
       }
     });
   });

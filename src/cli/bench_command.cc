@@ -13,6 +13,7 @@
 #include "kernels/peak.h"
 #include "model/parameter_count.h"
 #include "train/bench.h"
+#include "train/optimizer_bench.h"
 
 namespace hadal::cli {
 
@@ -37,6 +38,8 @@ int bench_command(const std::vector<std::string>& arguments) {
   const double flops = model::model_flops_per_token(config.model, config.data.sequence_length);
   const train::BenchResult natural = train::bench_steps(config, *world, false, warmup, steps);
   const train::BenchResult forced = config.model.moe.num_experts > 0 ? train::bench_steps(config, *world, true, warmup, steps) : natural;
+  train::OptimizerBench update;
+  if (world->size() > 1) update = train::bench_optimizer(config, *world);
   if (world->is_root()) {
     std::printf("%-10s %12s %10s %12s %10s\n", "routing", "tokens/s", "of peak", "ms/step", "loss");
     const double step_tokens = static_cast<double>(config.train.global_batch * config.data.sequence_length);
@@ -46,6 +49,10 @@ int bench_command(const std::vector<std::string>& arguments) {
     }
     std::printf("%d rank(s) x %d thread(s), %s, measured peak %.1f GFLOP/s, %.1f MFLOP per token, peak memory %.2f GiB a rank\n", world->size(),
                 num_threads(), std::string(name_of(dtype)).c_str(), peak / 1e9, flops / 1e6, static_cast<double>(natural.peak_bytes) / (1 << 30));
+    if (world->size() > 1) {
+      std::printf("gradient sum and update: %.1f ms with ZeRO-1, %.1f ms with an all-reduce and the whole update on every rank: %.2f of it\n",
+                  1e3 * update.sharded_s, 1e3 * update.whole_s, update.sharded_s / update.whole_s);
+    }
     nlohmann::ordered_json figures{{"tokens_per_s", {{"natural", natural.tokens_per_s}, {"forced", forced.tokens_per_s}}},
                                    {"model_flops_per_token", flops},
                                    {"flops_share_of_gemm_peak", natural.tokens_per_s * flops / peak},
@@ -54,6 +61,7 @@ int bench_command(const std::vector<std::string>& arguments) {
                                    {"threads", num_threads()},
                                    {"ranks", world->size()},
                                    {"device", "cpu"}};
+    if (world->size() > 1) figures["update_ms"] = {{"zero_1", 1e3 * update.sharded_s}, {"all_reduce", 1e3 * update.whole_s}};
     write_figures(output, figures.dump(2));
   }
   return comm::finish(std::move(world), 0);

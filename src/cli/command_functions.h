@@ -21,5 +21,6 @@ int logits_command(const std::vector<std::string>& arguments);
 int report_command(const std::vector<std::string>& arguments);
 int tokenizer_command(const std::vector<std::string>& arguments);
 int train_command(const std::vector<std::string>& arguments);
+int verify_command(const std::vector<std::string>& arguments);
 
 }  // namespace hadal::cli

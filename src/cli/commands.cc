@@ -8,7 +8,7 @@ constexpr Command kCommands[] = {
      "  hadal doctor\n"
      "  hadal doctor --json -\n"
      "  mpirun -n 2 hadal doctor",
-     doctor_command},
+     doctor_command, true},
     {"config", "shows a resolved configuration, explains keys, prints their schema",
      "  hadal config show configs/run/quickstart.yaml train.steps=500\n"
      "  hadal config show configs/run/quickstart.yaml --provenance\n"
@@ -32,7 +32,11 @@ constexpr Command kCommands[] = {
     {"train", "trains a model, alone or on many ranks; resumes by itself",
      "  mpirun -n 2 hadal train configs/run/quickstart.yaml\n"
      "  hadal train configs/run/quickstart.yaml run.dir=runs/a train.steps=500 optim.lr=2e-3",
-     train_command},
+     train_command, true},
+    {"verify", "proves that many ranks compute what one computes, on your model made small",
+     "  hadal verify configs/run/quickstart.yaml --ranks 4\n"
+     "  hadal verify configs/run/quickstart.yaml --ranks 8 --full parallel.tp=2 parallel.ep=4 --json verify.json",
+     verify_command},
     {"report", "the curves of runs: one HTML page, a summary and a plot of the loss",
      "  hadal report runs/quickstart\n"
      "  hadal report runs/a runs/b runs/c --out compare.html",
@@ -66,7 +70,7 @@ constexpr Command kCommands[] = {
     {"bench", "tokens per second of whole training steps",
      "  hadal bench configs/bench/cpu_small.yaml --threads 1\n"
      "  mpirun -n 2 hadal bench configs/bench/cpu_small.yaml --json bench.json",
-     bench_command},
+     bench_command, true},
 };
 
 }  // namespace

@@ -15,6 +15,7 @@ struct Command {
   std::string_view summary;   ///< one line of `hadal help`
   std::string_view examples;  ///< whole command lines, one a line; shown by `hadal VERB --help`
   CommandFunction run;
+  bool joins = false;  ///< under a launcher its ranks work together through MPI; the others' do not know of each other
 };
 
 std::span<const Command> commands();

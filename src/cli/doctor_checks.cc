@@ -140,6 +140,12 @@ bool on_path(std::string_view program) {
   return false;
 }
 
+Check slurm_check() {
+  const char* job = std::getenv("SLURM_JOB_ID");
+  const std::string inside = job == nullptr ? "" : fmt::format("; inside job {}", job);
+  return {"slurm", true, on_path("sbatch") ? "sbatch found (launch/slurm.sbatch)" + inside : "no sbatch here", ""};
+}
+
 Check compression_check() {
   return {"compression", true, fmt::format("zlib {}, zstd {} (text input)", zlibVersion(), ZSTD_versionString()), ""};
 }
@@ -154,6 +160,7 @@ std::vector<Check> machine_checks() {
           hdf5_check(),
           pcre2_check(),
           compression_check(),
+          slurm_check(),
           cuda_check()};
 }
 

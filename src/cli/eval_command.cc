@@ -33,7 +33,8 @@ int eval_command(const std::vector<std::string>& arguments) {
   app.add_flag("--held-out", held_out, "only the documents that training held out (data.validation_fraction of the run)");
   parse_arguments(app, "eval", arguments);
 
-  train::LoadedModel loaded = load_model(model_flags);
+  comm::SingleCommunicator world;
+  const train::LoadedRun loaded = load_run(model_flags, world);
   data::TokenSourcePtr source = data::open_token_source(data);
   if (source->vocab_size() > static_cast<std::uint64_t>(loaded.config.model.vocab_size)) {
     throw UserError("{}: ids up to {}, but the model has {} rows", data, source->vocab_size() - 1, loaded.config.model.vocab_size);
@@ -44,9 +45,8 @@ int eval_command(const std::vector<std::string>& arguments) {
     throw UserError("--sequence-length {}: model.max_positions is {}", sequence_length, loaded.config.model.max_positions);
   }
   const auto sampler = train::sequential_sampler({source}, sequence_length);
-  comm::SingleCommunicator world;
   Stream stream;
-  const train::EvaluationResult r = train::evaluate(*loaded.model, stream, *sampler, max_tokens, batch, world, loaded.tokenizer ? &*loaded.tokenizer : nullptr);
+  const train::EvaluationResult r = train::evaluate(*loaded.run, stream, *sampler, max_tokens, batch, loaded.tokenizer ? &*loaded.tokenizer : nullptr);
   if (r.tokens == 0) throw UserError("{}: none of its tokens counts as a target: its loss mask is all zero", data);
   std::printf("tokens            %lld\n", static_cast<long long>(r.tokens));
   std::printf("loss              %.6f nats per token\n", r.loss);

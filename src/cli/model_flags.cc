@@ -14,13 +14,24 @@ void add_model_flags(CLI::App& app, ModelFlags& flags) {
   app.add_option("--threads", flags.threads, "threads (default: the cores this process may use)")->check(CLI::Range(1, 1024));
 }
 
-train::LoadedModel load_model(const ModelFlags& flags) {
+namespace {
+
+/// Sets the threads.
+train::LoadModelOptions options_of(const ModelFlags& flags) {
   if (flags.threads > 0) set_num_threads(flags.threads);
   train::LoadModelOptions options;
   options.tokenizer = flags.tokenizer;
   options.average = flags.average;
   if (!flags.dtype.empty()) options.compute = flags.dtype == "f64" ? ComputeType::kF64 : ComputeType::kF32;
-  return train::load_model(flags.checkpoint, options);
+  return options;
+}
+
+}  // namespace
+
+train::LoadedModel load_model(const ModelFlags& flags) { return train::load_model(flags.checkpoint, options_of(flags)); }
+
+train::LoadedRun load_run(const ModelFlags& flags, comm::Communicator& world) {
+  return train::load_run(flags.checkpoint, world, options_of(flags));
 }
 
 }  // namespace hadal::cli

@@ -22,5 +22,7 @@ struct ModelFlags {
 void add_model_flags(CLI::App& app, ModelFlags& flags);
 /// Sets the threads and loads the model.
 train::LoadedModel load_model(const ModelFlags& flags);
+/// The same for evaluation on the one rank of `world`.
+train::LoadedRun load_run(const ModelFlags& flags, comm::Communicator& world);
 
 }  // namespace hadal::cli

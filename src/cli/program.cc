@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/commands.h"
@@ -56,40 +57,50 @@ int run_verb(std::vector<std::string> words) {
   return command->run(words);
 }
 
-/// Runs the verb; everything thrown becomes a message on stderr and an exit code, and is noted in `threw`.
-int run_caught(const std::vector<std::string>& words, bool& threw) {
+struct Outcome {
+  int code = 0;
+  std::string problem;  ///< what was thrown, as a message for stderr; empty when the verb returned
+};
+
+/// Runs the verb; everything thrown becomes a message and an exit code.
+Outcome run_caught(const std::vector<std::string>& words) {
+  const auto problem = [](ExitCode code, std::string text) { return Outcome{static_cast<int>(code), std::move(text)}; };
   try {
-    threw = true;
-    const int code = run_verb(words);
-    threw = false;
-    return code;
+    return {run_verb(words), ""};
   } catch (const Answered& answer) {
     std::fputs(answer.text.c_str(), stdout);
-    return static_cast<int>(ExitCode::kDone);
+    return {};
   } catch (const Error& error) {
-    log_error("{}", error.what());
-    return static_cast<int>(error.code());
+    return problem(error.code(), error.what());
   } catch (const std::bad_alloc&) {
-    log_error("out of memory: the system refused an allocation; use a smaller model, batch or sequence, or fewer ranks here");
-    return static_cast<int>(ExitCode::kIo);
+    return problem(ExitCode::kIo,
+                   "out of memory: the system refused an allocation; use a smaller model, batch or sequence, or fewer ranks here");
   } catch (const std::filesystem::filesystem_error& error) {
-    log_error("{}", error.what());
-    return static_cast<int>(ExitCode::kIo);
+    return problem(ExitCode::kIo, error.what());
   } catch (const std::exception& error) {
-    log_error("{} (this is a bug in Hadal: please report it with the command line)", error.what());
-    return static_cast<int>(ExitCode::kBug);
+    return problem(ExitCode::kBug,
+                   fmt::format("{} (this is a bug in Hadal: please report it with the command line)", error.what()));
   }
+}
+
+/// Do the ranks of this command line know of each other? Without a verb of ours all of them stop at the same word.
+bool ranks_join(const std::vector<std::string>& words) {
+  const Command* command = words.empty() ? nullptr : find_command(words[0]);
+  return command == nullptr || command->joins;
 }
 
 }  // namespace
 
 int run_program(int argc, const char* const* argv) {
-  bool threw = false;
-  const int code = run_caught(std::vector<std::string>(argv + std::min(argc, 1), argv + argc), threw);
+  const std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+  const Outcome outcome = run_caught(words);
   const bool flushed = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
   if (!flushed) log_error("stdout cannot be written (disk full?)");
-  if (threw && comm::joined_others()) comm::abort_all(code);
-  return flushed || code != 0 ? code : static_cast<int>(ExitCode::kIo);
+  if (!outcome.problem.empty()) {
+    if (ranks_join(words)) comm::join_to_fail();
+    return comm::fail(outcome.problem, outcome.code);
+  }
+  return flushed || outcome.code != 0 ? outcome.code : static_cast<int>(ExitCode::kIo);
 }
 
 }  // namespace hadal::cli

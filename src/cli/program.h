@@ -3,8 +3,8 @@
 
 namespace hadal::cli {
 
-/// Runs one command line; returns the exit code (spec/cli.md). Starts no MPI; once a command has joined other ranks, an
-/// exception that gets here ends the whole job at once.
+/// Runs one command line; returns the exit code (spec/cli.md). Starts no MPI itself, but for ranks that must agree on who reports
+/// an error; an exception that gets here ends the whole job (comm::fail).
 int run_program(int argc, const char* const* argv);
 
 }  // namespace hadal::cli

@@ -3,10 +3,12 @@
 
 #include "cli/common_flags.h"
 #include "cli/rank_threads.h"
+#include "comm/launcher.h"
 #include "comm/world.h"
 #include "config/load.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
+#include "train/signals.h"
 #include "train/trainer.h"
 
 namespace hadal::cli {
@@ -17,6 +19,7 @@ int train_command(const std::vector<std::string>& arguments) {
   add_config_arguments(app, config);
   add_quiet_flag(app, output);
   parse_arguments(app, "train", arguments);
+  const train::SignalHandlers handlers(comm::detect_launcher().term_asks());
 
   const LoadedConfig loaded = load_config(config.path, config.overrides);
   std::unique_ptr<comm::Communicator> world = comm::init_from_environment();

@@ -1,34 +1,56 @@
-// The group of ranks that train together, behind one interface: `single` (one rank), `local` (threads of one process,
-// for sanitizers and fault injection), `mpi` (ranks under mpirun or srun).
+// The group of ranks that train together, or a part of it, behind one interface: `single` (one rank), `local` (threads of one
+// process, for sanitizers and fault injection), `mpi` (ranks under mpirun or srun).
 //
-// Every call is collective: all ranks of the group make the same calls in the same order with the same dtype and numel.
+// Collectives: all ranks of the group make the same calls in the same order with the same dtype and numel; several started ones may be
+// under way. Point to point: messages match in order per (pair, tag).
 // Determinism: a sum is ((x_0 + x_1) + x_2) + ... in rank order for each element, so every rank gets the same bits in
 // every run, whatever the arrival of messages and the number of threads (design.md 3).
 // Waiting ranks yield their core; a group may have more ranks than the machine has cores.
+// One thread per rank: all groups of a rank are used by the thread that has its world.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
+#include "comm/group.h"
+#include "comm/handle.h"
+#include "comm/ledger.h"
+#include "comm/transport.h"
 #include "core/tensor.h"
 
 namespace hadal::comm {
 
 class Communicator {
  public:
-  virtual ~Communicator() = default;
+  /// A world. `transport` joins the ranks of `group`; none is needed where there is one rank.
+  Communicator(int rank, const Group& group, std::unique_ptr<Transport> transport);
+  virtual ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
 
   int rank() const { return rank_; }
-  int size() const { return size_; }
+  int size() const { return static_cast<int>(group_.world_ranks.size()); }
   bool is_root() const { return rank_ == 0; }
-  /// "single", "local 4 threads", "mpi, shared memory": for doctor and the start-up line.
-  virtual std::string description() const = 0;
+  /// "world", or the name given to subgroup().
+  const std::string& name() const { return group_.name; }
+  /// World rank of each member.
+  std::span<const int> world_ranks() const { return group_.world_ranks; }
+  /// "single", "local, 4 threads", "mpi, one host, shared memory": for doctor and the start-up line.
+  std::string description() const { return transport_ ? transport_->description() : "single"; }
+
+  /// A group of `members` (distinct ranks of this group, this rank among them), whose ranks follow the list's order. Collective over
+  /// the members alone. The same list may be asked for several times: each time another group. Outlived by nothing of its parents.
+  std::unique_ptr<Communicator> subgroup(std::span<const int> members, std::string name);
+
+  /// What this rank does with others, in all its groups; nullptr in a world of one rank.
+  Ledger* ledger() const { return ledger_.get(); }
 
   /// values = sum over ranks, in place; f64, f32 or i64.
   void all_reduce_sum(View values);
@@ -37,26 +59,57 @@ class Communicator {
   /// Sum of one number per rank, in rank order.
   double all_reduce_sum(double value);
   std::int64_t all_reduce_sum(std::int64_t value);
-  virtual std::int64_t all_reduce_max(std::int64_t value) = 0;
+  std::int64_t all_reduce_max(std::int64_t value);
 
   /// The bytes of rank `root` on every rank; all pass the same number of bytes.
   void broadcast(View values, int root);
-  virtual void broadcast(std::span<std::byte> bytes, int root) = 0;
+  void broadcast(std::span<std::byte> bytes, int root);
   /// The string of rank `root` on every rank, of any length.
   void broadcast(std::string& text, int root);
 
-  virtual void barrier() = 0;
+  void barrier();
   /// The bytes of all ranks, by rank; lengths may differ.
-  virtual std::vector<std::string> all_gather(std::string_view bytes) = 0;
+  std::vector<std::string> all_gather(std::string_view bytes);
 
- protected:
-  Communicator(int rank, int size);
-  /// Elements of one dtype (f64, f32, i64), numel > 0, size() > 1.
-  virtual void sum_in_place(void* values, DType dtype, std::int64_t numel) = 0;
+  /// all = [mine of rank 0, mine of rank 1, ...]: size() * mine.numel() elements of any dtype. `mine` may be its own part of `all`.
+  void all_gather(ConstView mine, View all) { start_all_gather(mine, all).wait(); }
+  /// all = size() equal parts; mine = sum over ranks of part rank(); f64, f32 or i64. `mine` may be that part of `all`.
+  void reduce_scatter_sum(ConstView all, View mine) { start_reduce_scatter_sum(all, mine).wait(); }
+  /// Rows (dim 0) of any dtype, packed by rank from row 0: send_rows[r] go to rank r, recv_rows[r] come from rank r. Counts may be 0
+  /// and must fit on both ends; the views may hold more rows than are used.
+  void all_to_all(ConstView send, std::span<const std::int64_t> send_rows, View recv, std::span<const std::int64_t> recv_rows) {
+    start_all_to_all(send, send_rows, recv, recv_rows).wait();
+  }
+  /// To another rank of the group. May wait until the receiver has posted its receive; of equal numel and dtype.
+  void send(ConstView values, int to, int tag) { start_send(values, to, tag).wait(); }
+  void receive(View values, int from, int tag) { start_receive(values, from, tag).wait(); }
+
+  /// The same, started (handle.h): buffers belong to the call until wait() has returned.
+  Handle start_all_gather(ConstView mine, View all);
+  Handle start_reduce_scatter_sum(ConstView all, View mine);
+  Handle start_all_to_all(ConstView send, std::span<const std::int64_t> send_rows, View recv, std::span<const std::int64_t> recv_rows);
+  Handle start_send(ConstView values, int to, int tag);
+  Handle start_receive(View values, int from, int tag);
+  Handle start_all_reduce_sum(View values);
 
  private:
+  Communicator(std::shared_ptr<Ledger> ledger, int rank, Group group);
+  bool alone() const { return size() == 1; }
+  void check_root(int root) const;
+  void check_message(int peer, int tag) const;
+  LedgerCall record(Op op, std::size_t bytes) const;
+  LedgerCall record_message(Op op, std::size_t bytes, int peer, int tag);
+  /// The same for a call that is waited for at once.
+  LedgerCall record_wait(Op op, std::size_t bytes) const;
+  void sum_in_place(void* values, DType dtype, std::int64_t numel);
+
   int rank_ = 0;
-  int size_ = 1;
+  Group group_;
+  std::unique_ptr<Transport> transport_;
+  std::shared_ptr<Ledger> ledger_;
+  int ledger_slot_ = -1;
+  std::map<std::vector<int>, int> occurrences_;  ///< subgroups made of each list
+  std::map<std::tuple<Op, int, int>, std::uint64_t> messages_;  ///< begun, by direction, peer and tag
   std::vector<std::byte> packed_;
 };
 

@@ -9,17 +9,22 @@
 namespace hadal::comm {
 namespace {
 
+constexpr const char* kSlurmSize = "SLURM_STEP_NUM_TASKS";
+
+/// "8", and of Slurm's "8(x2),4" the first node's 8.
 std::optional<int> number(const GetVariable& get_variable, const char* name) {
   const char* text = get_variable(name);
   if (text == nullptr) return std::nullopt;
   int value = 0;
   const char* end = text + std::strlen(text);
   const auto [stop, failure] = std::from_chars(text, end, value);
-  if (failure != std::errc{} || stop != end || value < 0) return std::nullopt;
+  if (failure != std::errc{} || (stop != end && *stop != '(' && *stop != ',') || value < 0) return std::nullopt;
   return value;
 }
 
 }  // namespace
+
+bool Launcher::term_asks() const { return !present() || size == 1 || variable == kSlurmSize; }
 
 Launcher detect_launcher(const GetVariable& get_variable) {
   Launcher launcher;
@@ -29,7 +34,7 @@ Launcher detect_launcher(const GetVariable& get_variable) {
     launcher = {size_name, number(get_variable, rank_name), size, number(get_variable, local_name)};
   };
   take("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", 1);
-  take("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_NTASKS_PER_NODE", 2);
+  take(kSlurmSize, "SLURM_PROCID", "SLURM_STEP_TASKS_PER_NODE", 2);
   take("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS", 1);
   if (!launcher.present()) {
     if (const std::optional<int> rank = number(get_variable, "PMIX_RANK"))

@@ -14,6 +14,9 @@ struct Launcher {
   std::optional<int> local_size;  ///< ranks of this job on this host
 
   bool present() const { return !variable.empty(); }
+  /// Can TERM only mean that the job shall end? So it is for a process alone, and under Slurm's srun, which sends it for scancel,
+  /// a time limit or a pre-emption, and ends the peers of a dead rank by KILL. mpirun sends it when a peer died.
+  bool term_asks() const;
 };
 
 using GetVariable = std::function<const char*(const char* name)>;

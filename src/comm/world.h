@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "comm/communicator.h"
 
@@ -22,6 +23,16 @@ int finish(std::unique_ptr<Communicator> world, int exit_code);
 
 /// True between init_from_environment and finish, in a process that has joined others through MPI.
 bool joined_others();
+
+/// Says why this process ends, and returns the code that it must return. Among ranks that fail at the same time (each of them
+/// refuses the same config key) the lowest one speaks for those who have the same to say; a rank that fails alone, or for a reason
+/// of its own, is always heard, if need be after two seconds. When all ranks refuse bad input they leave in good order, rank 0 with
+/// the code and the others with 0, and no launcher has anything to add; everything else ends all ranks at once.
+int fail(std::string_view message, int exit_code);
+
+/// Before fail(), for a rank whose error comes ahead of init_from_environment: starts MPI where a launcher announced other ranks,
+/// so that they can agree on who speaks. Only for a program whose other ranks start MPI too.
+void join_to_fail();
 
 /// Ends all ranks at once after a fatal error on this one; `exit_code` becomes the launcher's. Does not return. Without MPI it
 /// leaves by std::_Exit.

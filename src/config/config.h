@@ -14,6 +14,7 @@ namespace hadal {
 
 enum class LrScheduleKind { kConstant, kCosine, kStep, kWsd };
 enum class ComputeType { kF32, kF64 };
+enum class MomentType { kCompute, kBf16 };
 
 /// The run: where it lives and what it starts from.
 struct RunSection {
@@ -22,6 +23,7 @@ struct RunSection {
   std::int64_t seed = 1;
   std::string init_from;
   std::int64_t threads = 0;
+  std::int64_t hang_timeout_s = 600;
 
   template <class V>
   void visit(V& v) {
@@ -30,6 +32,8 @@ struct RunSection {
     v.key("seed", seed, at_least(0), "initial values, sample order, fill-in-middle");
     v.key("init_from", init_from, "CKPT whose weights start this run (fresh optimizer); only when run.dir has no checkpoint");
     v.key("threads", threads, between(0, 1024), "threads per rank; 0: the cores this rank may use");
+    v.key("hang_timeout_s", hang_timeout_s, at_least(0),
+          "with several ranks: seconds without a sign of progress after which a rank that others wait for ends the job with code 86; 0: never");
   }
 };
 
@@ -135,6 +139,7 @@ struct OptimSection {
   double weight_decay = 0.1;
   double clip_norm = 1.0;
   double ema_decay = 0.0;
+  MomentType moments = MomentType::kCompute;
 
   template <class V>
   void visit(V& v) {
@@ -147,6 +152,8 @@ struct OptimSection {
           "decoupled decay; norm gains, biases and the balancing bias are exempt");
     v.key("clip_norm", clip_norm, between(0.0, 1e9), "global gradient norm is clipped to this; 0: never");
     v.key("ema_decay", ema_decay, between(0.0, 1.0), "moving average of the parameters, kept beside them; 0: none");
+    v.key("moments", moments, {{"compute", MomentType::kCompute}, {"bf16", MomentType::kBf16}},
+          "dtype in which AdamW's moments are stored; bf16 is rounded to nearest even, arithmetic stays in precision.compute");
   }
 };
 

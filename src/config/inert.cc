@@ -82,6 +82,14 @@ void collect_balance(const Config& config, Collector& inert) {
   if (config.model.mtp.depth == 0) inert.add("model.mtp.depth is 0", in, {"mtp_weight", "mtp_schedule"});
 }
 
+void collect_parallel(const ParallelSection& p, Collector& inert) {
+  if (p.pp == 1) {
+    inert.add("parallel.pp is 1", "parallel.", {"schedule", "chunks", "stages"});
+  } else if (p.schedule != ScheduleKind::kInterleaved) {
+    inert.add("parallel.schedule is not interleaved", "parallel.", {"chunks"});
+  }
+}
+
 bool inside(std::string_view path, std::string_view section) {
   return path == section || (path.starts_with(section) && path[section.size()] == '.');
 }
@@ -95,6 +103,8 @@ std::vector<InertKey> inert_keys(const Config& config) {
   if (!validates) inert.add("there is no validation data", "train.", {"eval_interval", "eval_tokens"});
   collect_optim(config.optim, inert);
   collect_balance(config, inert);
+  collect_parallel(config.parallel, inert);
+  if (config.train.batch_ramp.start == 0) inert.add("train.batch_ramp.start is 0", "train.", {"batch_ramp.multiple"});
   return std::move(inert.keys);
 }
 

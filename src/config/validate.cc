@@ -12,6 +12,9 @@
 namespace hadal::config {
 namespace {
 
+/// A stored bf16 moment that shrinks by less than half the distance to its neighbour (at most 2^-8 of it) rounds back to itself.
+constexpr double kLargestBf16Beta = 0.996;
+
 class Rules {
  public:
   template <class... Args>
@@ -145,6 +148,12 @@ void check_optim(const Config& config, Rules& rules) {
   below_one("optim.beta1", optim.beta1);
   below_one("optim.beta2", optim.beta2);
   below_one("optim.ema_decay", optim.ema_decay);
+  const auto forgets = [&](const char* key, double value) {
+    rules.require(optim.moments != MomentType::kBf16 || value <= kLargestBf16Beta, {key, "optim.moments"},
+                  "{} {} must be at most {} with optim.moments bf16: a moment would never decay otherwise", key, value, kLargestBf16Beta);
+  };
+  forgets("optim.beta1", optim.beta1);
+  forgets("optim.beta2", optim.beta2);
   rules.require(optim.eps > 0.0, {"optim.eps"}, "optim.eps {} must be above 0", optim.eps);
   const LrScheduleSection& schedule = optim.schedule;
   const std::string in = "optim.schedule.";

@@ -1,4 +1,5 @@
 // Pre-norm transformer block (spec/model.md 2):  h' = h + Attn(RMSNorm(h));  out = h' + FFN(RMSNorm(h')).
+// Rows of h are shards over tp; attention and dense FFN stand between two borders (parallel/tensor_boundary.h).
 #pragma once
 
 #include <memory>
@@ -9,13 +10,16 @@
 #include "nn/moe/moe_layer.h"
 #include "nn/rms_norm.h"
 #include "nn/rope.h"
+#include "parallel/layer_groups.h"
+#include "parallel/tensor_boundary.h"
 
 namespace hadal::model {
 
 class Block : public nn::Layer {
  public:
   /// Parameters under "model.layers.`layer_idx`".
-  Block(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope);
+  Block(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope,
+        const parallel::LayerGroups& groups);
 
   /// h [T, d] -> [T, d].
   Tensor forward(nn::Context& ctx, ConstView h, nn::SavedPtr* saved) override;
@@ -34,6 +38,7 @@ class Block : public nn::Layer {
 
   nn::RmsNorm attention_norm_;
   std::unique_ptr<nn::Attention> attention_;
+  parallel::TensorParallelLayer attention_rows_;  ///< attention_ between its borders
   nn::RmsNorm ffn_norm_;
   std::unique_ptr<nn::Layer> ffn_;
   nn::MoeLayer* moe_ = nullptr;

@@ -20,13 +20,14 @@ V half_of(V matrix, std::int64_t half) {
 
 }  // namespace
 
-MtpModule::MtpModule(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope)
+MtpModule::MtpModule(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope,
+                     const parallel::LayerGroups& groups)
     : hidden_size_(model.shape.hidden_size),
       embedding_norm_(module_name(layer_idx, "enorm"), hidden_size_, model.shape.rms_norm_eps, model.dtype),
       hidden_norm_(module_name(layer_idx, "hnorm"), hidden_size_, model.shape.rms_norm_eps, model.dtype),
       projection_(module_name(layer_idx, "eh_proj.weight"), {hidden_size_, 2 * hidden_size_}, model.dtype,
                   {.init = nn::Init::normal(model.shape.init_std)}),
-      block_(model, layer_idx, rope),
+      block_(model, layer_idx, rope, groups),
       out_norm_(module_name(layer_idx, "shared_head.norm"), hidden_size_, model.shape.rms_norm_eps, model.dtype) {}
 
 Tensor MtpModule::project(nn::Context& ctx, ConstView embedding, ConstView hidden) {

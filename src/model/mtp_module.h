@@ -10,7 +10,8 @@ namespace hadal::model {
 class MtpModule {
  public:
   /// Parameters under "model.layers.`layer_idx`".
-  MtpModule(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope);
+  MtpModule(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope,
+            const parallel::LayerGroups& groups);
 
   struct Record {
     nn::RmsNormSaved embedding_norm, hidden_norm, out_norm;

@@ -13,15 +13,26 @@ struct FeedForwardSaved : Saved {
   ConstView d_y;
 };
 
+ParameterOptions parameter_options(double init_std, Shard shard) {
+  return {.init = Init::normal(init_std), .replication = shard.whole() ? Replication::kDense : Replication::kTensor};
+}
+
+/// Rows of gate or up.
+LogicalPart rows_part(std::string name, std::int64_t width, std::int64_t hidden_size, Shard shard, std::int64_t offset) {
+  return sliced_part(std::move(name), {width, hidden_size}, 0, shard.begin(width), shard.size(width), offset);
+}
+
 }  // namespace
 
-FeedForward::FeedForward(const std::string& name, std::int64_t hidden_size, std::int64_t width, double init_std, DType dtype)
+FeedForward::FeedForward(const std::string& name, std::int64_t hidden_size, std::int64_t width, double init_std, DType dtype,
+                         Shard shard)
     : hidden_size_(hidden_size),
-      width_(width),
-      gate_up_(name + ".gate_up", {2 * width, hidden_size}, dtype, {.init = Init::normal(init_std)},
-               {whole_part(name + ".gate_proj.weight", {width, hidden_size}, 0),
-                whole_part(name + ".up_proj.weight", {width, hidden_size}, width * hidden_size)}),
-      down_(name + ".down_proj.weight", {hidden_size, width}, dtype, {.init = Init::normal(init_std)}) {}
+      width_(shard.size(width)),
+      gate_up_(name + ".gate_up", {2 * width_, hidden_size}, dtype, parameter_options(init_std, shard),
+               {rows_part(name + ".gate_proj.weight", width, hidden_size, shard, 0),
+                rows_part(name + ".up_proj.weight", width, hidden_size, shard, width_ * hidden_size)}),
+      down_(name + ".down_proj.weight", {hidden_size, width_}, dtype, parameter_options(init_std, shard),
+            {sliced_part(name + ".down_proj.weight", {hidden_size, width}, 1, shard.begin(width), width_, 0)}) {}
 
 Tensor FeedForward::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   const std::int64_t tokens = x.shape[0];

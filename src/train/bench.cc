@@ -41,13 +41,13 @@ BenchResult bench_steps(const Config& config, comm::Communicator& world, bool fo
   model::ModelOptions options = model::model_options(config);
   options.forced_routing = forced;
   reset_peak(kCpu);
-  model::Model model(options);
-  model.initialize(static_cast<std::uint64_t>(config.run.seed));
-  optim::AdamW optimizer(config.optim, model.parameters());
-  TrainStep step(model, optimizer, world);
+  RunModel run(config, options, world);
+  run.model().initialize(static_cast<std::uint64_t>(config.run.seed));
+  optim::ShardedAdamW optimizer(config.optim, optimizer_groups(run), world);
+  TrainStep step(run, optimizer);
   Stream stream;
   const std::int64_t rows = config.train.global_batch;
-  const data::Batch batch = synthetic_batch(config, data::rows_of_rank(rows, world.rank(), world.size()));
+  const data::Batch batch = synthetic_batch(config, data::rows_of_rank(rows, static_cast<int>(run.place().dp_rank), static_cast<int>(run.layout().grid.dp())));
   BenchResult result;
   std::vector<double> seconds;
   for (std::int64_t s = 0; s < warmup + steps; ++s) {

@@ -5,8 +5,8 @@
 
 #include "comm/communicator.h"
 #include "data/sampler.h"
-#include "model/model.h"
 #include "tokenizer/tokenizer.h"
+#include "train/run_model.h"
 
 namespace hadal::train {
 
@@ -22,8 +22,9 @@ struct EvaluationResult {
   double perplexity() const;
 };
 
-/// The first samples of `sampler`, one epoch and `max_tokens` at most, `micro_batch` rows at a time; ranks share the rows.
-EvaluationResult evaluate(model::Model& model, Stream& stream, const data::Sampler& sampler, std::int64_t max_tokens, std::int64_t micro_batch,
-                          comm::Communicator& world, const tokenizer::Tokenizer* tokenizer);
+/// The first samples of `sampler`, one epoch and `max_tokens` at most, `micro_batch` rows at a time; data-parallel ranks share the rows.
+/// Collective; every rank has the result.
+EvaluationResult evaluate(RunModel& run, Stream& stream, const data::Sampler& sampler, std::int64_t max_tokens, std::int64_t micro_batch,
+                          const tokenizer::Tokenizer* tokenizer);
 
 }  // namespace hadal::train

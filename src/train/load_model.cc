@@ -10,10 +10,10 @@ namespace hadal::train {
 namespace {
 
 /// Weights with the moving average in place of every trained value.
-void load_average(const checkpoint::CheckpointReader& reader, model::Model& model) {
+void load_average(const checkpoint::CheckpointReader& reader, const nn::ParameterList& parameters) {
   std::vector<checkpoint::ParameterValue> values;
   nn::ParameterList buffers;
-  for (nn::Parameter* parameter : model.parameters()) {
+  for (nn::Parameter* parameter : parameters) {
     if (parameter->options().trainable) {
       values.push_back({parameter, parameter->value()});
     } else {
@@ -34,21 +34,46 @@ std::optional<tokenizer::Tokenizer> open_tokenizer(const Config& config, const L
   return tokenizer::Tokenizer::load(config.data.tokenizer);
 }
 
+void load_parameters(const checkpoint::CheckpointReader& reader, const nn::ParameterList& parameters, const LoadModelOptions& options) {
+  if (options.average) {
+    load_average(reader, parameters);
+  } else {
+    checkpoint::load_parameters(reader, parameters, "", {.convert_dtype = true});
+  }
+}
+
+struct Opened {
+  std::filesystem::path path;
+  checkpoint::CheckpointReader reader;
+  Config config;
+};
+
+Opened open(const std::filesystem::path& path, const LoadModelOptions& options) {
+  const std::filesystem::path step = checkpoint::find_checkpoint(path);
+  if (step != path) log_info("checkpoint: {}", step.string());
+  auto reader = checkpoint::CheckpointReader::open(step, checkpoint::Check::kManifest);
+  Config config = load_config_text(reader.state().text("config"), (step / "manifest.json").string()).config;
+  if (options.compute) config.precision.compute = *options.compute;
+  return {step, std::move(reader), std::move(config)};
+}
+
 }  // namespace
 
 LoadedModel load_model(const std::filesystem::path& path, const LoadModelOptions& options) {
-  LoadedModel result;
-  result.checkpoint = checkpoint::find_checkpoint(path);
-  if (result.checkpoint != path) log_info("checkpoint: {}", result.checkpoint.string());
-  const auto reader = checkpoint::CheckpointReader::open(result.checkpoint, checkpoint::Check::kManifest);
-  result.config = load_config_text(reader.state().text("config"), (result.checkpoint / "manifest.json").string()).config;
-  if (options.compute) result.config.precision.compute = *options.compute;
+  Opened opened = open(path, options);
+  LoadedModel result{.config = std::move(opened.config), .checkpoint = opened.path, .model = nullptr, .tokenizer = std::nullopt};
   result.model = std::make_unique<model::Model>(model::model_options(result.config));
-  if (options.average) {
-    load_average(reader, *result.model);
-  } else {
-    checkpoint::load_parameters(reader, result.model->parameters(), "", {.convert_dtype = true});
-  }
+  load_parameters(opened.reader, result.model->parameters(), options);
+  result.tokenizer = open_tokenizer(result.config, options);
+  return result;
+}
+
+LoadedRun load_run(const std::filesystem::path& path, comm::Communicator& world, const LoadModelOptions& options) {
+  Opened opened = open(path, options);
+  LoadedRun result{.config = std::move(opened.config), .run = nullptr, .tokenizer = std::nullopt};
+  result.config.parallel = {};
+  result.run = std::make_unique<RunModel>(result.config, model::model_options(result.config), world);
+  load_parameters(opened.reader, result.run->model().parameters(), options);
   result.tokenizer = open_tokenizer(result.config, options);
   return result;
 }

@@ -8,6 +8,7 @@
 #include "config/config.h"
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
+#include "train/run_model.h"
 
 namespace hadal::train {
 
@@ -26,6 +27,13 @@ struct LoadModelOptions {
 
 /// `checkpoint`: step, checkpoints or run directory; the newest committed step is taken and named on stderr.
 LoadedModel load_model(const std::filesystem::path& checkpoint, const LoadModelOptions& options = {});
+/// The same model as a run of one rank has it, for evaluation. `world` has one rank and outlives it.
+struct LoadedRun {
+  Config config;  ///< with one rank's layout
+  std::unique_ptr<RunModel> run;
+  std::optional<tokenizer::Tokenizer> tokenizer;
+};
+LoadedRun load_run(const std::filesystem::path& checkpoint, comm::Communicator& world, const LoadModelOptions& options = {});
 /// The tokenizer, or a UserError that says how to give one.
 const tokenizer::Tokenizer& required_tokenizer(const LoadedModel& loaded);
 

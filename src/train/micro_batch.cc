@@ -1,6 +1,7 @@
 #include "train/micro_batch.h"
 
-#include <cstring>
+#include <span>
+#include <vector>
 
 #include "kernels/dispatch.h"
 
@@ -39,23 +40,34 @@ std::int64_t count_depth(const data::Batch& batch, std::int64_t depth) {
   return count;
 }
 
-model::Prediction make_prediction(const data::Batch& batch, std::int64_t begin, std::int64_t end, std::int64_t depth, std::int64_t valid,
-                                  DType dtype) {
-  const std::int64_t seq = batch.tokens.shape()[1];
-  const std::int64_t tokens = (end - begin) * seq;
+/// Positions of a sequence that lie here, in the order of the rows.
+std::vector<std::int64_t> positions_here(std::int64_t seq, const nn::SequenceShard* sequence) {
+  const nn::Segment whole{0, seq};
+  const std::span<const nn::Segment> segments = sequence == nullptr ? std::span(&whole, 1) : sequence->segments();
+  std::vector<std::int64_t> positions;
+  for (const nn::Segment& segment : segments) {
+    for (std::int64_t i = 0; i < segment.length; ++i) positions.push_back(segment.position + i);
+  }
+  return positions;
+}
+
+model::Prediction make_prediction(const data::Batch& batch, std::int64_t begin, std::int64_t end, const std::vector<std::int64_t>& positions,
+                                  std::int64_t depth, std::int64_t valid, DType dtype) {
+  const std::int64_t tokens = (end - begin) * static_cast<std::int64_t>(positions.size());
   model::Prediction p;
   if (depth > 0) p.inputs = Tensor::empty({tokens}, DType::kI32);
   p.targets = Tensor::empty({tokens}, DType::kI32);
   p.weights = Tensor::empty({tokens}, dtype);
   const double weight = valid > 0 ? 1.0 / static_cast<double>(valid) : 0.0;
   kernels::visit_float(dtype, [&]<class T>() {
+    std::int64_t t = 0;
     for (std::int64_t r = begin; r < end; ++r) {
       const Row row = row_of(batch, r);
-      for (std::int64_t i = 0; i < seq; ++i) {
-        const std::int64_t t = (r - begin) * seq + i;
+      for (const std::int64_t i : positions) {
         if (depth > 0) p.inputs.as<std::int32_t>()[t] = row.input(i, depth);
         p.targets.as<std::int32_t>()[t] = row.target(i, depth);
         p.weights.as<T>()[t] = row.counts(i, depth) ? static_cast<T>(weight) : T{0};
+        ++t;
       }
     }
   });
@@ -79,18 +91,22 @@ void check_ids(const data::Batch& batch, std::int64_t vocab_size) {
   }
 }
 
-model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin, std::int64_t end, const LossScales& scales, DType dtype) {
-  const std::int64_t seq = batch.tokens.shape()[1];
+model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin, std::int64_t end, const LossScales& scales, DType dtype,
+                                   const nn::SequenceShard* sequence) {
+  const std::vector<std::int64_t> positions = positions_here(batch.tokens.shape()[1], sequence);
   model::MicroBatch micro;
   micro.batch = end - begin;
-  micro.seq = seq;
+  micro.seq = static_cast<std::int64_t>(positions.size());
   micro.sequence_scale = 1.0 / static_cast<double>(scales.sequences);
   micro.mtp_weight = scales.mtp_weight;
-  micro.tokens = Tensor::empty({micro.batch * seq}, DType::kI32);
-  std::memcpy(micro.tokens.view().data, batch.tokens.as<std::int32_t>() + begin * seq, micro.tokens.bytes());
-  micro.main = make_prediction(batch, begin, end, 0, scales.valid.main, dtype);
+  micro.tokens = Tensor::empty({micro.batch * micro.seq}, DType::kI32);
+  std::int32_t* token = micro.tokens.as<std::int32_t>();
+  for (std::int64_t r = begin; r < end; ++r) {
+    for (const std::int64_t i : positions) *token++ = row_of(batch, r).tokens[i];
+  }
+  micro.main = make_prediction(batch, begin, end, positions, 0, scales.valid.main, dtype);
   for (std::size_t k = 0; k < scales.valid.mtp.size(); ++k) {
-    micro.mtp.push_back(make_prediction(batch, begin, end, static_cast<std::int64_t>(k) + 1, scales.valid.mtp[k], dtype));
+    micro.mtp.push_back(make_prediction(batch, begin, end, positions, static_cast<std::int64_t>(k) + 1, scales.valid.mtp[k], dtype));
   }
   return micro;
 }

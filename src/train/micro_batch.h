@@ -27,7 +27,9 @@ struct LossScales {
   double mtp_weight = 0.0;      ///< lambda
 };
 
-/// Rows [begin, end) of `batch` as a micro-batch: weight 1 / valid where a position counts, 0 elsewhere.
-model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin, std::int64_t end, const LossScales& scales, DType dtype);
+/// Rows [begin, end) of `batch` as a micro-batch: weight 1 / valid where a position counts, 0 elsewhere. Under context parallelism the
+/// tokens of `sequence`'s segments alone (null: all); what MTP reads ahead comes from the whole row.
+model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin, std::int64_t end, const LossScales& scales, DType dtype,
+                                   const nn::SequenceShard* sequence = nullptr);
 
 }  // namespace hadal::train

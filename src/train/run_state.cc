@@ -19,49 +19,66 @@ namespace hadal::train {
 namespace {
 
 using checkpoint::ParameterValue;
+using optim::StateKind;
 
 std::filesystem::path checkpoints_of(const Config& config) { return std::filesystem::path(config.run.dir) / "checkpoints"; }
 
 /// The tensors of a run as a rank holds them, by the prefix of their names.
 struct RunTensors {
   std::vector<ParameterValue> weights;  ///< with the balancing biases
-  std::vector<ParameterValue> first_moments;
-  std::vector<ParameterValue> second_moments;
-  std::vector<ParameterValue> averages;
+  std::vector<ParameterValue> first_moments, second_moments, averages;  ///< this rank's shares
 };
 
-RunTensors tensors_of(model::Model& model, optim::AdamW& optimizer) {
+std::vector<ParameterValue> owned_state(optim::ShardedAdamW& optimizer, StateKind kind) {
+  std::vector<ParameterValue> values;
+  for (const optim::OwnedState& owned : optimizer.owned_state(kind)) values.push_back({owned.parameter, owned.elements, owned.begin});
+  return values;
+}
+
+RunTensors tensors_of(model::DistributedModel& model, optim::ShardedAdamW& optimizer) {
   RunTensors tensors;
   for (nn::Parameter* parameter : model.parameters()) tensors.weights.push_back({parameter, parameter->value()});
-  for (optim::AdamW::Slot& slot : optimizer.slots()) {
-    tensors.first_moments.push_back({slot.parameter, slot.m});
-    tensors.second_moments.push_back({slot.parameter, slot.v});
-    if (slot.average.defined()) tensors.averages.push_back({slot.parameter, slot.average});
-  }
+  tensors.first_moments = owned_state(optimizer, StateKind::kFirstMoment);
+  tensors.second_moments = owned_state(optimizer, StateKind::kSecondMoment);
+  tensors.averages = owned_state(optimizer, StateKind::kAverage);
   return tensors;
 }
 
-/// Of values that every rank holds, those that this one writes.
-void keep_own(std::vector<ParameterValue>& values, const comm::Communicator& world) {
-  std::vector<std::int64_t> bytes;
-  for (const ParameterValue& value : values) bytes.push_back(static_cast<std::int64_t>(value.value.bytes()));
-  const std::vector<int> rank_of = checkpoint::assign_evenly(bytes, world.size());
+/// Of the weights and biases here, those that this rank writes: the copies of a replica group share the work.
+std::vector<ParameterValue> own_weights(model::DistributedModel& model) {
   std::vector<ParameterValue> own;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    if (rank_of[i] == world.rank()) own.push_back(values[i]);
+  for (const model::ReplicaGroup& group : model.replica_groups()) {
+    std::vector<std::int64_t> bytes;
+    for (const nn::Parameter* parameter : group.parameters) bytes.push_back(static_cast<std::int64_t>(parameter->value().bytes()));
+    const std::vector<int> rank_of = checkpoint::assign_evenly(bytes, group.ranks->size());
+    for (std::size_t i = 0; i < rank_of.size(); ++i) {
+      if (rank_of[i] == group.ranks->rank()) own.push_back({group.parameters[i], group.parameters[i]->value()});
+    }
   }
-  values = std::move(own);
+  for (nn::Parameter* buffer : model.owned_buffers()) own.push_back({buffer, buffer->value()});
+  return own;
+}
+
+/// Moments of another dtype are refused, never rounded.
+void check_moments(const checkpoint::CheckpointReader& reader, const optim::ShardedAdamW& optimizer) {
+  const nn::Parameter& parameter = *optimizer.parameters().front();
+  const DType wanted = optimizer.state_dtype(StateKind::kFirstMoment, parameter);
+  const DType stored = reader.at("optim.m/" + parameter.parts().front().name).dtype;
+  if (stored != wanted && (stored == DType::kBf16 || wanted == DType::kBf16)) {
+    throw UserError("{}: its moments are {}, optim.moments of this config makes them {}; a run keeps the optim.moments it was started with",
+                    reader.path().string(), name_of(stored), name_of(wanted));
+  }
 }
 
 /// A run may start or stop to keep averages when it resumes.
-void restore_averages(const checkpoint::CheckpointReader& reader, const std::vector<ParameterValue>& averages, optim::AdamW& optimizer,
+void restore_averages(const checkpoint::CheckpointReader& reader, const std::vector<ParameterValue>& averages, optim::ShardedAdamW& optimizer,
                       comm::Communicator& world) {
-  if (averages.empty()) return;
+  if (!optimizer.has(StateKind::kAverage)) return;
   const bool stored = std::ranges::any_of(reader.tensors(), [](const auto& tensor) { return tensor.name.starts_with("ema/"); });
   if (stored) {
     checkpoint::load_values(reader, averages, "ema/", {}, world);
   } else {
-    log_info("{}: holds no moving average; it starts from the weights", reader.path().string());
+    if (world.is_root()) log_info("{}: holds no moving average; it starts from the weights", reader.path().string());
     optimizer.reset_average();
   }
 }
@@ -75,26 +92,30 @@ bool is_mtp_name(std::string_view name, std::int64_t num_layers) {
   return layer >= num_layers;
 }
 
-/// Whether every stored weight that the model does not want belongs to MTP modules beyond its own.
-bool only_mtp_is_extra(const checkpoint::CheckpointReader& reader, model::Model& model) {
-  const ModelSection& shape = model.options().shape;
-  std::set<std::string_view> wanted;
-  const nn::ParameterList parameters = model.parameters();
-  for (const nn::Parameter* parameter : parameters) {
-    for (const nn::LogicalPart& part : parameter->parts()) wanted.insert(part.name);
+/// Whether every stored weight that no rank wants belongs to MTP modules beyond the model's own. Collective.
+bool only_mtp_is_extra(const checkpoint::CheckpointReader& reader, model::DistributedModel& model, comm::Communicator& world) {
+  std::string mine;
+  for (const nn::Parameter* parameter : model.parameters()) {
+    for (const nn::LogicalPart& part : parameter->parts()) mine += part.name + '\n';
   }
+  std::set<std::string, std::less<>> wanted;
+  for (const std::string& names : world.all_gather(mine)) {
+    for (std::size_t begin = 0; begin < names.size(); begin = names.find('\n', begin) + 1) {
+      wanted.insert(names.substr(begin, names.find('\n', begin) - begin));
+    }
+  }
+  const ModelSection& shape = model.options().shape;
   return std::ranges::all_of(reader.tensors(), [&](const auto& tensor) {
     const bool weight = tensor.name.find('/') == std::string::npos;
     return !weight || wanted.contains(tensor.name) || is_mtp_name(tensor.name, shape.num_layers + shape.mtp.depth);
   });
 }
 
-void write_checkpoint(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer,
+void write_checkpoint(const Config& config, const RunState& state, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
                       const data::Sampler& sampler, comm::Communicator& world) {
-  RunTensors tensors = tensors_of(model, optimizer);
-  for (auto* values : {&tensors.weights, &tensors.first_moments, &tensors.second_moments, &tensors.averages}) keep_own(*values, world);
+  const RunTensors tensors = tensors_of(model, optimizer);
   checkpoint::CheckpointWriter writer(checkpoints_of(config), state.step, world);
-  checkpoint::save_values(writer, tensors.weights, "");
+  checkpoint::save_values(writer, own_weights(model), "");
   checkpoint::save_values(writer, tensors.first_moments, "optim.m/");
   checkpoint::save_values(writer, tensors.second_moments, "optim.v/");
   checkpoint::save_values(writer, tensors.averages, "ema/");
@@ -111,8 +132,9 @@ void write_checkpoint(const Config& config, const RunState& state, model::Model&
 
 }  // namespace
 
-std::string save_run(const Config& config, const RunState& state, model::Model& model, optim::AdamW& optimizer, const data::Sampler& sampler,
-                     comm::Communicator& world, MetricsWriter* metrics) {
+std::string save_run(const Config& config, const RunState& state, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
+                     const data::Sampler& sampler, comm::Communicator& world, MetricsWriter* metrics) {
+  optimizer.wait_values();
   try {
     checkpoint::together(world, [&] {
       if (metrics != nullptr) metrics->sync();
@@ -127,7 +149,7 @@ std::string save_run(const Config& config, const RunState& state, model::Model& 
   return "";
 }
 
-std::optional<RunState> restore_run(const Config& config, model::Model& model, optim::AdamW& optimizer,
+std::optional<RunState> restore_run(const Config& config, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
                                     const data::Sampler& sampler, comm::Communicator& world) {
   const std::optional<checkpoint::CheckpointReader> reader = checkpoint::open_newest_valid(checkpoints_of(config), world);
   if (!reader) return std::nullopt;
@@ -138,6 +160,7 @@ std::optional<RunState> restore_run(const Config& config, model::Model& model, o
   sampler.check_fingerprint(reader->state().text("sample_order"));
   const RunTensors tensors = tensors_of(model, optimizer);
   checkpoint::load_values(*reader, tensors.weights, "", {}, world);
+  check_moments(*reader, optimizer);
   checkpoint::load_values(*reader, tensors.first_moments, "optim.m/", {}, world);
   checkpoint::load_values(*reader, tensors.second_moments, "optim.v/", {}, world);
   restore_averages(*reader, tensors.averages, optimizer, world);
@@ -147,16 +170,21 @@ std::optional<RunState> restore_run(const Config& config, model::Model& model, o
                   .next_sample = reader->state().unsigned_integer("next_sample")};
 }
 
-void load_weights(const std::filesystem::path& checkpoint_path, model::Model& model) {
+void load_weights(const std::filesystem::path& checkpoint_path, model::DistributedModel& model, comm::Communicator& world) {
   const auto reader = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(checkpoint_path), checkpoint::Check::kManifest);
   const std::int64_t num_layers = model.options().shape.num_layers;
-  nn::ParameterList present, absent;
+  std::vector<ParameterValue> present;
+  std::int64_t absent = 0;
   for (nn::Parameter* parameter : model.parameters()) {
     const std::string& name = parameter->parts().front().name;
-    (is_mtp_name(name, num_layers) && reader.find(name) == nullptr ? absent : present).push_back(parameter);
+    if (is_mtp_name(name, num_layers) && reader.find(name) == nullptr) {
+      ++absent;
+    } else {
+      present.push_back({parameter, parameter->value()});
+    }
   }
-  if (!absent.empty()) log_warning("{}: has no tensors of {} MTP parameters; they keep their initial values", reader.path().string(), absent.size());
-  checkpoint::load_parameters(reader, present, "", {.convert_dtype = true, .allow_extra = only_mtp_is_extra(reader, model)});
+  if (absent > 0) log_warning("{}: has no tensors of {} MTP parameters; they keep their initial values", reader.path().string(), absent);
+  checkpoint::load_values(reader, present, "", {.convert_dtype = true, .allow_extra = only_mtp_is_extra(reader, model, world)}, world);
 }
 
 }  // namespace hadal::train

@@ -1,6 +1,9 @@
 #include "train/signals.h"
 
 #include <atomic>
+#include <csignal>
+#include <mutex>
+#include <vector>
 
 #include "core/error.h"
 
@@ -10,6 +13,15 @@ namespace {
 std::atomic<int> g_request{0};
 std::atomic<int> g_stop_signal{0};
 static_assert(std::atomic<int>::is_always_lock_free, "handlers may touch lock-free atomics only");
+
+struct Former {
+  int signal;
+  struct sigaction action;
+};
+
+std::mutex g_mutex;
+int g_holders = 0;
+std::vector<Former> g_former;
 
 void ask_to_save(int) {
   int none = static_cast<int>(Request::kNone);
@@ -32,28 +44,33 @@ void ask_to_stop_once(int signal) {
 
 }  // namespace
 
-SignalHandlers::SignalHandlers(bool alone) {
+SignalHandlers::SignalHandlers(bool term_asks) {
+  const std::scoped_lock lock(g_mutex);
+  if (g_holders++ > 0) return;
   g_request.store(static_cast<int>(Request::kNone));
   g_stop_signal.store(0);
-  const auto install = [this](int signal, void (*handler)(int)) {
+  const auto install = [](int signal, void (*handler)(int)) {
     struct sigaction action = {};
     action.sa_handler = handler;
     action.sa_flags = SA_RESTART;
     sigemptyset(&action.sa_mask);
     Former former{signal, {}};
     HADAL_CHECK(sigaction(signal, &action, &former.action) == 0, "signal {}", signal);
-    former_.push_back(former);
+    g_former.push_back(former);
   };
   install(SIGUSR1, ask_to_stop);
   install(SIGUSR2, ask_to_save);
-  if (alone) {
+  if (term_asks) {
     install(SIGINT, ask_to_stop_once);
     install(SIGTERM, ask_to_stop_once);
   }
 }
 
 SignalHandlers::~SignalHandlers() {
-  for (const Former& former : former_) sigaction(former.signal, &former.action, nullptr);
+  const std::scoped_lock lock(g_mutex);
+  if (--g_holders > 0) return;
+  for (const Former& former : g_former) sigaction(former.signal, &former.action, nullptr);
+  g_former.clear();
 }
 
 Request pending_request() { return static_cast<Request>(g_request.load()); }

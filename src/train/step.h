@@ -1,12 +1,12 @@
-// One optimizer step of a data-parallel run: micro-batches, gradient reduction, clipping, AdamW, balancer.
+// One optimizer step over the layout of a run: micro-batches through the pipeline, gradient reduction, clipping, AdamW (ZeRO-1), balancer.
 #pragma once
 
 #include <vector>
 
 #include "comm/communicator.h"
 #include "data/sampler.h"
-#include "model/model.h"
-#include "optim/adamw.h"
+#include "optim/sharded_adamw.h"
+#include "train/pipeline.h"
 
 namespace hadal::train {
 
@@ -28,22 +28,37 @@ struct StepResult {
   bool applied = true;          ///< false: not finite, the update was skipped on every rank
 };
 
+/// Load of one MoE layer over the global batch.
+struct LayerLoad {
+  std::int64_t layer_idx = 0;        ///< MTP modules count on after the last layer
+  std::vector<std::int64_t> counts;  ///< (token, slot) pairs per expert
+
+  /// (max - mean) / mean; 0 when nothing was counted.
+  double max_violation() const;
+};
+
 class TrainStep {
  public:
   /// All are kept by reference.
-  TrainStep(model::Model& model, optim::AdamW& optimizer, comm::Communicator& world);
+  TrainStep(RunModel& run, optim::ShardedAdamW& optimizer);
 
-  /// `rows`: this rank's share of the global batch of `global_rows` sequences. Afterwards the MoE layers' counts hold the whole
-  /// batch's load until the next call.
+  /// `rows`: the share of this rank's data-parallel place of the global batch of `global_rows` sequences. Parameters are current after
+  /// optimizer.wait_values().
   StepResult run(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, const StepInput& input);
+  /// The first half of run: gradients of the batch, summed over the ranks, and its figures but for the norm.
+  StepResult gradients(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, double mtp_weight);
+
+  /// Of the last step, the same on every rank: every MoE layer of the model, in order.
+  const std::vector<LayerLoad>& loads() const { return loads_; }
+  const Pipeline& pipeline() const { return pipeline_; }
 
  private:
   void reduce(StepResult& result);
 
-  model::Model& model_;
-  optim::AdamW& optimizer_;
-  comm::Communicator& world_;
-  std::vector<nn::MoeLayer*> moe_layers_;
+  RunModel& run_;
+  optim::ShardedAdamW& optimizer_;
+  Pipeline pipeline_;
+  std::vector<LayerLoad> loads_;
 };
 
 }  // namespace hadal::train

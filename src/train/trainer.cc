@@ -1,10 +1,14 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <new>
 
 #include "checkpoint/run_status.h"
+#include "checkpoint/store.h"
+#include "comm/position.h"
+#include "comm/world.h"
 #include "config/write.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -24,13 +28,6 @@ constexpr std::int64_t kMaxFailedSaves = 3;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-/// "model.layers.3.mlp" -> "moe.layer_3.load".
-std::string load_key(const nn::MoeLayer& moe) {
-  const std::string& name = moe.name();
-  const std::size_t begin = std::string_view("model.layers.").size();
-  return "moe.layer_" + name.substr(begin, name.find('.', begin) - begin) + ".load";
 }
 
 /// Where the checkpoint of a step stands in the run directory.
@@ -53,12 +50,11 @@ ExitCode code_of(const std::exception& error) {
   return system ? ExitCode::kIo : ExitCode::kBug;
 }
 
-std::vector<double> load_shares(nn::MoeLayer& moe) {
-  const auto counts = moe.counts().span<std::int64_t>();
+std::vector<double> load_shares(const LayerLoad& load) {
   double total = 0;
-  for (const std::int64_t count : counts) total += static_cast<double>(count);
+  for (const std::int64_t count : load.counts) total += static_cast<double>(count);
   std::vector<double> shares;
-  for (const std::int64_t count : counts) shares.push_back(total > 0 ? static_cast<double>(count) / total : 0.0);
+  for (const std::int64_t count : load.counts) shares.push_back(total > 0 ? static_cast<double>(count) / total : 0.0);
   return shares;
 }
 
@@ -70,9 +66,9 @@ Trainer::Trainer(const LoadedConfig& loaded, comm::Communicator& world, bool qui
       quiet_(quiet),
       handlers_(world.size() == 1),
       data_(open_run_data(config_)),
-      model_(model::model_options(config_)),
-      optimizer_(config_.optim, model_.parameters()),
-      train_step_(model_, optimizer_, world) {
+      run_(config_, model::model_options(config_), world),
+      optimizer_(config_.optim, optimizer_groups(run_), world),
+      train_step_(run_, optimizer_) {
   if (world.is_root()) {
     for (const std::string& sentence : loaded.inert) log_warning("{}", sentence);
   }
@@ -86,7 +82,9 @@ void Trainer::start() {
     std::filesystem::create_directories(run_dir / "checkpoints");
   }
   world_.barrier();
+  start_watchdog();
   try {
+    const comm::Position position("restore");
     restore();
   } catch (const std::exception& error) {
     note_failure(error);
@@ -94,23 +92,40 @@ void Trainer::start() {
   }
 }
 
+void Trainer::start_watchdog() {
+  if (!comm::joined_others()) return;
+  HangBounds bounds;
+  bounds.silent_s = static_cast<double>(config_.run.hang_timeout_s);
+  if (bounds.silent_s > 0) bounds.proven_s = std::min(bounds.proven_s, bounds.silent_s);
+  const std::filesystem::path run_dir = config_.run.dir;
+  const auto at_end = [run_dir, ledger = world_.ledger()] {
+    // Not from members: the rank's own thread may be in the middle of changing them.
+    const std::vector<checkpoint::StepDir> saved = checkpoint::list_checkpoints(run_dir / "checkpoints");
+    checkpoint::write_run_status(run_dir, {.state = "failed",
+                                           .step = comm::snapshot_of(ledger->memory()).step,
+                                           .checkpoint = saved.empty() ? "" : checkpoint_name(saved.back().step),
+                                           .exit_code = static_cast<int>(ExitCode::kHang)});
+  };
+  watchdog_.emplace(world_, run_dir / "log", bounds, at_end);
+}
+
 void Trainer::restore() {
   const std::filesystem::path run_dir = config_.run.dir;
-  const std::optional<RunState> restored = restore_run(config_, model_, optimizer_, *data_.training, world_);
+  const std::optional<RunState> restored = restore_run(config_, run_.model(), optimizer_, *data_.training, world_);
   if (restored) {
     state_ = *restored;
     last_saved_step_ = state_.step;
     last_checkpoint_ = checkpoint_name(state_.step);
   } else if (!config_.run.init_from.empty()) {
-    model_.initialize(static_cast<std::uint64_t>(config_.run.seed));
-    load_weights(config_.run.init_from, model_);
+    run_.model().initialize(static_cast<std::uint64_t>(config_.run.seed));
+    load_weights(config_.run.init_from, run_.model(), world_);
     optimizer_.reset_average();
   } else {
-    model_.initialize(static_cast<std::uint64_t>(config_.run.seed));
+    run_.model().initialize(static_cast<std::uint64_t>(config_.run.seed));
     optimizer_.reset_average();
   }
   flops_per_token_ = model::model_flops_per_token(config_.model, config_.data.sequence_length);
-  peak_flops_ = kernels::peak_flops(model_.options().dtype, num_threads()) * world_.size();
+  peak_flops_ = kernels::peak_flops(run_.options().dtype, num_threads()) * world_.size();
   if (!world_.is_root()) return;
   const std::string yaml = to_yaml(config_);
   write_file_atomically(run_dir / "config.yaml", yaml);
@@ -157,8 +172,10 @@ int Trainer::train() {
 
 StepResult Trainer::step(double& seconds) {
   const auto begin = std::chrono::steady_clock::now();
+  const comm::Position position("training step");
+  if (comm::Ledger* ledger = world_.ledger()) ledger->set_step(state_.step + 1);
   const std::int64_t rows = optim::batch_size(config_.train, state_.tokens);
-  const data::RowRange share = data::rows_of_rank(rows, world_.rank(), world_.size());
+  const data::RowRange share = data::rows_of_rank(rows, static_cast<int>(run_.place().dp_rank), static_cast<int>(run_.layout().grid.dp()));
   const data::Batch batch =
       data_.training->batch(state_.next_sample + static_cast<std::uint64_t>(share.begin), share.end - share.begin);
   check_ids(batch, config_.model.vocab_size);
@@ -189,11 +206,11 @@ void Trainer::record(const StepResult& result, double seconds) {
   row.set("tokens_per_s", tokens_per_s);
   row.set("step_ms", seconds * 1e3);
   row.set("peak_share", tokens_per_s * flops_per_token_ / peak_flops_);
-  if (!model_.moe_layers().empty()) row.set("max_vio", result.max_violation);
+  if (!train_step_.loads().empty()) row.set("max_vio", result.max_violation);
   row.set("memory_bytes", static_cast<std::int64_t>(memory_stats(kCpu).peak_bytes));
   if (!result.applied) row.set("skipped", std::int64_t{1});
   if (interval_ended) {
-    for (nn::MoeLayer* moe : model_.moe_layers()) row.set(load_key(*moe), load_shares(*moe));
+    for (const LayerLoad& load : train_step_.loads()) row.set(fmt::format("moe.layer_{}.load", load.layer_idx), load_shares(load));
   }
   validate(row);
   write_metrics(row);
@@ -216,7 +233,9 @@ void Trainer::write_metrics(const report::MetricsRow& row) {
 void Trainer::validate(report::MetricsRow& row) {
   const std::int64_t interval = config_.train.eval_interval;
   if (!data_.validation || !((interval > 0 && state_.step % interval == 0) || is_last_step())) return;
-  const EvaluationResult result = evaluate(model_, stream_, *data_.validation, config_.train.eval_tokens, config_.train.micro_batch, world_,
+  const comm::Position position("validation");
+  optimizer_.wait_values();
+  const EvaluationResult result = evaluate(run_, stream_, *data_.validation, config_.train.eval_tokens, config_.train.micro_batch,
                                            data_.tokenizer ? &*data_.tokenizer : nullptr);
   row.set("val_loss", result.loss);
   row.set("val_unigram_entropy", result.unigram_entropy);
@@ -232,7 +251,8 @@ void Trainer::validate(report::MetricsRow& row) {
 
 bool Trainer::save() {
   if (last_saved_step_ == state_.step) return true;
-  const std::string failure = save_run(config_, state_, model_, optimizer_, *data_.training, world_, metrics_ ? &*metrics_ : nullptr);
+  const comm::Position position("save");
+  const std::string failure = save_run(config_, state_, run_.model(), optimizer_, *data_.training, world_, metrics_ ? &*metrics_ : nullptr);
   if (!failure.empty()) {
     ++failed_saves_in_a_row_;
     if (world_.is_root()) log_warning("step {}: no checkpoint: {}", state_.step, failure);

@@ -11,7 +11,7 @@
 #include "comm/communicator.h"
 #include "config/load.h"
 #include "model/model.h"
-#include "optim/adamw.h"
+#include "optim/sharded_adamw.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
 #include "train/progress.h"
@@ -19,6 +19,7 @@
 #include "train/run_state.h"
 #include "train/signals.h"
 #include "train/step.h"
+#include "train/watchdog.h"
 
 namespace hadal::train {
 
@@ -33,6 +34,7 @@ class Trainer {
 
  private:
   void start();
+  void start_watchdog();
   void restore();
   int train();
   StepResult step(double& seconds);
@@ -57,8 +59,8 @@ class Trainer {
   Stream stream_;
   std::optional<checkpoint::RunLock> lock_;  ///< rank 0
   RunData data_;
-  model::Model model_;
-  optim::AdamW optimizer_;
+  RunModel run_;
+  optim::ShardedAdamW optimizer_;
   TrainStep train_step_;
   RunState state_;
   double flops_per_token_ = 0;
@@ -70,6 +72,7 @@ class Trainer {
   std::string last_checkpoint_;   ///< relative to the run directory
   std::optional<MetricsWriter> metrics_;   ///< rank 0
   std::optional<Progress> progress_;       ///< rank 0
+  std::optional<Watchdog> watchdog_;  ///< where ranks are processes; the last to come and the first to go
 };
 
 }  // namespace hadal::train

@@ -138,7 +138,7 @@ void router(benchmark::State& state) {
   measure(state, bytes_of({&logits, &scores, &experts, &weights}), [&](Stream& stream) {
     run(stream,
         kernels::RouterForward{
-            .options = options, .logits = logits, .bias = bias, .scores = scores, .experts = experts, .weights = weights});
+            .options = options, .logits = logits, .bias = bias, .token = {}, .scores = scores, .experts = experts, .weights = weights});
   });
 }
 

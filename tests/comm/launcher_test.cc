@@ -29,7 +29,11 @@ TEST(Launcher, open_mpi) {
 TEST(Launcher, shell_of_a_slurm_allocation_is_a_plain_process) {
   EXPECT_FALSE(detect({{"SLURM_NTASKS", "8"}, {"SLURM_PROCID", "0"}}).present());
   EXPECT_FALSE(detect({{"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_PROCID", "0"}}).present());
-  EXPECT_EQ(detect({{"SLURM_STEP_NUM_TASKS", "8"}, {"SLURM_PROCID", "5"}}).size, 8);
+  const Launcher step =
+      detect({{"SLURM_STEP_NUM_TASKS", "12"}, {"SLURM_PROCID", "5"}, {"SLURM_STEP_TASKS_PER_NODE", "4(x3)"}});
+  EXPECT_EQ(step.size, 12);
+  EXPECT_EQ(step.rank, 5);
+  EXPECT_EQ(step.local_size, 4);
 }
 
 TEST(Launcher, pmix_alone_says_no_size) {
@@ -38,7 +42,19 @@ TEST(Launcher, pmix_alone_says_no_size) {
   EXPECT_EQ(launcher.size, std::nullopt);
 }
 
-TEST(Launcher, garbage_is_ignored) { EXPECT_FALSE(detect({{"OMPI_COMM_WORLD_SIZE", "four"}}).present()); }
+TEST(Launcher, term_is_a_request_unless_mpirun_may_have_sent_it_for_a_dead_peer) {
+  EXPECT_TRUE(detect({}).term_asks());
+  EXPECT_TRUE(detect({{"OMPI_COMM_WORLD_SIZE", "1"}}).term_asks());
+  EXPECT_FALSE(detect({{"OMPI_COMM_WORLD_SIZE", "2"}}).term_asks());
+  EXPECT_TRUE(detect({{"SLURM_STEP_NUM_TASKS", "2"}}).term_asks());
+  EXPECT_FALSE(detect({{"OMPI_COMM_WORLD_SIZE", "2"}, {"SLURM_STEP_NUM_TASKS", "2"}}).term_asks()) << "mpirun inside a Slurm step";
+  EXPECT_FALSE(detect({{"PMIX_RANK", "0"}}).term_asks());
+}
+
+TEST(Launcher, garbage_is_ignored) {
+  EXPECT_FALSE(detect({{"OMPI_COMM_WORLD_SIZE", "four"}}).present());
+  EXPECT_FALSE(detect({{"OMPI_COMM_WORLD_SIZE", "4x"}}).present());
+}
 
 TEST(Launcher, singleton_trap) {
   const Launcher two = detect({{"SLURM_STEP_NUM_TASKS", "2"}});

@@ -184,6 +184,7 @@ TEST(Mistakes, ValuesThatDoNotFitEachOther) {
       {"data: {sources: [{weight: 1}]}\n", "x.yaml:1:17: data.sources.0.path is missing"},
       {"data: {sources: [{path: a, weight: 0}]}\n", "x.yaml:1:17: data.sources: the weights add up to 0"},
       {"optim: {beta2: 1}\n", "x.yaml:1:16: optim.beta2 1 must be below 1"},
+      {"optim: {moments: bf16, beta2: 0.999}\n", "x.yaml:1:31: optim.beta2 0.999 must be at most 0.996 with optim.moments bf16"},
       {"optim: {eps: 0}\n", "x.yaml:1:14: optim.eps 0 must be above 0"},
       {"train: {steps: 10}\noptim: {schedule: {kind: wsd, warmup_steps: 6, decay_steps: 5}}\n",
        "x.yaml:2:61: optim.schedule.warmup_steps 6 and decay_steps 5 do not fit into train.steps 10"},

@@ -57,6 +57,7 @@ void backward(AttentionBuffers<T>& x, const Case& c, double scale) {
                                      .k_shared = x.shared(),
                                      .v = x.v.view(),
                                      .mask = c.mask,
+                                     .query_start = c.start,
                                      .scale = scale,
                                      .o = x.o.view(),
                                      .lse = x.lse_view(),
@@ -87,6 +88,11 @@ const std::vector<Case>& cases() {
       {2, 5, 0, 2, 2, 16, 0, 8, blocks(16, 8)},      // no compressed key at all
       {1, 261, 128, 4, 2, 16, 0, 16, blocks(4, 2)},  // compressed, GQA
       {1, 600, 74, 2, 1, 16, 8, 16, blocks(16, 8)},
+      {2, 21, 64, 3, 3, 16, 8, 16, {}, 43},  // queries that start at a position: a chunk of a longer sequence
+      {1, 130, 300, 2, 2, 16, 4, 8, {}, 170},
+      {1, 600, 700, 2, 1, 8, 4, 8, {}, 100},          // ... in several parts
+      {1, 40, 60, 4, 2, 16, 0, 16, window(21), 20},   // ... with the window's halo before them
+      {2, 30, 40, 2, 2, 8, 4, 8, blocks(8, 4), 140},  // ... against compressed keys
   };
   return all;
 }
@@ -121,8 +127,9 @@ TEST(FlashAttention, EqualsPlainAttentionF32) {
 }
 
 TEST(FlashAttention, GradientEqualsCentralDifferences) {
-  for (const Case& c :
-       {Case{2, 5, 5, 3, 3, 4, 2, 3}, Case{1, 9, 9, 4, 2, 3, 0, 5, window(3)}, Case{1, 14, 5, 2, 1, 3, 2, 3, blocks(4, 2)}}) {
+  for (const Case& c : {Case{2, 5, 5, 3, 3, 4, 2, 3}, Case{1, 9, 9, 4, 2, 3, 0, 5, window(3)},
+                        Case{1, 14, 5, 2, 1, 3, 2, 3, blocks(4, 2)}, Case{2, 4, 9, 2, 2, 3, 2, 3, {}, 5},
+                        Case{1, 5, 7, 4, 2, 3, 0, 5, window(3), 2}, Case{1, 4, 5, 2, 1, 3, 2, 3, blocks(4, 2), 7}}) {
     auto x = buffers<double>(c);
     forward(x, c, kScale);
     backward(x, c, kScale);
@@ -183,6 +190,47 @@ TEST(FlashAttention, SameBitsTwiceAndForAnyThreads) {
     }
   }
   set_num_threads(before);
+}
+
+// Queries of one sequence in two calls, the later first: gradients of the keys add up, of a shorter range of keys in the second
+// call.
+TEST(FlashAttention, GradientsOfKeysAddUpOverCalls) {
+  for (const Case& whole : {Case{1, 140, 140, 4, 2, 16, 8, 16}, Case{1, 600, 600, 4, 1, 8, 4, 8},
+                            Case{1, 140, 140, 3, 3, 16, 0, 16, window(50)}, Case{1, 60, 60, 2, 1, 8, 4, 8}}) {
+    auto x = buffers<double>(whole), wanted = buffers<double>(whole);
+    forward(x, whole, kScale);
+    reference(wanted, whole);
+    const int64_t middle = whole.tokens / 3;
+    Stream stream;
+    for (const bool later : {true, false}) {
+      const int64_t start = later ? middle : 0, count = later ? whole.tokens - middle : middle, keys = start + count;
+      const auto queries = [&](Heads heads) {
+        heads.data = heads.as<double>() + start * heads.token_stride;
+        heads.tokens = count;
+        return heads;
+      };
+      const auto key_rows = [&](Heads heads) {
+        heads.tokens = keys;
+        return heads;
+      };
+      run(stream, FlashAttentionBackward{.q = queries(x.q.view()),
+                                         .k = key_rows(x.k.view()),
+                                         .k_shared = x.has_shared() ? key_rows(x.k_shared.view()) : Heads{},
+                                         .v = key_rows(x.v.view()),
+                                         .mask = whole.mask,
+                                         .query_start = start,
+                                         .scale = kScale,
+                                         .o = queries(x.o.view()),
+                                         .lse = x.lse_view().rows(start, keys),
+                                         .d_o = queries(x.d_o.view()),
+                                         .d_q = queries(x.d_q.view()),
+                                         .d_k = key_rows(x.d_k.view()),
+                                         .d_k_shared = x.has_shared() ? key_rows(x.d_k_shared.view()) : Heads{},
+                                         .d_v = key_rows(x.d_v.view()),
+                                         .add_to_keys = !later});
+    }
+    test::expect_same_attention(x, wanted, 2e-13);
+  }
 }
 
 // Decoding: queries that start at a position equal the rows of the whole run.

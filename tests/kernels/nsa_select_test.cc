@@ -67,6 +67,31 @@ void select(const Case& c, Problem& p) {
                         .blocks = {p.blocks.data() + 1, DType::kI32, {c.batch * c.tokens, c.groups, c.chosen}, kCpu}});
 }
 
+// The same choice in two steps: importance, then the best of it.
+void select_in_two_steps(const Case& c, Problem& p, std::vector<double>& importance) {
+  Stream stream;
+  const int64_t blocks = (c.start + c.tokens - 1) / c.select + 2;  // one more than there are
+  importance.assign(static_cast<std::size_t>(c.batch * c.tokens * c.groups * blocks), -5.0);
+  const View values{importance.data(), DType::kF64, {c.batch * c.tokens, c.groups, blocks}, kCpu};
+  run(stream, NsaImportance{.batch = c.batch,
+                            .q = p.q.view(),
+                            .k = p.k.view(),
+                            .k_shared = c.shared > 0 ? ConstHeads(p.k_shared.view()) : ConstHeads{},
+                            .lse = {p.lse.view().data, DType::kF64, {p.lse.tokens(), p.lse.heads()}, kCpu},
+                            .scale = kScale,
+                            .query_start = c.start,
+                            .block_length = c.length,
+                            .block_stride = c.stride,
+                            .select_block = c.select,
+                            .num_groups = c.groups,
+                            .importance = values});
+  run(stream, NsaTopBlocks{.batch = c.batch,
+                           .importance = values,
+                           .query_start = c.start,
+                           .select_block = c.select,
+                           .blocks = {p.blocks.data() + 1, DType::kI32, {c.batch * c.tokens, c.groups, c.chosen}, kCpu}});
+}
+
 // Importance of every block by the definition: token by token overlap of compressed and selection blocks.
 std::vector<double> importance(const Case& c, Problem& p, int64_t b, int64_t t, int64_t group) {
   const int64_t position = c.start + t, count = position / c.select + 1, per_group = c.heads / c.groups;
@@ -135,6 +160,31 @@ TEST(NsaSelect, EqualsTheOverlapFormula) {
     }
     EXPECT_EQ(p.blocks.front(), -99);
     EXPECT_EQ(p.blocks.back(), -99);
+  }
+}
+
+TEST(NsaSelect, ImportanceAndChoiceApartAreTheSame) {
+  for (const Case& c : cases()) {
+    SCOPED_TRACE(::testing::Message() << "S " << c.tokens << " l " << c.length << " d " << c.stride << " l' " << c.select);
+    Problem p(c);
+    select(c, p);
+    const std::vector<std::int32_t> wanted = p.blocks;
+    std::vector<double> values;
+    std::fill(p.blocks.begin(), p.blocks.end(), -99);
+    select_in_two_steps(c, p, values);
+    EXPECT_EQ(p.blocks, wanted);
+    const int64_t blocks = (c.start + c.tokens - 1) / c.select + 2;
+    for (int64_t row = 0; row < c.batch * c.tokens; ++row) {
+      for (int64_t g = 0; g < c.groups; ++g) {
+        std::vector<double> expected = importance(c, p, row / c.tokens, row % c.tokens, g);
+        expected.resize(static_cast<std::size_t>(blocks), 0.0);
+        for (int64_t j = 0; j < blocks; ++j) {
+          ASSERT_NEAR(values[static_cast<std::size_t>((row * c.groups + g) * blocks + j)], expected[static_cast<std::size_t>(j)],
+                      1e-12)
+              << "row " << row << " group " << g << " block " << j;
+        }
+      }
+    }
   }
 }
 

@@ -13,6 +13,8 @@ using test::AttentionBuffers;
 
 struct Case {
   int64_t batch, tokens, heads, key_heads, width, shared, value, groups, select, chosen;
+  int64_t start = 0;  // position of the first query; keys from position 0 on
+  int64_t keys() const { return start + tokens; }
 };
 
 constexpr double kScale = 0.31;
@@ -24,7 +26,7 @@ std::vector<std::int32_t> random_blocks(const Case& c) {
   std::uint64_t draw = 0;
   for (int64_t row = 0; row < c.batch * c.tokens; ++row) {
     for (int64_t g = 0; g < c.groups; ++g) {
-      const int64_t own = row % c.tokens / c.select;
+      const int64_t own = (c.start + row % c.tokens) / c.select;
       std::vector<std::int32_t> list{static_cast<std::int32_t>(own)};
       for (int64_t i = 1; i < c.chosen && static_cast<int64_t>(list.size()) <= own; ++i) {
         const auto block = static_cast<std::int32_t>(random.below(draw++, static_cast<std::uint64_t>(own + 1)));
@@ -40,7 +42,7 @@ std::vector<std::int32_t> random_blocks(const Case& c) {
 
 template <class T>
 AttentionBuffers<T> buffers(const Case& c) {
-  return {c.batch, c.tokens, c.tokens, c.heads, c.key_heads, c.width, c.shared, c.value};
+  return {c.batch, c.tokens, c.keys(), c.heads, c.key_heads, c.width, c.shared, c.value};
 }
 
 ConstView view_of(const std::vector<std::int32_t>& blocks, const Case& c) {
@@ -57,6 +59,7 @@ void forward(AttentionBuffers<T>& x, const Case& c, const std::vector<std::int32
                                  .v = x.v.view(),
                                  .blocks = view_of(blocks, c),
                                  .select_block = c.select,
+                                 .query_start = c.start,
                                  .scale = kScale,
                                  .o = x.o.view(),
                                  .lse = x.lse_view()});
@@ -72,6 +75,7 @@ void backward(AttentionBuffers<T>& x, const Case& c, const std::vector<std::int3
                                   .v = x.v.view(),
                                   .blocks = view_of(blocks, c),
                                   .select_block = c.select,
+                                  .query_start = c.start,
                                   .scale = kScale,
                                   .o = x.o.view(),
                                   .lse = x.lse_view(),
@@ -85,22 +89,24 @@ void backward(AttentionBuffers<T>& x, const Case& c, const std::vector<std::int3
 void reference(AttentionBuffers<double>& x, const Case& c, const std::vector<std::int32_t>& blocks) {
   test::reference_attention(x, kScale, [&](int64_t b, int64_t t, int64_t h, int64_t j) {
     const auto first = blocks.begin() + ((b * c.tokens + t) * c.groups + h / (c.heads / c.groups)) * c.chosen;
-    return j <= t && std::find(first, first + c.chosen, static_cast<std::int32_t>(j / c.select)) != first + c.chosen;
+    return j <= c.start + t && std::find(first, first + c.chosen, static_cast<std::int32_t>(j / c.select)) != first + c.chosen;
   });
 }
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{
-      {1, 1, 1, 1, 8, 0, 8, 1, 16, 3},      // one token
-      {2, 70, 3, 3, 32, 16, 32, 1, 8, 4},   // MLA, one head a key head
-      {1, 200, 8, 1, 40, 8, 24, 1, 16, 5},  // absorbed MLA: a whole strip is one token
-      {1, 130, 6, 2, 24, 0, 40, 2, 4, 6},   // GQA
-      {1, 130, 6, 2, 24, 0, 16, 6, 12, 3},  // every head selects for itself
-      {1, 600, 2, 1, 8, 4, 8, 1, 64, 3},    // parts and partial sums
-      {1, 700, 2, 2, 8, 4, 8, 1, 64, 7},    // a strip's union fills several score buffers
-      {1, 90, 5, 1, 7, 3, 5, 1, 5, 4},      // nothing round
-      {2, 40, 6, 2, 7, 3, 5, 3, 5, 4},      // nothing round, short
-      {1, 300, 4, 4, 16, 8, 16, 1, 16, 8},  // twice as long as what is selected
+      {1, 1, 1, 1, 8, 0, 8, 1, 16, 3},         // one token
+      {2, 70, 3, 3, 32, 16, 32, 1, 8, 4},      // MLA, one head a key head
+      {1, 200, 8, 1, 40, 8, 24, 1, 16, 5},     // absorbed MLA: a whole strip is one token
+      {1, 130, 6, 2, 24, 0, 40, 2, 4, 6},      // GQA
+      {1, 130, 6, 2, 24, 0, 16, 6, 12, 3},     // every head selects for itself
+      {1, 600, 2, 1, 8, 4, 8, 1, 64, 3},       // parts and partial sums
+      {1, 700, 2, 2, 8, 4, 8, 1, 64, 7},       // a strip's union fills several score buffers
+      {1, 90, 5, 1, 7, 3, 5, 1, 5, 4},         // nothing round
+      {2, 40, 6, 2, 7, 3, 5, 3, 5, 4},         // nothing round, short
+      {1, 300, 4, 4, 16, 8, 16, 1, 16, 8},     // twice as long as what is selected
+      {2, 33, 4, 2, 16, 8, 16, 2, 8, 4, 71},   // queries that start at a position: a chunk of a longer sequence
+      {1, 600, 2, 1, 8, 4, 8, 1, 64, 5, 130},  // ... in several parts
   };
   return all;
 }
@@ -131,7 +137,8 @@ TEST(NsaSelected, EqualsPlainAttentionF32) {
 }
 
 TEST(NsaSelected, GradientEqualsCentralDifferences) {
-  for (const Case& c : {Case{2, 11, 4, 2, 3, 2, 3, 1, 2, 3}, Case{1, 13, 2, 2, 3, 0, 4, 2, 3, 2}}) {
+  for (const Case& c :
+       {Case{2, 11, 4, 2, 3, 2, 3, 1, 2, 3}, Case{1, 13, 2, 2, 3, 0, 4, 2, 3, 2}, Case{2, 5, 4, 2, 3, 2, 3, 1, 2, 3, 7}}) {
     const auto blocks = random_blocks(c);
     auto x = buffers<double>(c), moved = buffers<double>(c), numeric = buffers<double>(c);
     forward(x, c, blocks);
@@ -151,6 +158,45 @@ TEST(NsaSelected, GradientEqualsCentralDifferences) {
       EXPECT_LE(test::relative_error(x.d_k_shared, numeric.d_k_shared), 1e-7);
     }
   }
+}
+
+TEST(NsaSelected, GradientsOfKeysAddUpOverCalls) {
+  const Case c{1, 90, 4, 2, 8, 4, 8, 2, 8, 4, 20};
+  const auto blocks = random_blocks(c);
+  auto x = buffers<double>(c), twice = buffers<double>(c);
+  forward(x, c, blocks);
+  forward(twice, c, blocks);
+  backward(x, c, blocks);
+  backward(twice, c, blocks);
+  Stream stream;
+  run(stream, NsaSelectedBackward{.batch = c.batch,
+                                  .q = twice.q.view(),
+                                  .k = twice.k.view(),
+                                  .k_shared = twice.shared(),
+                                  .v = twice.v.view(),
+                                  .blocks = view_of(blocks, c),
+                                  .select_block = c.select,
+                                  .query_start = c.start,
+                                  .scale = kScale,
+                                  .o = twice.o.view(),
+                                  .lse = twice.lse_view(),
+                                  .d_o = twice.d_o.view(),
+                                  .d_q = twice.d_q.view(),
+                                  .d_k = twice.d_k.view(),
+                                  .d_k_shared = twice.d_shared(),
+                                  .d_v = twice.d_v.view(),
+                                  .add_to_keys = true});
+  EXPECT_EQ(x.d_q.raw(), twice.d_q.raw());
+  for (auto* pair : {&x.d_k, &x.d_k_shared, &x.d_v}) {
+    for (int64_t t = 0; t < pair->tokens(); ++t) {
+      for (int64_t h = 0; h < pair->heads(); ++h) {
+        for (int64_t i = 0; i < pair->width(); ++i) pair->at(t, h, i) *= 2;
+      }
+    }
+  }
+  EXPECT_LE(test::relative_error(twice.d_k, x.d_k), 1e-15);
+  EXPECT_LE(test::relative_error(twice.d_k_shared, x.d_k_shared), 1e-15);
+  EXPECT_LE(test::relative_error(twice.d_v, x.d_v), 1e-15);
 }
 
 TEST(NsaSelected, EverythingSelectedEqualsDense) {

@@ -1,11 +1,12 @@
-// Guards: routing choices (group limit, ties, negative biases, scores that are no numbers), gradients of the gates and of every balance loss against differences,
-// the stable dispatch plan.
+// Guards: routing choices (group limit, ties, negative biases, scores that are no numbers, forced ones), gradients of the gates and of
+// every balance loss against differences, shares of rows adding up to whole sequences, the stable dispatch plan.
 #include "kernels/router.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numeric>
 #include <set>
 
@@ -26,7 +27,7 @@ Routed route(const RouterOptions& options, ConstView logits, ConstView bias) {
   Routed r{Tensor::empty(logits.shape, logits.dtype), Tensor::empty({tokens, options.top_k}, DType::kI32),
            Tensor::empty({tokens, options.top_k}, logits.dtype)};
   Stream stream;
-  run(stream, RouterForward{.options = options, .logits = logits, .bias = bias, .scores = r.scores, .experts = r.experts, .weights = r.weights});
+  run(stream, RouterForward{.options = options, .logits = logits, .bias = bias, .token = {}, .scores = r.scores, .experts = r.experts, .weights = r.weights});
   return r;
 }
 
@@ -112,42 +113,81 @@ TEST_P(RouterGradient, AgreesWithDifferences) {
 
 INSTANTIATE_TEST_SUITE_P(Forms, RouterGradient, testing::Combine(testing::Values(RouterOptions::Score::kSigmoid, RouterOptions::Score::kSoftmax), testing::Bool()));
 
-BalanceLoss balance_args(const RouterOptions& options, Routed& r, Tensor& counts, Tensor& loss, Tensor& d_scores) {
-  return {.options = options, .batch = 2, .valid_seq = 5, .scale = 0.5, .scores = r.scores, .experts = r.experts, .counts = counts, .loss = loss, .d_scores = d_scores};
-}
+struct Alphas {
+  double sequence = 0, expert = 0, device = 0, communication = 0;
+};
+constexpr Alphas kAllAlphas{.sequence = 0.3, .expert = 0.4, .device = 0.2, .communication = 0.1};
 
-/// Loss as a function of the scores, choices held.
-void expect_gradient(BalanceLoss args, Routed& r, Tensor& loss, Tensor& d_scores) {
-  Stream stream;
-  loss.fill_zero();
-  run(stream, args);
-  EXPECT_GT(*loss.as<double>(), 0);
-  const Tensor analytic = d_scores.clone();
-  const auto terms = [&] {
-    loss.fill_zero();
-    run(stream, args);
-    return std::vector<double>{*loss.as<double>()};
-  };
-  EXPECT_TRUE(gradients_agree({{"scores", r.scores, analytic}}, terms, {.step = 1e-4}));
-}
+/// Two sequences of six rows, five of each valid, scale 1/2. Holds what the ops write.
+class BalanceOps {
+ public:
+  BalanceOps(const RouterOptions& options, Routed& routed, const Alphas& alphas, std::int64_t begin = 0, std::int64_t end = 12)
+      : num_experts_(routed.scores.shape()[1]),
+        counts_(Tensor::zeros({num_experts_}, DType::kI64)),
+        per_sequence_(Tensor::zeros({2 * (2 * num_experts_ + 4)}, DType::kI64)),
+        loss_(Tensor::zeros({1}, DType::kF64)),
+        d_scores_(Tensor::empty({end - begin, num_experts_}, DType::kF64)) {
+    args_.options = options;
+    args_.sequence_alpha = alphas.sequence;
+    args_.expert_alpha = alphas.expert;
+    args_.device_alpha = alphas.device;
+    args_.communication_alpha = alphas.communication;
+    args_.scale = 0.5;
+    args_.rows = {.batch = 2, .seq = 6, .valid_seq = 5, .row_begin = begin};
+    args_.tokens = 5;
+    args_.scores = routed.scores.view().rows(begin, end);
+    experts_ = routed.experts.view().rows(begin, end);
+    args_.chosen = part(0, num_experts_);
+    args_.raw_top_k = part(2 * num_experts_, num_experts_);
+    args_.sent = part(4 * num_experts_, 4);
+    args_.loss = loss_;
+    args_.d_scores = d_scores_;
+  }
+
+  void count() {
+    run(stream_, BalanceCounts{.options = args_.options,
+                               .rows = args_.rows,
+                               .scores = args_.scores,
+                               .experts = experts_,
+                               .counts = counts_,
+                               .chosen = part(0, num_experts_),
+                               .raw_top_k = part(2 * num_experts_, num_experts_),
+                               .sent = part(4 * num_experts_, 4)});
+  }
+  /// Loss by the present counts; fills d_scores.
+  double loss() {
+    loss_.fill_zero();
+    run(stream_, args_);
+    return *loss_.as<double>();
+  }
+
+  std::span<std::int64_t> per_sequence() { return per_sequence_.span<std::int64_t>(); }
+  std::span<const std::int64_t> counts() const { return counts_.span<std::int64_t>(); }
+  const Tensor& d_scores() const { return d_scores_; }
+
+ private:
+  View part(std::int64_t begin, std::int64_t width) { return per_sequence_.view().rows(begin, begin + 2 * width).reshape({2, width}); }
+
+  Stream stream_;
+  std::int64_t num_experts_;
+  Tensor counts_, per_sequence_, loss_, d_scores_;
+  ConstView experts_;
+  BalanceLoss args_;
+};
 
 TEST(BalanceLossOp, GradientsAgree) {
   const Tensor logits = normal_tensor({12, 8}, 5, 2.0);
   for (const auto score : {RouterOptions::Score::kSigmoid, RouterOptions::Score::kSoftmax}) {
     const RouterOptions options{.score = score, .top_k = 2, .num_groups = 4, .topk_groups = 2};
-    Routed r = route(options, logits, {});
-    Tensor counts = Tensor::zeros({8}, DType::kI64), loss = Tensor::zeros({1}, DType::kF64), d_scores = Tensor::empty({12, 8}, DType::kF64);
-    BalanceLoss args = balance_args(options, r, counts, loss, d_scores);
-    args.sequence_alpha = 0.3;
-    expect_gradient(args, r, loss, d_scores);
-    args.sequence_alpha = 0;
-    args.expert_alpha = 0.3;
-    expect_gradient(args, r, loss, d_scores);
-    args.expert_alpha = 0;
-    args.device_alpha = 0.2;
-    args.communication_alpha = 0.1;
-    args.num_devices = 4;
-    expect_gradient(args, r, loss, d_scores);
+    for (const Alphas& alphas : {Alphas{.sequence = 0.3}, Alphas{.expert = 0.3}, Alphas{.device = 0.2, .communication = 0.1}}) {
+      Routed r = route(options, logits, {});
+      BalanceOps ops(options, r, alphas);
+      ops.count();
+      EXPECT_GT(ops.loss(), 0);
+      const Tensor analytic = ops.d_scores().clone();
+      const auto terms = [&] { return std::vector<double>{ops.loss()}; };
+      EXPECT_TRUE(gradients_agree({{"scores", r.scores, analytic}}, terms, {.step = 1e-4}));
+    }
   }
 }
 
@@ -156,14 +196,54 @@ TEST(BalanceLossOp, EvenLoadGivesAlphaAndPaddingDoesNotCount) {
   const RouterOptions options{.top_k = 4};
   const Tensor logits = Tensor::zeros({12, 4}, DType::kF64);
   Routed r = route(options, logits, {});
-  Tensor counts = Tensor::zeros({4}, DType::kI64), loss = Tensor::zeros({1}, DType::kF64), d_scores = Tensor::empty({12, 4}, DType::kF64);
-  BalanceLoss args = balance_args(options, r, counts, loss, d_scores);
-  args.sequence_alpha = 0.25;
+  BalanceOps ops(options, r, {.sequence = 0.25});
+  ops.count();
+  EXPECT_NEAR(ops.loss(), 0.25, 1e-14);  // two sequences, scale 1/2
+  for (const std::int64_t count : ops.counts()) EXPECT_EQ(count, 10);
+  for (int e = 0; e < 4; ++e) EXPECT_EQ(ops.d_scores().as<double>()[5 * 4 + e], 0.0);
+}
+
+TEST(BalanceLossOp, SharesOfTheRowsAddUp) {
+  // Cuts inside both sequences and in their padding; some shares hold no row that counts.
+  const Tensor logits = normal_tensor({12, 8}, 5, 2.0);
+  const RouterOptions options{.top_k = 2, .num_groups = 4, .topk_groups = 2};
+  Routed r = route(options, logits, {});
+  BalanceOps whole(options, r, kAllAlphas);
+  whole.count();
+  const double expected = whole.loss();
+
+  std::vector<std::unique_ptr<BalanceOps>> shares;
+  const std::int64_t cuts[] = {0, 1, 5, 6, 8, 8, 12};
+  std::vector<std::int64_t> counts(8), per_sequence(whole.per_sequence().size());
+  for (int i = 0; i < 6; ++i) {
+    shares.push_back(std::make_unique<BalanceOps>(options, r, kAllAlphas, cuts[i], cuts[i + 1]));
+    shares.back()->count();
+    for (std::size_t e = 0; e < counts.size(); ++e) counts[e] += shares.back()->counts()[e];
+    for (std::size_t k = 0; k < per_sequence.size(); ++k) per_sequence[k] += shares.back()->per_sequence()[k];
+  }
+  EXPECT_TRUE(std::ranges::equal(counts, whole.counts()));
+  EXPECT_TRUE(std::ranges::equal(per_sequence, whole.per_sequence()));
+  double loss = 0;
+  for (int i = 0; i < 6; ++i) {
+    std::ranges::copy(per_sequence, shares[i]->per_sequence().begin());
+    loss += shares[i]->loss();
+    EXPECT_TRUE(std::ranges::equal(shares[i]->d_scores().span<double>(),
+                                   whole.d_scores().view().rows(cuts[i], cuts[i + 1]).span<double>()));
+  }
+  EXPECT_NEAR(loss, expected, 1e-14 * expected);
+}
+
+TEST(Router, ForcedChoicesFollowTheTokenNumber) {
+  const Tensor logits = normal_tensor({3, 8}, 5);
+  Tensor numbers = Tensor::empty({3}, DType::kI64);
+  const std::int64_t tokens[] = {1, 6, 7};
+  std::copy(std::begin(tokens), std::end(tokens), numbers.as<std::int64_t>());
+  Routed r = route({.top_k = 3}, logits, {});
   Stream stream;
-  run(stream, args);
-  EXPECT_NEAR(*loss.as<double>(), 0.25, 1e-14);  // two sequences, scale 1/2
-  for (int e = 0; e < 4; ++e) EXPECT_EQ(counts.as<std::int64_t>()[e], 10);
-  for (int e = 0; e < 4; ++e) EXPECT_EQ(d_scores.as<double>()[5 * 4 + e], 0.0);
+  run(stream, RouterForward{.options = {.top_k = 3, .forced = true}, .logits = logits, .bias = {}, .token = numbers, .scores = r.scores,
+                            .experts = r.experts, .weights = r.weights});
+  const std::int32_t expected[] = {3, 4, 5, 2, 3, 4, 5, 6, 7};
+  EXPECT_TRUE(std::equal(std::begin(expected), std::end(expected), r.experts.as<std::int32_t>()));
 }
 
 TEST(Dispatch, IsAStableSortByExpert) {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "core/parallel_for.h"
 #include "kernels/adamw.h"
@@ -147,12 +148,30 @@ TEST(Rows, GatherCombineScatterAreTransposes) {
   for (int i = 0; i < 5; ++i) EXPECT_EQ(sum.as<double>()[i], base.as<double>()[i] + d_y.as<double>()[25 + i] + d_y.as<double>()[i]);
 }
 
+TEST(Rows, CombineSkipsWhatIsNotThere) {
+  Stream stream;
+  const Tensor x = normal_tensor({4, 5}, 1), base = normal_tensor({3, 5}, 3);
+  const Tensor index = indices({-1, 2, -1, -1, 3, 1}, {3, 2});
+  Tensor y = Tensor::empty({3, 5}, DType::kF64), with_base = Tensor::empty({3, 5}, DType::kF64);
+  run(stream, CombineRows{.x = x, .index = index, .base = {}, .y = y});
+  run(stream, CombineRows{.x = x, .index = index, .base = base, .y = with_base});
+  const double* v = x.as<double>();
+  for (int i = 0; i < 5; ++i) {
+    const double sums[] = {v[10 + i], 0.0, v[15 + i] + v[5 + i]};
+    for (int t = 0; t < 3; ++t) EXPECT_EQ(y.as<double>()[t * 5 + i], sums[t]);
+    EXPECT_EQ(with_base.as<double>()[i], base.as<double>()[i] + v[10 + i]);
+    EXPECT_EQ(with_base.as<double>()[5 + i], base.as<double>()[5 + i]);
+    EXPECT_EQ(with_base.as<double>()[10 + i], base.as<double>()[10 + i] + v[15 + i] + v[5 + i]);
+  }
+}
+
 TEST(Rows, IndexOutOfRangeIsRefused) {
   Stream stream;
   const Tensor x = normal_tensor({4, 5}, 1);
   const Tensor index = indices({4}, {1});
   Tensor y = Tensor::empty({1, 5}, DType::kF64);
   EXPECT_THROW(run(stream, GatherRows{.x = x, .index = index, .y = y}), ContractError);
+  EXPECT_THROW(run(stream, CombineRows{.x = x, .index = index.view().reshape({1, 1}), .base = {}, .y = y}), ContractError);
 }
 
 TEST(AdamWOp, MatchesTheFormula) {
@@ -172,6 +191,48 @@ TEST(AdamWOp, MatchesTheFormula) {
     EXPECT_NEAR(value.as<double>()[i], expected, 1e-12 * (1 + std::abs(expected)));
     EXPECT_NEAR(ema.as<double>()[i], 0.99 * e0.as<double>()[i] + 0.01 * expected, 1e-13);
   }
+}
+
+TEST(AdamWOp, MomentsInBf16AreRoundedToNearestWhenStored) {
+  Stream stream;
+  constexpr std::int64_t kCount = 1000;
+  Tensor value = Tensor::empty({kCount}, DType::kF32), grad = Tensor::empty({kCount}, DType::kF32);
+  Tensor m = Tensor::empty({kCount}, DType::kBf16), v = Tensor::empty({kCount}, DType::kBf16);
+  const Tensor source = normal_tensor({4 * kCount}, 1);
+  for (int i = 0; i < kCount; ++i) {
+    const double* x = source.as<double>() + 4 * i;
+    value.as<float>()[i] = static_cast<float>(x[0]);
+    grad.as<float>()[i] = static_cast<float>(x[1]);
+    m.as<Bf16>()[i] = to_bf16(static_cast<float>(x[2]));
+    v.as<Bf16>()[i] = to_bf16(static_cast<float>(x[3] * x[3]));
+  }
+  // First moments of half the gradient: ties between neighbours go to the even one, down and up. NaN stays NaN.
+  m.as<Bf16>()[0] = m.as<Bf16>()[1] = to_bf16(0.0f);
+  grad.as<float>()[0] = 2 * 1.00390625f;
+  grad.as<float>()[1] = 2 * 1.01171875f;
+  grad.as<float>()[2] = std::numeric_limits<float>::quiet_NaN();
+  // The same in f32 from the same start: what is stored must be its rounding, what is updated must not be rounded.
+  Tensor value32 = value.clone(), m32 = Tensor::empty({kCount}, DType::kF32), v32 = Tensor::empty({kCount}, DType::kF32);
+  for (int i = 0; i < kCount; ++i) {
+    m32.as<float>()[i] = to_float(m.as<Bf16>()[i]);
+    v32.as<float>()[i] = to_float(v.as<Bf16>()[i]);
+  }
+  AdamW step{.grad = grad, .value = value, .m = m, .v = v, .ema = {}, .lr = 0.1, .beta1 = 0.5, .weight_decay = 0.1, .step = 3};
+  run(stream, step);
+  step.value = value32;
+  step.m = m32;
+  step.v = v32;
+  run(stream, step);
+  for (int i = 0; i < kCount; ++i) {
+    EXPECT_EQ(m.as<Bf16>()[i].bits, to_bf16(m32.as<float>()[i]).bits) << i;
+    EXPECT_EQ(v.as<Bf16>()[i].bits, to_bf16(v32.as<float>()[i]).bits) << i;
+    if (i != 2) {
+      EXPECT_EQ(value.as<float>()[i], value32.as<float>()[i]) << i;
+    }
+  }
+  EXPECT_EQ(to_float(m.as<Bf16>()[0]), 1.0f);
+  EXPECT_EQ(to_float(m.as<Bf16>()[1]), 1.015625f);
+  EXPECT_TRUE(std::isnan(to_float(m.as<Bf16>()[2])));
 }
 
 TEST(SumSquares, AccumulatesInDouble) {

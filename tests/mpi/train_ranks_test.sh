@@ -3,33 +3,14 @@
 # USR1 to mpirun exits 75 and, taken up again, has the same bits as an undisturbed one.
 # usage: train_ranks_test.sh HADAL MPIEXEC
 set -euo pipefail
+. "$(dirname -- "$0")/small_run.sh"
 hadal=$1 mpiexec=$2
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
 
-awk 'BEGIN { srand(7); for (line = 0; line < 3000; line++) { text = ""; for (w = 0; w < 9; w++) { n = int(rand() * rand() * 200);
-  text = text (w ? " " : "") sprintf("%c%c%s", 97 + n % 26, 97 + int(n / 26), n % 3 ? "ing" : "e") } print text "." } }' > text.txt
-"$hadal" tokenizer train --quiet --input text.txt --vocab-size 300 --out tokenizer
-"$hadal" data build --quiet --input text.txt --documents 1KiB --tokenizer tokenizer --out tokens.h5
-cat > run.yaml <<'YAML'
-model:
-  vocab_size: 300
-  hidden_size: 16
-  num_layers: 2
-  intermediate_size: 24
-  max_positions: 64
-  init_std: 0.2
-  attention: {kind: mla, sparse: nsa, num_heads: 2, kv_lora_rank: 8, qk_nope_head_dim: 6, qk_rope_head_dim: 4, v_head_dim: 6,
-              nsa: {block_length: 4, block_stride: 2, select_block: 4, num_selected: 3, window: 5}}
-  moe: {num_experts: 8, top_k: 2, intermediate_size: 8, first_dense_layers: 1}
-  mtp: {depth: 1}
-data: {sources: [{path: tokens.h5}], sequence_length: 32}
-train: {steps: 20, global_batch: 8, micro_batch: 2}
-optim: {lr: 3e-3}
-precision: {compute: f64}
-YAML
+small_run "$hadal"
 
 # step and loss of every step; the last row of a step counts.
 losses() { awk -F'[:,]' '/"loss"/ { for (i = 1; i < NF; i++) { if ($i ~ /"step"/) s = $(i + 1); if ($i == "\"loss\"") l[s] = $(i + 1) } }

@@ -112,13 +112,14 @@ TEST(SparseAttention, EvenBlocksAreSelectedByTheirProbability) {
                                .num_select_groups = 2};
   const nn::NsaBranches branches(options, 1.3, 2);
   const Tensor q = test::normal_tensor({kSeq, heads * width}, 1), k = test::normal_tensor({entries, width}, 2);
-  const nn::BranchInput in{.q = nn::split_heads(q.view(), heads),
-                           .k = nn::split_heads(k.view(), 1),
-                           .k_shared = {},
-                           .v = nn::split_heads(k.view(), 1)};
+  const nn::AttentionInput in{.q = nn::split_heads(q.view(), heads),
+                              .k = nn::split_heads(k.view(), 1),
+                              .k_shared = {},
+                              .v = nn::split_heads(k.view(), 1)};
   Tensor o = Tensor::empty({kSeq, heads * width}, DType::kF64), lse = Tensor::empty({kSeq, heads}, DType::kF64);
-  branches.compressed(stream, 1, in, 0, nn::split_heads(o.view(), heads), lse);
-  const Tensor blocks = branches.select(stream, 1, in, lse, 0);
+  const nn::AttentionSpans spans = nn::one_span(kSeq, entries, 0);
+  branches.compressed(stream, spans, in, nn::split_heads(o.view(), heads), lse);
+  const Tensor blocks = branches.select(stream, spans, in, lse);
   ASSERT_EQ(blocks.shape(), Shape({kSeq, 2, count}));
   for (std::int64_t t = 0; t < kSeq; ++t) {
     for (std::int64_t group = 0; group < 2; ++group) {

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "tests/support/exchange_checks.h"
+
 namespace hadal::test {
 namespace {
 
@@ -92,7 +94,7 @@ std::string check_collectives(comm::Communicator& world) {
     }
   }
   for (int i = 0; i < 100; ++i) world.barrier();
-  return wrong;
+  return wrong + check_exchanges(world);
 }
 
 }  // namespace hadal::test

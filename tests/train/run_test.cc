@@ -72,6 +72,31 @@ TEST_P(Ranks, SeeTheSameBatchesDuringARamp) {
   }
 }
 
+TEST_P(Ranks, ResumeWithTheSameBits) {
+  const test::TempDir dir;
+  for (const char* moments : {"optim.moments=compute", "optim.moments=bf16"}) {
+    const SmallRun run{dir.path(), {moments, "optim.ema_decay=0.9", "optim.schedule.decay_steps=17"}};
+    const std::string name = moments;
+    const auto straight = run.train("straight" + name, GetParam());
+    run.train("stopped" + name, GetParam(), {"train.steps=7"});
+    const auto resumed = run.train("stopped" + name, GetParam());
+    for (const char* key : {"loss", "mtp_loss", "grad_norm"}) expect_same_bits(column(straight, key), column(resumed, key));
+    expect_same_state(dir / ("straight" + name) / "checkpoints" / "step-20", dir / ("stopped" + name) / "checkpoints" / "step-20");
+  }
+}
+
+TEST_P(Ranks, TakeUpARunOfAnotherNumberOfRanks) {
+  const test::TempDir dir;
+  const SmallRun run{dir.path(), {"optim.ema_decay=0.9", "optim.schedule.decay_steps=17"}};
+  const auto one = run.train("one");
+  run.train("many", GetParam(), {"train.steps=7"});
+  run.train("many", GetParam() - 1, {"train.steps=13"});
+  const auto resumed = run.train("many", GetParam() + 1);
+  const auto a = column(resumed, "loss"), b = column(one, "loss");
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) EXPECT_LE(std::abs(a[i] - b[i]), 1e-12 * b[i]) << "step " << i + 1;
+}
+
 INSTANTIATE_TEST_SUITE_P(Counts, Ranks, testing::Values(2, 3, 4));
 
 TEST(Run, MicroBatchesDoNotChangeTheStep) {
@@ -143,6 +168,15 @@ TEST(Run, TheMovingAverageMayStartAndEndAtAResume) {
   run.train("a", 1, {"train.steps=8", "optim.ema_decay=0.9"});
   const auto rows = run.train("a", 1, {"train.steps=10", "optim.ema_decay=0"});
   EXPECT_EQ(rows.size(), 10u);
+}
+
+TEST(Run, MomentsKeepTheirDtype) {
+  const test::TempDir dir;
+  const SmallRun run{dir.path(), {}};
+  run.train("a", 1, {"train.steps=2", "optim.moments=bf16"});
+  const auto reader = checkpoint::CheckpointReader::open(dir / "a" / "checkpoints" / "step-2");
+  EXPECT_EQ(reader.at("optim.v/model.norm.weight").dtype, DType::kBf16);
+  EXPECT_THROW(run.train("a", 2, {"train.steps=4"}), UserError);
 }
 
 TEST(Run, StartsFromTheWeightsOfAnother) {

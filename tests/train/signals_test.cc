@@ -35,6 +35,17 @@ TEST(Signals, a_new_run_starts_without_requests) {
   EXPECT_EQ(pending_request(), Request::kNone);
 }
 
+TEST(Signals, a_trainer_inside_a_command_that_listens_keeps_what_was_asked) {
+  const SignalHandlers command(false);
+  raise(SIGUSR1);
+  {
+    const SignalHandlers trainer(false);
+    EXPECT_EQ(pending_request(), Request::kSaveAndStop);
+  }
+  raise(SIGUSR1);
+  EXPECT_EQ(pending_request(), Request::kSaveAndStop) << "still handled";
+}
+
 TEST(Signals, second_interrupt_ends_a_lone_process) {
   const pid_t child = fork();
   if (child == 0) {

@@ -97,10 +97,19 @@ CrossEntropyRow<T> row(std::int64_t n, T* logits, std::int64_t target, bool pred
   return result;
 }
 
+template <class T>
+SoftmaxTerms<T> terms(std::int64_t n, T* logits) {
+  SoftmaxTerms<T> result;
+  result.top = greatest(n, logits);
+  result.prediction = first_equal(n, logits, result.top);
+  result.sum = sum_exp<T, true>(n, logits, result.top);
+  return result;
+}
+
 }  // namespace
 
 template <class T>
-static constexpr CrossEntropyOps<T> kTable{row<T>};
+static constexpr CrossEntropyOps<T> kTable{row<T>, terms<T>};
 
 const CrossEntropyOps<float>& cross_entropy_ops_f32() { return kTable<float>; }
 const CrossEntropyOps<double>& cross_entropy_ops_f64() { return kTable<double>; }

@@ -12,8 +12,7 @@ void start();
 /// Between start and end.
 bool running();
 int world_size();
-/// All ranks. With all of them on one host, sums go through a shared-memory window (shared_window.h); else by messages: each
-/// rank receives its segment of every rank, adds in rank order, and the segments are gathered; buckets of 4 MiB.
+/// All ranks (mpi_transport.h).
 std::unique_ptr<Communicator> make_world();
 /// MPI_Finalize; every communicator is gone by then.
 void end();

@@ -11,6 +11,7 @@
 #include <new>
 #include <vector>
 
+#include "comm/mpi/engine.h"
 #include "comm/ordered_sum.h"
 #include "core/error.h"
 
@@ -35,9 +36,9 @@ struct alignas(64) SlotHeader {
 };
 constexpr std::size_t kSlotBytes = sizeof(SlotHeader) + kBucketBytes;
 
-bool everybody(bool yes) {
+bool everybody(bool yes, MPI_Comm comm) {
   int all = yes ? 1 : 0;
-  MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+  MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, comm);
   return all == 1;
 }
 
@@ -59,14 +60,15 @@ struct SharedWindow::Mapping {
   std::byte* data(int of_rank) const { return reinterpret_cast<std::byte*>(slot(of_rank) + 1); }
 };
 
-std::unique_ptr<SharedWindow> SharedWindow::create(int rank, int size) {
+std::unique_ptr<SharedWindow> SharedWindow::create(int fortran_comm, int rank, int size) {
+  const MPI_Comm comm = MPI_Comm_f2c(fortran_comm);
   auto mapping = std::make_unique<Mapping>();
   mapping->rank = rank;
   mapping->size = size;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &mapping->host);
+  MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &mapping->host);
   int host_size = 0;
   MPI_Comm_size(mapping->host, &host_size);
-  if (!everybody(host_size == size)) {
+  if (!everybody(host_size == size, comm)) {
     MPI_Comm_free(&mapping->host);
     return nullptr;
   }
@@ -75,7 +77,7 @@ std::unique_ptr<SharedWindow> SharedWindow::create(int rank, int size) {
   void* base = nullptr;
   const int failure =
       MPI_Win_allocate_shared(static_cast<MPI_Aint>(bytes), 1, MPI_INFO_NULL, mapping->host, &base, &mapping->window);
-  if (!everybody(failure == MPI_SUCCESS)) {
+  if (!everybody(failure == MPI_SUCCESS, comm)) {
     if (failure == MPI_SUCCESS) MPI_Win_free(&mapping->window);
     MPI_Comm_free(&mapping->host);
     return nullptr;
@@ -108,7 +110,10 @@ void SharedWindow::barrier() {
     return;
   }
   for (int spin = 0; header.generation.load(std::memory_order_acquire) == mine; ++spin) {
-    if (spin >= kSpins) sched_yield();
+    if (spin < kSpins) continue;
+    // Others may wait for what this rank has under way beside this sum.
+    engine().progress();
+    sched_yield();
   }
 }
 

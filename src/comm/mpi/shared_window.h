@@ -14,8 +14,8 @@ namespace hadal::comm::mpi {
 
 class SharedWindow {
  public:
-  /// Collective over MPI_COMM_WORLD; nullptr on every rank unless all ranks share a host and the memory could be had.
-  static std::unique_ptr<SharedWindow> create(int rank, int size);
+  /// Collective over a communicator (MPI_Comm_c2f); nullptr on every rank unless all ranks share a host and the memory could be had.
+  static std::unique_ptr<SharedWindow> create(int fortran_comm, int rank, int size);
   ~SharedWindow();
   SharedWindow(const SharedWindow&) = delete;
   SharedWindow& operator=(const SharedWindow&) = delete;

@@ -1,4 +1,8 @@
 // Attention as a block sees it: a layer over whole sequences, plus incremental decoding of one sequence against a cache.
+//
+// Tensor parallelism (AttentionOptions::heads): x and d_y hold all B*s tokens of the group, y and d_x are partial sums over its
+// ranks, and so are the gradients of parameters that are not sliced. Context parallelism (Context::sequence): x, y and their
+// gradients are those of the tokens here; every parameter's gradient is a partial sum. Decoding is for whole heads and sequences.
 #pragma once
 
 #include <memory>

@@ -6,6 +6,7 @@
 
 #include "core/dtype.h"
 #include "nn/rope_options.h"
+#include "nn/shard.h"
 
 namespace hadal::nn {
 
@@ -42,6 +43,7 @@ struct AttentionOptions {
   std::optional<NsaOptions> nsa;  ///< set: sparse
   RopeOptions rope;
   std::int64_t max_positions = 0;  ///< rows of the rotation table
+  Shard heads;                     ///< tensor parallelism: the share of the heads that a layer holds
   double rms_norm_eps = 1e-6;      ///< of the latent norms
   double init_std = 0.02;          ///< of matrices
   DType dtype = DType::kF32;
@@ -50,6 +52,19 @@ struct AttentionOptions {
   std::int64_t rope_width() const { return kind == Kind::kMla ? qk_rope_head_dim : head_dim; }
   /// Width of a query and a key, over which scores are scaled.
   std::int64_t qk_width() const { return kind == Kind::kMla ? qk_nope_head_dim + qk_rope_head_dim : head_dim; }
+  /// Ranks whose heads select blocks together: more than one where a selection group has heads of several ranks.
+  std::int64_t ranks_per_select_group() const {
+    return nsa && kind == Kind::kMla && heads.count > nsa->num_select_groups ? heads.count / nsa->num_select_groups : 1;
+  }
+  /// The same layer with the heads of this share alone: every count is the rank's own.
+  AttentionOptions own_heads() const {
+    AttentionOptions own = *this;
+    own.num_heads = heads.size(num_heads);
+    if (kind == Kind::kGqa) own.num_kv_heads = heads.size(num_kv_heads);
+    if (nsa && kind == Kind::kMla) own.nsa->num_select_groups = nsa->num_select_groups * ranks_per_select_group() / heads.count;
+    own.heads = {};
+    return own;
+  }
 };
 
 }  // namespace hadal::nn

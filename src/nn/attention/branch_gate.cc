@@ -3,12 +3,30 @@
 #include "kernels/branch_gate.h"
 
 namespace hadal::nn {
+namespace {
+
+/// Rows of the heads in o.heads: one slice of each branch's rows, or the whole tensor.
+std::vector<LogicalPart> gate_parts(const std::string& name, const Shape& shape, const AttentionOptions& o) {
+  if (o.heads.whole()) return {whole_part(name, shape, 0)};
+  const std::int64_t heads = o.heads.size(o.num_heads), row = shape.numel() / shape[0];
+  std::vector<LogicalPart> parts;
+  for (std::int64_t branch = 0; branch < 3; ++branch) {
+    parts.push_back(sliced_part(name, shape, 0, branch * o.num_heads + o.heads.begin(o.num_heads), heads, branch * heads * row));
+  }
+  return parts;
+}
+
+}  // namespace
 
 BranchGate::BranchGate(const AttentionOptions& o, const std::string& prefix)
-    : heads_(o.num_heads),
-      weight_(prefix + ".nsa.gate.weight", 3 * o.num_heads, o.hidden_size, o.init_std, o.dtype),
+    : heads_(o.heads.size(o.num_heads)),
+      weight_(Parameter(prefix + ".nsa.gate.weight", {3 * heads_, o.hidden_size}, o.dtype,
+                        {.init = Init::normal(o.init_std), .replication = Replication::kTensor},
+                        gate_parts(prefix + ".nsa.gate.weight", {3 * o.num_heads, o.hidden_size}, o))),
       // Biases do not decay; zero leaves every branch half open.
-      bias_(prefix + ".nsa.gate.bias", {3 * o.num_heads}, o.dtype, {.init = Init::zeros(), .decays = false}) {}
+      bias_(prefix + ".nsa.gate.bias", {3 * heads_}, o.dtype,
+            {.init = Init::zeros(), .decays = false, .replication = Replication::kTensor},
+            gate_parts(prefix + ".nsa.gate.bias", {3 * o.num_heads}, o)) {}
 
 void BranchGate::collect(ParameterList& parameters) {
   weight_.collect(parameters);

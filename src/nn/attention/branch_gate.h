@@ -1,5 +1,6 @@
 // The gate that mixes the three branches of sparse attention: one linear layer with bias, then a sigmoid per branch and head.
 // Rows of weight and bias are branch-major: compressed, selected, window, heads inside (spec/interop.md 7.3).
+// H counts the heads of this rank.
 #pragma once
 
 #include <array>

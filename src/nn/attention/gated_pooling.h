@@ -4,9 +4,11 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "kernels/heads.h"
 #include "nn/attention/attention_options.h"
+#include "nn/attention/attention_spans.h"
 #include "nn/linear.h"
 
 namespace hadal::nn {
@@ -15,23 +17,26 @@ class GatedPooling {
  public:
   /// Of one micro-batch.
   struct State {
-    Tensor logits;  ///< as x: [B*S, G w]
-    Tensor d_logits;
+    std::vector<Tensor> logits;  ///< of each span, as x: [tokens, G w]
+    std::vector<Tensor> d_logits;
   };
 
   GatedPooling(const NsaOptions& options, std::string weight_name, std::string position_name, std::int64_t out, std::int64_t in,
                DType dtype);
 
-  /// u [B*S*G, in]; x [B*S, G, w]; y [B*Nc, G, w].
-  void forward(Stream& stream, std::int64_t batch, ConstView u, kernels::ConstHeads x, kernels::Heads y, State& state) const;
-  /// d_x is overwritten, then d_u += d_logits W (d_u may be d_x's own memory). Finishes the position's gradient.
-  void backward_input(Stream& stream, std::int64_t batch, kernels::ConstHeads x, kernels::ConstHeads d_y, kernels::Heads d_x,
-                      View d_u, State& state);
-  void backward_weight(Stream& stream, ConstView u, State& state);
+  /// u [B*S*G, in]; x [B*S, G, w]; y [entries, G, w]. Each span's tokens and entries.
+  void forward(Stream& stream, const PoolSpans& spans, ConstView u, kernels::ConstHeads x, kernels::Heads y, State& state) const;
+  /// d_x is overwritten in the spans' rows, or added to (add_to_x), then d_u += d_logits W (d_u may be d_x's own memory).
+  /// Finishes the position's gradient.
+  void backward_input(Stream& stream, const PoolSpans& spans, kernels::ConstHeads x, kernels::ConstHeads d_y, kernels::Heads d_x,
+                      bool add_to_x, View d_u, State& state);
+  void backward_weight(Stream& stream, const PoolSpans& spans, ConstView u, State& state);
   void collect(ParameterList& parameters);
 
  private:
-  kernels::ConstHeads logit_heads(ConstView logits, const kernels::ConstHeads& like) const {
+  /// [tokens * G, w] as heads of `like`.
+  template <class AnyView>
+  static auto logit_heads(AnyView logits, const kernels::ConstHeads& like) {
     return kernels::heads_of(logits.reshape({like.tokens, like.heads * like.width}), like.heads, like.width, 0, like.width);
   }
 

@@ -4,17 +4,22 @@
 
 #include "kernels/flash_attention.h"
 #include "nn/attention/cache_rows.h"
+#include "nn/attention/gather_tokens.h"
+#include "nn/attention/head_linear.h"
+#include "nn/attention/rotate_tokens.h"
 #include "nn/attention/split_heads.h"
 
 namespace hadal::nn {
-namespace {
 
 struct GqaSaved : Saved {
   ConstView x, d_y;
-  Tensor q, k, v;  ///< [T, H dk] and [T, G dk], rotated; [T, G dv]
-  Tensor o, lse;   ///< [T, H dv], [T, H]
+  Tensor q;       ///< [T, H dk], rotated
+  Tensor k, v;    ///< of whole sequences: [B*S, G dk] rotated, [B*S, G dv]
+  Tensor o, lse;  ///< [T, H dv], [T, H]
   Tensor d_q, d_k, d_v;
 };
+
+namespace {
 
 class GqaCache : public AttentionCache {
  public:
@@ -37,13 +42,13 @@ class GqaCache : public AttentionCache {
 }  // namespace
 
 GqaAttention::GqaAttention(const AttentionOptions& o, const std::string& prefix, std::shared_ptr<const RopeTable> rope)
-    : options_(o),
+    : options_(o.own_heads()),
       scale_(softmax_scale(o.qk_width(), o.rope)),
       rope_(std::move(rope)),
-      q_proj_(prefix + ".q_proj.weight", o.num_heads * o.head_dim, o.hidden_size, o.init_std, o.dtype),
-      k_proj_(prefix + ".k_proj.weight", o.num_kv_heads * o.head_dim, o.hidden_size, o.init_std, o.dtype),
-      v_proj_(prefix + ".v_proj.weight", o.num_kv_heads * o.v_head_dim, o.hidden_size, o.init_std, o.dtype),
-      o_proj_(prefix + ".o_proj.weight", o.hidden_size, o.num_heads * o.v_head_dim, o.init_std, o.dtype) {}
+      q_proj_(to_heads(prefix + ".q_proj.weight", o, o.num_heads, o.head_dim, o.hidden_size)),
+      k_proj_(to_heads(prefix + ".k_proj.weight", o, o.num_kv_heads, o.head_dim, o.hidden_size)),
+      v_proj_(to_heads(prefix + ".v_proj.weight", o, o.num_kv_heads, o.v_head_dim, o.hidden_size)),
+      o_proj_(from_heads(prefix + ".o_proj.weight", o)) {}
 
 void GqaAttention::collect(ParameterList& parameters) {
   for (Linear* linear : {&q_proj_, &k_proj_, &v_proj_, &o_proj_}) linear->collect(parameters);
@@ -58,19 +63,20 @@ Tensor GqaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   s.q = q_proj_.apply(ctx.stream, x);
   s.k = k_proj_.apply(ctx.stream, x);
   s.v = v_proj_.apply(ctx.stream, x);
-  rope_->apply(ctx.stream, ctx.batch, split_heads(s.q.view(), heads), split_heads(s.q.view(), heads));
-  rope_->apply(ctx.stream, ctx.batch, split_heads(s.k.view(), groups), split_heads(s.k.view(), groups));
+  rotate_tokens(*rope_, ctx, split_heads(s.q.view(), heads), split_heads(s.q.view(), heads));
+  rotate_tokens(*rope_, ctx, split_heads(s.k.view(), groups), split_heads(s.k.view(), groups));
+  gather_tokens(ctx, {&s.k, &s.v});
   s.o = Tensor::empty({x.shape[0], o_proj_.in()}, x.dtype);
   s.lse = Tensor::empty({x.shape[0], heads}, x.dtype);
-  run(ctx.stream, kernels::FlashAttentionForward{.batch = ctx.batch,
-                                                 .q = split_heads(s.q.view(), heads),
-                                                 .k = split_heads(s.k.view(), groups),
-                                                 .v = split_heads(s.v.view(), groups),
-                                                 .mask = {},
-                                                 .scale = scale_,
-                                                 .o = split_heads(s.o.view(), heads),
-                                                 .lse = s.lse});
+  attend(ctx.stream, token_keys(ctx).spans, {}, scale_, input(s), split_heads(s.o.view(), heads), s.lse);
   return o_proj_.apply(ctx.stream, s.o);
+}
+
+AttentionInput GqaAttention::input(const GqaSaved& s) const {
+  return {.q = split_heads(s.q.view(), options_.num_heads),
+          .k = split_heads(s.k.view(), options_.num_kv_heads),
+          .k_shared = {},
+          .v = split_heads(s.v.view(), options_.num_kv_heads)};
 }
 
 Tensor GqaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
@@ -79,23 +85,21 @@ Tensor GqaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
   s.d_y = d_y;
   Tensor d_o = o_proj_.apply_transposed(ctx.stream, d_y);
   s.d_q = Tensor::empty(s.q.shape(), d_y.dtype);
-  s.d_k = Tensor::empty(s.k.shape(), d_y.dtype);
-  s.d_v = Tensor::empty(s.v.shape(), d_y.dtype);
-  run(ctx.stream, kernels::FlashAttentionBackward{.batch = ctx.batch,
-                                                  .q = split_heads(s.q.view(), heads),
-                                                  .k = split_heads(s.k.view(), groups),
-                                                  .v = split_heads(s.v.view(), groups),
-                                                  .mask = {},
-                                                  .scale = scale_,
-                                                  .o = split_heads(s.o.view(), heads),
-                                                  .lse = s.lse,
-                                                  .d_o = split_heads(d_o.view(), heads),
-                                                  .d_q = split_heads(s.d_q.view(), heads),
-                                                  .d_k = split_heads(s.d_k.view(), groups),
-                                                  .d_v = split_heads(s.d_v.view(), groups)});
+  s.d_k = key_gradient(ctx, s.k);
+  s.d_v = key_gradient(ctx, s.v);
+  attend_backward(ctx.stream, token_keys(ctx).spans, {}, scale_, input(s),
+                  {.o = split_heads(s.o.view(), heads),
+                   .lse = s.lse,
+                   .d_o = split_heads(d_o.view(), heads),
+                   .d_q = split_heads(s.d_q.view(), heads),
+                   .d_k = split_heads(s.d_k.view(), groups),
+                   .d_k_shared = {},
+                   .d_v = split_heads(s.d_v.view(), groups),
+                   .add_to_keys = ctx.sequence != nullptr});
   for (Tensor* done : {&s.q, &s.k, &s.v, &s.lse}) done->reset();
-  rope_->apply(ctx.stream, ctx.batch, split_heads(s.d_q.view(), heads), split_heads(s.d_q.view(), heads), RopeMode::kTranspose);
-  rope_->apply(ctx.stream, ctx.batch, split_heads(s.d_k.view(), groups), split_heads(s.d_k.view(), groups), RopeMode::kTranspose);
+  reduce_scatter_tokens(ctx, {&s.d_k, &s.d_v});
+  rotate_tokens(*rope_, ctx, split_heads(s.d_q.view(), heads), split_heads(s.d_q.view(), heads), RopeMode::kTranspose);
+  rotate_tokens(*rope_, ctx, split_heads(s.d_k.view(), groups), split_heads(s.d_k.view(), groups), RopeMode::kTranspose);
   Tensor d_x = q_proj_.apply_transposed(ctx.stream, s.d_q);
   k_proj_.apply_transposed(ctx.stream, s.d_k, d_x, 1);
   v_proj_.apply_transposed(ctx.stream, s.d_v, d_x, 1);

@@ -1,5 +1,6 @@
 // Dense grouped-query attention: q_proj, k_proj, v_proj, o_proj; every channel of queries and keys rotates.
-// Shape legend: T = B*S rows, d hidden size, H query heads, G key/value heads, dk and dv their widths.
+// Shape legend: T = B*S rows, d hidden size, H query heads, G key/value heads (of this rank), dk and
+// dv their widths.
 #pragma once
 
 #include <memory>
@@ -7,10 +8,13 @@
 
 #include "nn/attention/attention.h"
 #include "nn/attention/attention_options.h"
+#include "nn/attention/attention_spans.h"
 #include "nn/linear.h"
 #include "nn/rope.h"
 
 namespace hadal::nn {
+
+struct GqaSaved;
 
 class GqaAttention : public Attention {
  public:
@@ -25,7 +29,9 @@ class GqaAttention : public Attention {
   Tensor decode(Context& ctx, ConstView x, AttentionCache& cache) override;
 
  private:
-  AttentionOptions options_;
+  AttentionInput input(const GqaSaved& s) const;
+
+  AttentionOptions options_;  ///< with the heads of this rank
   double scale_;
   std::shared_ptr<const RopeTable> rope_;
   Linear q_proj_;  ///< [H dk, d]

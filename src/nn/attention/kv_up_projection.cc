@@ -1,8 +1,7 @@
 #include "nn/attention/kv_up_projection.h"
 
-#include <utility>
-
 #include "kernels/gemm.h"
+#include "nn/attention/head_linear.h"
 
 namespace hadal::nn {
 namespace {
@@ -26,13 +25,13 @@ View matrix(const Heads& x, std::int64_t head) {
 
 }  // namespace
 
-KvUpProjection::KvUpProjection(const AttentionOptions& o, std::string name)
-    : heads_(o.num_heads),
+KvUpProjection::KvUpProjection(const AttentionOptions& o, const std::string& name)
+    : heads_(o.heads.size(o.num_heads)),
       nope_(o.qk_nope_head_dim),
       rope_(o.qk_rope_head_dim),
       value_(o.v_head_dim),
       rank_(o.kv_lora_rank),
-      linear_(std::move(name), o.num_heads * (o.qk_nope_head_dim + o.v_head_dim), o.kv_lora_rank, o.init_std, o.dtype) {}
+      linear_(to_heads(name, o, o.num_heads, o.qk_nope_head_dim + o.v_head_dim, o.kv_lora_rank)) {}
 
 ConstView KvUpProjection::key_rows(std::int64_t head) const {
   const std::int64_t begin = head * (nope_ + value_);
@@ -42,6 +41,27 @@ ConstView KvUpProjection::key_rows(std::int64_t head) const {
 ConstView KvUpProjection::value_rows(std::int64_t head) const {
   const std::int64_t begin = head * (nope_ + value_) + nope_;
   return linear_.weight().value().rows(begin, begin + value_);
+}
+
+Tensor KvUpProjection::project(Stream& stream, const KeyPlan& plan, ConstView c) const {
+  Tensor kv = Tensor::empty({plan.rows, linear_.out()}, c.dtype);
+  for (const RowRange& range : plan.ranges) {
+    linear_.apply(stream, c.rows(range.from, range.from + range.count), kv.view().rows(range.to, range.to + range.count));
+  }
+  return kv;
+}
+
+void KvUpProjection::project_backward(Stream& stream, const KeyPlan& plan, ConstView d_kv, View d_c, double beta) const {
+  for (const RowRange& range : plan.ranges) {
+    linear_.apply_transposed(stream, d_kv.rows(range.to, range.to + range.count), d_c.rows(range.from, range.from + range.count),
+                             beta);
+  }
+}
+
+void KvUpProjection::project_weight(Stream& stream, const KeyPlan& plan, ConstView d_kv, ConstView c) {
+  for (const RowRange& range : plan.ranges) {
+    linear_.accumulate(stream, d_kv.rows(range.to, range.to + range.count), c.rows(range.from, range.from + range.count));
+  }
 }
 
 void KvUpProjection::absorb(Stream& stream, ConstHeads q, Heads q_latent) const {

@@ -1,4 +1,5 @@
-// W_UKV of MLA, the up-projection of the latent: per head dn rows of keys, then dv rows of values, [H (dn + dv), R].
+// W_UKV of MLA, the up-projection of the latent: per head dn rows of keys, then dv rows of values, [H (dn + dv), R];
+// H counts the heads of this rank.
 // Used whole it gives keys and values of every head (MHA form); split per head it moves queries into the latent space and
 // values out of it (absorbed, MQA form; spec/model.md 3.2):
 //   q_latent[t,h] = W_UK,h^T q[t,h];   o[t,h] = W_UV,h z[t,h]
@@ -8,16 +9,23 @@
 
 #include "kernels/heads.h"
 #include "nn/attention/attention_options.h"
+#include "nn/attention/attention_spans.h"
 #include "nn/linear.h"
 
 namespace hadal::nn {
 
 class KvUpProjection {
  public:
-  KvUpProjection(const AttentionOptions& options, std::string name);
+  KvUpProjection(const AttentionOptions& options, const std::string& name);
 
   Linear& linear() { return linear_; }
   const Linear& linear() const { return linear_; }
+
+  /// kv [plan.rows, H (dn + dv)] of the latents c [N, R] in the plan's ranges.
+  Tensor project(Stream& stream, const KeyPlan& plan, ConstView c) const;
+  /// d_c = d_kv W + beta d_c in the plan's ranges, which do not overlap when beta = 0.
+  void project_backward(Stream& stream, const KeyPlan& plan, ConstView d_kv, View d_c, double beta) const;
+  void project_weight(Stream& stream, const KeyPlan& plan, ConstView d_kv, ConstView c);
 
   /// Keys [T, H, dn] and values [T, H, dv] inside the packed product [T, H (dn + dv)].
   template <class AnyView>

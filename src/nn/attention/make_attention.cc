@@ -36,6 +36,23 @@ void validate_nsa(const AttentionOptions& o) {
   }
 }
 
+// Every rank holds whole heads, with whole key/value groups; a selection group lies on one rank or on a whole number of them.
+void validate_heads(const AttentionOptions& o) {
+  const auto require_share = [&](const char* name, std::int64_t value) {
+    if (value % o.heads.count != 0) {
+      throw UserError("attention: {} {} in {} equal shares: tensor parallelism takes a divisor of {}", name, value, o.heads.count,
+                      name);
+    }
+  };
+  require_share("num_heads", o.num_heads);
+  if (o.kind == AttentionOptions::Kind::kGqa) {
+    require_share("num_kv_heads", o.num_kv_heads);
+  } else if (o.nsa && o.nsa->num_select_groups % o.heads.count != 0 && o.heads.count % o.nsa->num_select_groups != 0) {
+    throw UserError("attention: nsa.num_select_groups {} over tensor parallelism {}: one must divide the other",
+                    o.nsa->num_select_groups, o.heads.count);
+  }
+}
+
 void validate(const AttentionOptions& o) {
   require_positive("hidden_size", o.hidden_size);
   require_positive("num_heads", o.num_heads);
@@ -53,6 +70,7 @@ void validate(const AttentionOptions& o) {
   if (o.rope_width() % 2 != 0)
     throw UserError("attention: the rotated width {} is odd; channels rotate in pairs", o.rope_width());
   if (o.nsa) validate_nsa(o);
+  validate_heads(o);
 }
 
 }  // namespace
@@ -63,11 +81,15 @@ std::shared_ptr<const RopeTable> make_rope_table(const AttentionOptions& options
 }
 
 std::unique_ptr<Attention> make_attention(const AttentionOptions& options, const std::string& prefix,
-                                          std::shared_ptr<const RopeTable> rope) {
+                                          std::shared_ptr<const RopeTable> rope,
+                                          std::shared_ptr<const SelectionSum> selection_sum) {
   validate(options);
+  HADAL_CHECK(options.ranks_per_select_group() == 1 || selection_sum != nullptr,
+              "{}: selection groups over {} ranks and nothing that sums their importance", prefix,
+              options.ranks_per_select_group());
   HADAL_CHECK(rope != nullptr && rope->width() == options.rope_width(), "{}: rotation table", prefix);
   if (options.kind == AttentionOptions::Kind::kMla) {
-    if (options.nsa) return std::make_unique<NsaMlaAttention>(options, prefix, std::move(rope));
+    if (options.nsa) return std::make_unique<NsaMlaAttention>(options, prefix, std::move(rope), std::move(selection_sum));
     return std::make_unique<MlaAttention>(options, prefix, std::move(rope));
   }
   if (options.nsa) return std::make_unique<NsaGqaAttention>(options, prefix, std::move(rope));

@@ -1,23 +1,29 @@
 #include "nn/attention/mla_attention.h"
 
+#include <array>
 #include <utility>
 
 #include "kernels/flash_attention.h"
 #include "nn/attention/cache_rows.h"
+#include "nn/attention/head_linear.h"
+#include "nn/attention/rotate_tokens.h"
+#include "nn/attention/split_heads.h"
 
 namespace hadal::nn {
-namespace {
 
 using kernels::heads_of;
 
 struct MlaSaved : Saved {
   MlaProjections::State latent;  ///< its q and the last columns of kv_a are rotated
-  Tensor kv;                     ///< [T, H (dn + dv)]
+  Tensor c, k_rope;              ///< context parallelism: [B*S, R] and [B*S, dr] of whole sequences
+  Tensor kv;                     ///< [keys, H (dn + dv)]; context parallelism: made again in the backward pass
   Tensor o;                      ///< [T, H dv]
   Tensor lse;                    ///< [T, H]
   Tensor d_kv;
   ConstView d_y;
 };
+
+namespace {
 
 class MlaCache : public AttentionCache {
  public:
@@ -40,13 +46,12 @@ class MlaCache : public AttentionCache {
 }  // namespace
 
 MlaAttention::MlaAttention(const AttentionOptions& options, const std::string& prefix, std::shared_ptr<const RopeTable> rope)
-    : options_(options),
+    : options_(options.own_heads()),
       scale_(softmax_scale(options.qk_width(), options.rope)),
       rope_(std::move(rope)),
       projections_(options, prefix),
       kv_b_(options, prefix + ".kv_b_proj.weight"),
-      o_proj_(prefix + ".o_proj.weight", options.hidden_size, options.num_heads * options.v_head_dim, options.init_std,
-              options.dtype) {}
+      o_proj_(from_heads(prefix + ".o_proj.weight", options)) {}
 
 void MlaAttention::collect(ParameterList& parameters) {
   projections_.collect(parameters);
@@ -60,55 +65,73 @@ Tensor MlaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   MlaSaved& s = kept != nullptr ? *kept : scratch;
   MlaProjections::State& latent = s.latent;
   projections_.forward(ctx.stream, x, latent);
-  rope_->apply(ctx.stream, ctx.batch, projections_.q_rope(latent.q.view()), projections_.q_rope(latent.q.view()));
-  rope_->apply(ctx.stream, ctx.batch, projections_.r(latent.kv_a), projections_.r(latent.kv_a));
-  s.kv = kv_b_.linear().apply(ctx.stream, latent.c);
+  rotate_tokens(*rope_, ctx, projections_.q_rope(latent.q.view()), projections_.q_rope(latent.q.view()));
+  rotate_tokens(*rope_, ctx, projections_.r(latent.kv_a), projections_.r(latent.kv_a));
+  if (ctx.sequence != nullptr) gather_latents(ctx, s);
   s.o = Tensor::empty({x.shape[0], o_proj_.in()}, x.dtype);
   s.lse = Tensor::empty({x.shape[0], options_.num_heads}, x.dtype);
-  run(ctx.stream,
-      kernels::FlashAttentionForward{.batch = ctx.batch,
-                                     .q = projections_.q_all(latent.q.view()),
-                                     .k = kv_b_.keys(s.kv.view()),
-                                     .k_shared = projections_.r(latent.kv_a),
-                                     .v = kv_b_.values(s.kv.view()),
-                                     .mask = {},
-                                     .scale = scale_,
-                                     .o = heads_of(s.o.view(), options_.num_heads, options_.v_head_dim, 0, options_.v_head_dim),
-                                     .lse = s.lse});
+  const KeyPlan keys = causal_keys(ctx);
+  s.kv = kv_b_.project(ctx.stream, keys, latents(s));
+  attend(ctx.stream, keys.spans, {}, scale_, input(s), split_heads(s.o.view(), options_.num_heads), s.lse);
+  if (ctx.sequence != nullptr) s.kv.reset();
   return o_proj_.apply(ctx.stream, s.o);
+}
+
+void MlaAttention::gather_latents(Context& ctx, MlaSaved& s) const {
+  const std::int64_t rows = ctx.batch * ctx.whole_seq();
+  s.c = Tensor::empty({rows, options_.kv_lora_rank}, s.latent.c.dtype);
+  s.k_rope = Tensor::empty({rows, options_.qk_rope_head_dim}, s.latent.c.dtype);
+  ctx.sequence->gather(ctx.stream, ctx.batch, {1, ctx.whole_seq()},
+                       std::array<kernels::ConstHeads, 2>{split_heads(s.latent.c, 1), projections_.r(s.latent.kv_a)},
+                       std::array<kernels::Heads, 2>{split_heads(s.c.view(), 1), split_heads(s.k_rope.view(), 1)});
+}
+
+ConstView MlaAttention::latents(const MlaSaved& s) { return s.c.defined() ? s.c.view() : static_cast<ConstView>(s.latent.c); }
+
+AttentionInput MlaAttention::input(const MlaSaved& s) const {
+  return {
+      .q = projections_.q_all(s.latent.q.view()),
+      .k = kv_b_.keys(s.kv.view()),
+      .k_shared = s.k_rope.defined() ? split_heads(s.k_rope.view(), 1) : projections_.r(static_cast<ConstView>(s.latent.kv_a)),
+      .v = kv_b_.values(s.kv.view())};
 }
 
 Tensor MlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
   auto& s = saved_as<MlaSaved>(saved);
   MlaProjections::State& latent = s.latent;
+  const bool whole = ctx.sequence == nullptr;
+  const KeyPlan keys = causal_keys(ctx);
   s.d_y = d_y;
   const Tensor d_o = o_proj_.apply_transposed(ctx.stream, d_y);
   latent.d_q = Tensor::empty(latent.q.shape(), d_y.dtype);
   latent.d_kv_a = Tensor::empty(latent.kv_a.shape, d_y.dtype);
-  s.d_kv = Tensor::empty(s.kv.shape(), d_y.dtype);
-  const std::int64_t heads = options_.num_heads, value = options_.v_head_dim;
-  run(ctx.stream, kernels::FlashAttentionBackward{.batch = ctx.batch,
-                                                  .q = projections_.q_all(latent.q.view()),
-                                                  .k = kv_b_.keys(s.kv.view()),
-                                                  .k_shared = projections_.r(latent.kv_a),
-                                                  .v = kv_b_.values(s.kv.view()),
-                                                  .mask = {},
-                                                  .scale = scale_,
-                                                  .o = heads_of(static_cast<ConstView>(s.o), heads, value, 0, value),
-                                                  .lse = s.lse,
-                                                  .d_o = heads_of(d_o.view(), heads, value, 0, value),
-                                                  .d_q = projections_.q_all(latent.d_q.view()),
-                                                  .d_k = kv_b_.keys(s.d_kv.view()),
-                                                  .d_k_shared = projections_.r(latent.d_kv_a.view()),
-                                                  .d_v = kv_b_.values(s.d_kv.view())});
-  latent.q.reset();
-  s.kv.reset();
-  s.lse.reset();
-  rope_->apply(ctx.stream, ctx.batch, projections_.q_rope(latent.d_q.view()), projections_.q_rope(latent.d_q.view()),
-               RopeMode::kTranspose);
-  rope_->apply(ctx.stream, ctx.batch, projections_.r(latent.d_kv_a.view()), projections_.r(latent.d_kv_a.view()),
-               RopeMode::kTranspose);
-  latent.d_c = kv_b_.linear().apply_transposed(ctx.stream, s.d_kv);
+  latent.d_c = Tensor::empty(latent.c.shape, d_y.dtype);
+  // Gradients of whole sequences: rows that the queries here do not see stay zero.
+  Tensor d_c_all = whole ? Tensor() : Tensor::zeros(s.c.shape(), d_y.dtype);
+  Tensor d_k_rope_all = whole ? Tensor() : Tensor::zeros(s.k_rope.shape(), d_y.dtype);
+  const kernels::Heads d_k_rope = projections_.r(latent.d_kv_a.view());
+  if (!whole) s.kv = kv_b_.project(ctx.stream, keys, s.c);
+  s.d_kv = whole ? Tensor::empty(s.kv.shape(), d_y.dtype) : Tensor::zeros(s.kv.shape(), d_y.dtype);
+  attend_backward(ctx.stream, keys.spans, {}, scale_, input(s),
+                  {.o = split_heads(static_cast<ConstView>(s.o), options_.num_heads),
+                   .lse = s.lse,
+                   .d_o = split_heads(d_o.view(), options_.num_heads),
+                   .d_q = projections_.q_all(latent.d_q.view()),
+                   .d_k = kv_b_.keys(s.d_kv.view()),
+                   .d_k_shared = whole ? d_k_rope : split_heads(d_k_rope_all.view(), 1),
+                   .d_v = kv_b_.values(s.d_kv.view()),
+                   .add_to_keys = !whole});
+  for (Tensor* done : {&latent.q, &s.kv, &s.k_rope, &s.lse}) done->reset();
+  rotate_tokens(*rope_, ctx, projections_.q_rope(latent.d_q.view()), projections_.q_rope(latent.d_q.view()),
+                RopeMode::kTranspose);
+  kv_b_.project_backward(ctx.stream, keys, s.d_kv, whole ? latent.d_c.view() : d_c_all.view(), 0);
+  if (!whole) {
+    ctx.sequence->reduce_scatter(
+        ctx.stream, ctx.batch, {1, ctx.whole_seq()},
+        std::array<kernels::ConstHeads, 2>{split_heads(d_c_all.view(), 1), split_heads(d_k_rope_all.view(), 1)},
+        std::array<kernels::Heads, 2>{split_heads(latent.d_c.view(), 1), d_k_rope});
+  }
+  rotate_tokens(*rope_, ctx, d_k_rope, d_k_rope, RopeMode::kTranspose);
   Tensor d_x = Tensor::empty(latent.x.shape, d_y.dtype);
   projections_.backward_input(ctx.stream, latent, d_x, 0);
   return d_x;
@@ -117,7 +140,7 @@ Tensor MlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
 void MlaAttention::backward_weight(Context& ctx, Saved& saved) {
   auto& s = saved_as<MlaSaved>(saved);
   o_proj_.accumulate(ctx.stream, s.d_y, s.o);
-  kv_b_.linear().accumulate(ctx.stream, s.d_kv, s.latent.c);
+  kv_b_.project_weight(ctx.stream, causal_keys(ctx), s.d_kv, latents(s));
   projections_.backward_weight(ctx.stream, s.latent);
 }
 

@@ -1,6 +1,6 @@
 // Dense multi-head latent attention (spec/model.md 3). Training runs in MHA form, on views into the packed up-projection;
 // decoding caches per token the latent c and the rotated shared key alone, and attends in whichever form is cheaper.
-// Shape legend: T = B*S rows, d hidden size, H heads, dn/dr/dv widths, R = kv_lora_rank.
+// Shape legend: T = B*S rows, d hidden size, H heads (of this rank), dn/dr/dv widths, R = kv_lora_rank.
 #pragma once
 
 #include <memory>
@@ -12,6 +12,8 @@
 #include "nn/rope.h"
 
 namespace hadal::nn {
+
+struct MlaSaved;
 
 class MlaAttention : public Attention {
  public:
@@ -26,7 +28,12 @@ class MlaAttention : public Attention {
   Tensor decode(Context& ctx, ConstView x, AttentionCache& cache) override;
 
  private:
-  AttentionOptions options_;
+  /// c and the rotated keys of whole sequences.
+  void gather_latents(Context& ctx, MlaSaved& s) const;
+  static ConstView latents(const MlaSaved& s);
+  AttentionInput input(const MlaSaved& s) const;
+
+  AttentionOptions options_;  ///< with the heads of this rank
   double scale_;
   std::shared_ptr<const RopeTable> rope_;
   MlaProjections projections_;

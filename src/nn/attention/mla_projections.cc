@@ -1,6 +1,7 @@
 #include "nn/attention/mla_projections.h"
 
 #include "kernels/rms_norm.h"
+#include "nn/attention/head_linear.h"
 
 namespace hadal::nn {
 namespace {
@@ -13,13 +14,13 @@ Parameter make_gain(const std::string& name, std::int64_t width, DType dtype) {
 }  // namespace
 
 MlaProjections::MlaProjections(const AttentionOptions& o, const std::string& prefix)
-    : heads_(o.num_heads),
+    : heads_(o.heads.size(o.num_heads)),
       nope_(o.qk_nope_head_dim),
       rope_(o.qk_rope_head_dim),
       rank_(o.kv_lora_rank),
       eps_(o.rms_norm_eps),
-      q_b_(prefix + (o.q_lora_rank > 0 ? ".q_b_proj.weight" : ".q_proj.weight"), o.num_heads * o.qk_width(),
-           o.q_lora_rank > 0 ? o.q_lora_rank : o.hidden_size, o.init_std, o.dtype),
+      q_b_(to_heads(prefix + (o.q_lora_rank > 0 ? ".q_b_proj.weight" : ".q_proj.weight"), o, o.num_heads, o.qk_width(),
+                    o.q_lora_rank > 0 ? o.q_lora_rank : o.hidden_size)),
       kv_a_(prefix + ".kv_a_proj_with_mqa.weight", o.kv_lora_rank + o.qk_rope_head_dim, o.hidden_size, o.init_std, o.dtype),
       kv_a_norm_(make_gain(prefix + ".kv_a_layernorm.weight", o.kv_lora_rank, o.dtype)) {
   if (o.q_lora_rank > 0) {

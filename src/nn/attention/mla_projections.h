@@ -1,7 +1,8 @@
 // The part of multi-head latent attention that dense and sparse layers share (spec/model.md 3.1): down-projections, their norms,
 // and the query projection.
 //   q = W_UQ RMSNorm(W_DQ x)  (or W_Q x without q_lora_rank);   [a_c | r] = W_DKV|KR x;   c = RMSNorm(a_c)
-// Shape legend: T rows, d hidden size, H heads, dn and dr widths of a query without and with rotation, R = kv_lora_rank.
+// Shape legend: T rows, d hidden size, H heads of this rank, dn and dr widths of a query without and with rotation, R =
+// kv_lora_rank.
 #pragma once
 
 #include <optional>

@@ -5,134 +5,121 @@
 #include "kernels/nsa.h"
 
 namespace hadal::nn {
-
-using kernels::AttentionMask;
-using kernels::FlashAttentionBackward;
-using kernels::FlashAttentionForward;
-using kernels::Heads;
-
-AttentionMask NsaBranches::block_mask() const {
-  return {.kind = AttentionMask::Kind::kBlocks, .block_length = options_.block_length, .block_stride = options_.block_stride};
+kernels::AttentionMask NsaBranches::block_mask() const {
+  return {.kind = kernels::AttentionMask::Kind::kBlocks,
+          .block_length = options_.block_length,
+          .block_stride = options_.block_stride};
 }
 
-AttentionMask NsaBranches::window_mask() const { return {.kind = AttentionMask::Kind::kCausal, .window = options_.window}; }
+kernels::AttentionMask NsaBranches::window_mask() const {
+  return {.kind = kernels::AttentionMask::Kind::kCausal, .window = options_.window};
+}
 
 std::int64_t NsaBranches::num_compressed(std::int64_t tokens) const {
   return kernels::num_compressed(tokens, options_.block_length, options_.block_stride);
 }
 
-void NsaBranches::compressed(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, Heads o,
+void NsaBranches::compressed(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, kernels::Heads o,
                              View lse) const {
-  run(stream, FlashAttentionForward{.batch = batch,
-                                    .q = in.q,
-                                    .k = in.k,
-                                    .k_shared = in.k_shared,
-                                    .v = in.v,
-                                    .mask = block_mask(),
-                                    .query_start = query_start,
-                                    .scale = scale_,
-                                    .o = o,
-                                    .lse = lse});
+  attend(stream, spans, block_mask(), scale_, in, o, lse);
 }
 
-Tensor NsaBranches::select(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView lse,
-                           std::int64_t query_start) const {
-  const std::int64_t last_position = query_start + in.q.tokens / batch - 1;
-  const std::int64_t count = std::min(options_.num_selected, last_position / options_.select_block + 1);
-  Tensor blocks = Tensor::empty({in.q.tokens, select_groups_, count}, DType::kI32);
-  run(stream, kernels::NsaSelect{.batch = batch,
-                                 .q = in.q,
-                                 .k = in.k,
-                                 .k_shared = in.k_shared,
-                                 .lse = lse,
-                                 .scale = scale_,
-                                 .query_start = query_start,
-                                 .block_length = options_.block_length,
-                                 .block_stride = options_.block_stride,
-                                 .select_block = options_.select_block,
-                                 .num_groups = select_groups_,
-                                 .blocks = blocks});
+template <class Args>
+void NsaBranches::set_selection(Args& args, const AttentionSpan& span, const AttentionInput& in, ConstView lse) const {
+  args.batch = span.batch;
+  args.query_start = span.query_start;
+  args.q = rows_of(in.q, span.query, span.queries);
+  args.k = rows_of(in.k, span.key, span.keys);
+  args.k_shared = rows_of(in.k_shared, span.shared, span.keys);
+  args.lse = lse.rows(span.query, span.query + span.queries);
+  args.scale = scale_;
+  args.block_length = options_.block_length;
+  args.block_stride = options_.block_stride;
+  args.select_block = options_.select_block;
+  args.num_groups = select_groups_;
+}
+
+Tensor NsaBranches::select(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, ConstView lse) const {
+  std::int64_t last_position = 0;
+  for (const AttentionSpan& span : spans) {
+    last_position = std::max(last_position, span.query_start + span.queries / span.batch - 1);
+  }
+  const std::int64_t num_blocks = last_position / options_.select_block + 1;
+  Tensor blocks = Tensor::empty({in.q.tokens, select_groups_, std::min(options_.num_selected, num_blocks)}, DType::kI32);
+  if (selection_sum_ != nullptr) {
+    select_by_sum(stream, spans, in, lse, blocks, num_blocks);
+    return blocks;
+  }
+  for (const AttentionSpan& span : spans) {
+    kernels::NsaSelect args;
+    set_selection(args, span, in, lse);
+    args.blocks = blocks.view().rows(span.query, span.query + span.queries);
+    run(stream, args);
+  }
   return blocks;
 }
 
-void NsaBranches::selected(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView blocks, std::int64_t query_start,
-                           Heads o, View lse) const {
-  run(stream, kernels::NsaSelectedForward{.batch = batch,
-                                          .q = in.q,
-                                          .k = in.k,
-                                          .k_shared = in.k_shared,
-                                          .v = in.v,
-                                          .blocks = blocks,
-                                          .select_block = options_.select_block,
-                                          .query_start = query_start,
-                                          .scale = scale_,
-                                          .o = o,
-                                          .lse = lse});
+void NsaBranches::select_by_sum(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, ConstView lse,
+                                Tensor& blocks, std::int64_t num_blocks) const {
+  Tensor importance = Tensor::empty({in.q.tokens, select_groups_, num_blocks}, in.q.dtype);
+  for (const AttentionSpan& span : spans) {
+    kernels::NsaImportance args;
+    set_selection(args, span, in, lse);
+    args.importance = importance.view().rows(span.query, span.query + span.queries);
+    run(stream, args);
+  }
+  selection_sum_->sum(stream, importance);
+  for (const AttentionSpan& span : spans) {
+    const std::int64_t end = span.query + span.queries;
+    run(stream, kernels::NsaTopBlocks{.batch = span.batch,
+                                      .importance = importance.view().rows(span.query, end),
+                                      .query_start = span.query_start,
+                                      .select_block = options_.select_block,
+                                      .blocks = blocks.view().rows(span.query, end)});
+  }
 }
 
-void NsaBranches::window(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, Heads o,
+void NsaBranches::selected(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, ConstView blocks,
+                           kernels::Heads o, View lse) const {
+  for (const AttentionSpan& span : spans) {
+    const std::int64_t end = span.query + span.queries;
+    kernels::NsaSelectedForward args;
+    set_inputs(args, span, in);
+    args.blocks = blocks.rows(span.query, end);
+    args.select_block = options_.select_block;
+    args.scale = scale_;
+    args.o = rows_of(o, span.query, span.queries);
+    args.lse = lse.rows(span.query, end);
+    run(stream, args);
+  }
+}
+
+void NsaBranches::window(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, kernels::Heads o,
                          View lse) const {
-  run(stream, FlashAttentionForward{.batch = batch,
-                                    .q = in.q,
-                                    .k = in.k,
-                                    .k_shared = in.k_shared,
-                                    .v = in.v,
-                                    .mask = window_mask(),
-                                    .query_start = query_start,
-                                    .scale = scale_,
-                                    .o = o,
-                                    .lse = lse});
+  attend(stream, spans, window_mask(), scale_, in, o, lse);
 }
 
-namespace {
-
-FlashAttentionBackward flash_backward(std::int64_t batch, const BranchInput& in, const AttentionMask& mask, double scale,
-                                      const BranchGradient& g) {
-  return {.batch = batch,
-          .q = in.q,
-          .k = in.k,
-          .k_shared = in.k_shared,
-          .v = in.v,
-          .mask = mask,
-          .scale = scale,
-          .o = g.o,
-          .lse = g.lse,
-          .d_o = g.d_o,
-          .d_q = g.d_q,
-          .d_k = g.d_k,
-          .d_k_shared = g.d_k_shared,
-          .d_v = g.d_v};
+void NsaBranches::compressed_backward(Stream& stream, const AttentionSpans& spans, const AttentionInput& in,
+                                      const AttentionGradient& gradient) const {
+  attend_backward(stream, spans, block_mask(), scale_, in, gradient);
 }
 
-}  // namespace
-
-void NsaBranches::compressed_backward(Stream& stream, std::int64_t batch, const BranchInput& in,
-                                      const BranchGradient& gradient) const {
-  run(stream, flash_backward(batch, in, block_mask(), scale_, gradient));
+void NsaBranches::window_backward(Stream& stream, const AttentionSpans& spans, const AttentionInput& in,
+                                  const AttentionGradient& gradient) const {
+  attend_backward(stream, spans, window_mask(), scale_, in, gradient);
 }
 
-void NsaBranches::window_backward(Stream& stream, std::int64_t batch, const BranchInput& in,
-                                  const BranchGradient& gradient) const {
-  run(stream, flash_backward(batch, in, window_mask(), scale_, gradient));
-}
-
-void NsaBranches::selected_backward(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView blocks,
-                                    const BranchGradient& g) const {
-  run(stream, kernels::NsaSelectedBackward{.batch = batch,
-                                           .q = in.q,
-                                           .k = in.k,
-                                           .k_shared = in.k_shared,
-                                           .v = in.v,
-                                           .blocks = blocks,
-                                           .select_block = options_.select_block,
-                                           .scale = scale_,
-                                           .o = g.o,
-                                           .lse = g.lse,
-                                           .d_o = g.d_o,
-                                           .d_q = g.d_q,
-                                           .d_k = g.d_k,
-                                           .d_k_shared = g.d_k_shared,
-                                           .d_v = g.d_v});
+void NsaBranches::selected_backward(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, ConstView blocks,
+                                    const AttentionGradient& gradient) const {
+  for (const AttentionSpan& span : spans) {
+    kernels::NsaSelectedBackward args;
+    set_inputs(args, span, in);
+    set_gradients(args, span, gradient);
+    args.blocks = blocks.rows(span.query, span.query + span.queries);
+    args.select_block = options_.select_block;
+    args.scale = scale_;
+    run(stream, args);
+  }
 }
 
 }  // namespace hadal::nn

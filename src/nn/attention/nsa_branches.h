@@ -1,58 +1,56 @@
 // The three attention branches of native sparse attention over given queries, keys and values (spec/model.md 8, appendix B),
-// and the choice of blocks: what GQA and MLA layers share. Positions of queries are query_start + row within the sequence; keys
-// of the selected branch start at position 0, compressed entries at 0, keys of the window wherever query_start counts from.
+// and the choice of blocks: what GQA and MLA layers share. Keys of the selected branch and compressed entries start at position
+// 0, keys of the window wherever the span's query_start counts from.
 #pragma once
 
-#include "kernels/flash_attention.h"
+#include <memory>
+#include <utility>
+
 #include "nn/attention/attention_options.h"
+#include "nn/attention/attention_spans.h"
 #include "nn/attention/branch_gate.h"
+#include "nn/attention/selection_sum.h"
 
 namespace hadal::nn {
 
-/// Shapes as in kernels/flash_attention.h; k_shared may be undefined.
-struct BranchInput {
-  kernels::ConstHeads q, k, k_shared, v;
-};
-
-/// What the backward pass of a branch reads and overwrites.
-struct BranchGradient {
-  kernels::ConstHeads o;
-  ConstView lse;
-  kernels::ConstHeads d_o;
-  kernels::Heads d_q, d_k, d_k_shared, d_v;
-};
-
 class NsaBranches {
  public:
-  /// `select_groups`: groups of query heads that share their blocks.
-  NsaBranches(const NsaOptions& options, double scale, std::int64_t select_groups)
-      : options_(options), scale_(scale), select_groups_(select_groups) {}
+  /// `select_groups`: groups of query heads that share their blocks; `selection_sum` where heads of other ranks share them too.
+  NsaBranches(const NsaOptions& options, double scale, std::int64_t select_groups,
+              std::shared_ptr<const SelectionSum> selection_sum = nullptr)
+      : options_(options), scale_(scale), select_groups_(select_groups), selection_sum_(std::move(selection_sum)) {}
 
   /// Attention over compressed entries; rows that see none give 0.
-  void compressed(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, kernels::Heads o,
-                  View lse) const;
-  /// Blocks I32 [B*S, groups, n], n at most the blocks that there are, from the compressed branch's input and lse.
-  Tensor select(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView lse, std::int64_t query_start) const;
-  void selected(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView blocks, std::int64_t query_start,
-                kernels::Heads o, View lse) const;
-  void window(Stream& stream, std::int64_t batch, const BranchInput& in, std::int64_t query_start, kernels::Heads o,
-              View lse) const;
+  void compressed(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, kernels::Heads o, View lse) const;
+  /// Blocks I32 [B*s, groups, n], n at most the blocks that there are, from the compressed branch's input and lse.
+  Tensor select(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, ConstView lse) const;
+  void selected(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, ConstView blocks, kernels::Heads o,
+                View lse) const;
+  void window(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, kernels::Heads o, View lse) const;
 
-  void compressed_backward(Stream& stream, std::int64_t batch, const BranchInput& in, const BranchGradient& gradient) const;
-  void selected_backward(Stream& stream, std::int64_t batch, const BranchInput& in, ConstView blocks,
-                         const BranchGradient& gradient) const;
-  void window_backward(Stream& stream, std::int64_t batch, const BranchInput& in, const BranchGradient& gradient) const;
+  void compressed_backward(Stream& stream, const AttentionSpans& spans, const AttentionInput& in,
+                           const AttentionGradient& gradient) const;
+  void selected_backward(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, ConstView blocks,
+                         const AttentionGradient& gradient) const;
+  void window_backward(Stream& stream, const AttentionSpans& spans, const AttentionInput& in,
+                       const AttentionGradient& gradient) const;
 
   /// Compressed entries of a sequence of `tokens`.
   std::int64_t num_compressed(std::int64_t tokens) const;
 
  private:
+  /// Importance of every block, summed where heads of other ranks share it, then the choice.
+  void select_by_sum(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, ConstView lse, Tensor& blocks,
+                     std::int64_t num_blocks) const;
+  template <class Args>
+  void set_selection(Args& args, const AttentionSpan& span, const AttentionInput& in, ConstView lse) const;
   kernels::AttentionMask block_mask() const;
   kernels::AttentionMask window_mask() const;
 
   NsaOptions options_;
   double scale_;
   std::int64_t select_groups_;
+  std::shared_ptr<const SelectionSum> selection_sum_;
 };
 
 /// Block choice that can be held fixed (Attention::hold_selection).

@@ -1,6 +1,6 @@
 // Native sparse attention on grouped-query attention (spec/model.md 8): one set of queries, keys and values of their own for each
 // of the three branches, gated pooling as phi, one selection per key/value group. Shape legend: T = B*S rows, d hidden size, H
-// query heads, G key/value groups, dk and dv their widths, Nc compressed entries.
+// query heads, G key/value groups (of this rank), dk and dv their widths, Nc compressed entries.
 #pragma once
 
 #include <memory>
@@ -14,6 +14,8 @@
 #include "nn/rope.h"
 
 namespace hadal::nn {
+
+struct NsaGqaSaved;
 
 class NsaGqaAttention : public Attention {
  public:
@@ -30,7 +32,11 @@ class NsaGqaAttention : public Attention {
   void hold_selection(bool hold) override { held_.hold(hold); }
 
  private:
-  AttentionOptions options_;
+  void compress(Context& ctx, NsaGqaSaved& s) const;
+  /// Through phi into the gradients of whole sequences of the compressed branch's keys and values.
+  void compress_backward(Context& ctx, Tensor& d_k_pooled, Tensor& d_v_pooled, NsaGqaSaved& s);
+
+  AttentionOptions options_;  ///< with the heads of this rank
   NsaOptions nsa_;
   std::shared_ptr<const RopeTable> rope_;
   NsaBranches branches_;

@@ -1,5 +1,6 @@
 #include "nn/attention/nsa_gqa_attention.h"
 #include "nn/attention/nsa_gqa_cache.h"
+#include "nn/attention/rotate_tokens.h"
 #include "nn/attention/split_heads.h"
 
 namespace hadal::nn {
@@ -35,25 +36,29 @@ Tensor NsaGqaAttention::decode(Context& ctx, ConstView x, AttentionCache& attent
     const View k_raw = cache.k_raw.rows(begin, end), v_raw = cache.v_raw.rows(begin, end);
     const kernels::Heads pooled = split_heads(cache.k_pooled.append(new_entries), groups);
     GatedPooling::State scratch;
-    phi_k_.forward(stream, 1, k_raw.reshape({(end - begin) * groups, key}), split_heads(k_raw, groups), pooled, scratch);
-    phi_v_.forward(stream, 1, v_raw.reshape({(end - begin) * groups, value}), split_heads(v_raw, groups),
+    const PoolSpans spans{{.tokens = end - begin, .entries = new_entries, .position = begin}};
+    phi_k_.forward(stream, spans, k_raw.reshape({(end - begin) * groups, key}), split_heads(k_raw, groups), pooled, scratch);
+    phi_v_.forward(stream, spans, v_raw.reshape({(end - begin) * groups, value}), split_heads(v_raw, groups),
                    split_heads(cache.v_pooled.append(new_entries), groups), scratch);
-    rope_->apply(stream, 1, pooled, pooled, RopeMode::kForward, begin, nsa_.block_stride);
+    rotate_entries(*rope_, stream, spans, pooled, nsa_.block_stride);
   }
 
-  const auto input = [&](ConstView k, ConstView v) -> BranchInput {
+  const auto input = [&](ConstView k, ConstView v) -> AttentionInput {
     return {.q = split_heads(q.view(), heads), .k = split_heads(k, groups), .k_shared = {}, .v = split_heads(v, groups)};
   };
   PerBranch<Tensor> o;
   for (Tensor& branch : o) branch = Tensor::empty({rows, heads * value}, x.dtype);
   Tensor lse = Tensor::empty({rows, heads}, x.dtype);
-  const BranchInput compressed = input(cache.k_pooled.all(), cache.v_pooled.all());
-  branches_.compressed(stream, 1, compressed, start, split_heads(o[kCompressed].view(), heads), lse);
-  const Tensor blocks = branches_.select(stream, 1, compressed, lse, start);
-  branches_.selected(stream, 1, input(cache.k.all(), cache.v.all()), blocks, start, split_heads(o[kSelected].view(), heads), lse);
+  const AttentionInput compressed = input(cache.k_pooled.all(), cache.v_pooled.all());
+  const AttentionSpans entry_spans = one_span(rows, cache.k_pooled.length(), start);
+  branches_.compressed(stream, entry_spans, compressed, split_heads(o[kCompressed].view(), heads), lse);
+  const Tensor blocks = branches_.select(stream, entry_spans, compressed, lse);
+  branches_.selected(stream, one_span(rows, total, start), input(cache.k.all(), cache.v.all()), blocks,
+                     split_heads(o[kSelected].view(), heads), lse);
   const std::int64_t window_begin = std::max<std::int64_t>(0, start - nsa_.window + 1);
-  branches_.window(stream, 1, input(cache.k_window.rows(window_begin, total), cache.v_window.rows(window_begin, total)),
-                   start - window_begin, split_heads(o[kWindow].view(), heads), lse);
+  branches_.window(stream, one_span(rows, total - window_begin, start - window_begin),
+                   input(cache.k_window.rows(window_begin, total), cache.v_window.rows(window_begin, total)),
+                   split_heads(o[kWindow].view(), heads), lse);
   BranchGate::State gate;
   return o_proj_.apply(stream, gate_.forward(stream, x, o, gate));
 }

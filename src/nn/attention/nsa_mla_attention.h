@@ -1,7 +1,7 @@
 // Native sparse attention on multi-head latent attention (spec/model.md 9.2, appendix B). Queries, the latent c and the shared
 // rotated key are those of dense MLA; each branch has an up-projection of its own (or all share one, tie_up). Compressed entries
 // are pooled latents, normed, with pooled un-rotated keys that rotate at their block's first position. Shape legend: T = B*S
-// rows, d hidden size, H heads, dn/dr/dv widths, R = kv_lora_rank, Nc compressed entries per sequence.
+// rows, d hidden size, H heads (of this rank), dn/dr/dv widths, R = kv_lora_rank, Nc compressed entries per sequence.
 #pragma once
 
 #include <memory>
@@ -23,7 +23,9 @@ class NsaMlaCache;
 
 class NsaMlaAttention : public Attention {
  public:
-  NsaMlaAttention(const AttentionOptions& options, const std::string& prefix, std::shared_ptr<const RopeTable> rope);
+  /// `selection_sum`: where the heads of a selection group lie on several ranks, else null.
+  NsaMlaAttention(const AttentionOptions& options, const std::string& prefix, std::shared_ptr<const RopeTable> rope,
+                  std::shared_ptr<const SelectionSum> selection_sum);
 
   Tensor forward(Context& ctx, ConstView x, SavedPtr* saved) override;
   Tensor backward_input(Context& ctx, ConstView d_y, Saved& saved) override;
@@ -39,27 +41,35 @@ class NsaMlaAttention : public Attention {
   /// Up-projection of a branch.
   KvUpProjection& up(Branch branch);
   const KvUpProjection& up(Branch branch) const { return const_cast<NsaMlaAttention*>(this)->up(branch); }
-  /// Whether the selected branch of whole sequences runs absorbed.
+  /// Whether the selected branch of whole sequences of `seq` tokens runs absorbed.
   bool selects_in_latent(std::int64_t seq) const;
+  /// Whether the window reads the selected branch's keys and values: one up-projection, used by both in MHA form.
+  bool window_shares_keys(const NsaMlaSaved& s) const;
+  /// Which keys the queries here meet in a branch.
+  KeyPlan key_plan(const Context& ctx, const NsaMlaSaved& s, Branch branch) const;
   /// RMSNorm of the pooled latents [N, R] -> [N, R].
   void norm_pooled(Stream& stream, ConstView pooled, View y, View inverse_rms) const;
-  void compress(Stream& stream, std::int64_t batch, NsaMlaSaved& s) const;
+  void gather_latents(Context& ctx, NsaMlaSaved& s) const;
+  kernels::ConstHeads r_of(const NsaMlaSaved& s) const;
+  void compress(Context& ctx, NsaMlaSaved& s) const;
   /// Inputs of the branches in MHA form, and of the selected one in MQA form.
-  BranchInput compressed_input(const NsaMlaSaved& s) const;
-  BranchInput token_input(const NsaMlaSaved& s, Branch branch) const;
-  BranchInput latent_input(const NsaMlaSaved& s) const;
-  void selected_forward(Stream& stream, std::int64_t batch, NsaMlaSaved& s) const;
+  AttentionInput compressed_input(const NsaMlaSaved& s) const;
+  AttentionInput token_input(const NsaMlaSaved& s, Branch branch) const;
+  AttentionInput latent_input(const NsaMlaSaved& s) const;
+  void selected_forward(Context& ctx, NsaMlaSaved& s) const;
   /// d_q of the three branches summed and un-rotated, d_kv and the gradients of the shared keys; parts of backward_input.
-  void branches_backward(Stream& stream, std::int64_t batch, PerBranch<Tensor>& d_o, NsaMlaSaved& s);
-  void selected_latent_backward(Stream& stream, std::int64_t batch, NsaMlaSaved& s);
-  void compress_backward(Stream& stream, std::int64_t batch, NsaMlaSaved& s);
+  void branches_backward(Context& ctx, PerBranch<Tensor>& d_o, NsaMlaSaved& s);
+  void selected_latent_backward(Context& ctx, NsaMlaSaved& s);
+  /// d_c [B*S, R] and d_r [B*S, 1, dr] of whole sequences, overwritten, or added to under context parallelism.
+  void compress_backward(Context& ctx, NsaMlaSaved& s, View d_c, kernels::Heads d_r);
+  void latents_backward(Context& ctx, NsaMlaSaved& s, View d_c, kernels::Heads d_r);
 
   /// The three branches of one step of decoding; q [n, H (dn + dr)] is rotated here, keys and values come from the cache.
   void decode_branches(Stream& stream, View q, std::int64_t start, NsaMlaCache& cache, PerBranch<Tensor>& o) const;
   void append_compressed(Stream& stream, NsaMlaCache& cache) const;
 
-  AttentionOptions options_;
-  NsaOptions nsa_;
+  AttentionOptions options_;  ///< with the heads of this rank
+  NsaOptions nsa_;            ///< and their selection groups
   std::shared_ptr<const RopeTable> rope_;
   NsaBranches branches_;
   HeldBlocks held_;

@@ -2,6 +2,7 @@
 
 #include "nn/attention/nsa_mla_attention.h"
 #include "nn/attention/nsa_mla_cache.h"
+#include "nn/attention/rotate_tokens.h"
 #include "nn/attention/split_heads.h"
 
 namespace hadal::nn {
@@ -35,11 +36,12 @@ void NsaMlaAttention::append_compressed(Stream& stream, NsaMlaCache& cache) cons
   const View c = cache.c.rows(begin, end);
   Tensor pooled = Tensor::empty({count, options_.kv_lora_rank}, c.dtype), inverse_rms = Tensor::empty({count}, c.dtype);
   GatedPooling::State scratch;
-  pool_latent_.forward(stream, 1, c, split_heads(c, 1), split_heads(pooled.view(), 1), scratch);
+  const PoolSpans spans{{.tokens = end - begin, .entries = count, .position = begin}};
+  pool_latent_.forward(stream, spans, c, split_heads(c, 1), split_heads(pooled.view(), 1), scratch);
   norm_pooled(stream, pooled, cache.c_pooled.append(count), inverse_rms);
   const kernels::Heads k_rope = split_heads(cache.k_rope_pooled.append(count), 1);
-  pool_rope_.forward(stream, 1, c, projections_.r(cache.kv_a.rows(begin, end)), k_rope, scratch);
-  rope_->apply(stream, 1, k_rope, k_rope, RopeMode::kForward, begin, nsa_.block_stride);
+  pool_rope_.forward(stream, spans, c, projections_.r(cache.kv_a.rows(begin, end)), k_rope, scratch);
+  rotate_entries(*rope_, stream, spans, k_rope, nsa_.block_stride);
 }
 
 void NsaMlaAttention::decode_branches(Stream& stream, View q, std::int64_t start, NsaMlaCache& cache,
@@ -60,7 +62,7 @@ void NsaMlaAttention::decode_branches(Stream& stream, View q, std::int64_t start
     const KvUpProjection& projection = up(branch);
     o[branch] = Tensor::empty({rows, o_proj_.in()}, q.dtype);
     const kernels::Heads out = split_heads(o[branch].view(), heads);
-    BranchInput in{.q = projections_.q_all(q), .k = {}, .k_shared = split_heads(k_rope, 1), .v = {}};
+    AttentionInput in{.q = projections_.q_all(q), .k = {}, .k_shared = split_heads(k_rope, 1), .v = {}};
     if (!projection.absorbing_pays(options_.latent_mode, rows, pairs, c.shape[0])) {
       Tensor kv = projection.linear().apply(stream, c);
       in.k = projection.keys(kv.view());
@@ -80,15 +82,19 @@ void NsaMlaAttention::decode_branches(Stream& stream, View q, std::int64_t start
 
   Tensor blocks;
   attend_in(kCompressed, cache.c_pooled.all(), cache.k_rope_pooled.all(), rows * entries,
-            [&](const BranchInput& in, kernels::Heads out) {
-              branches_.compressed(stream, 1, in, start, out, lse);
-              blocks = branches_.select(stream, 1, in, lse, start);
+            [&](const AttentionInput& in, kernels::Heads out) {
+              const AttentionSpans spans = one_span(rows, entries, start);
+              branches_.compressed(stream, spans, in, out, lse);
+              blocks = branches_.select(stream, spans, in, lse);
             });
   attend_in(kSelected, cache.c.all(), cache.k_rope.all(), rows * std::min(total, nsa_.num_selected * nsa_.select_block),
-            [&](const BranchInput& in, kernels::Heads out) { branches_.selected(stream, 1, in, blocks, start, out, lse); });
+            [&](const AttentionInput& in, kernels::Heads out) {
+              branches_.selected(stream, one_span(rows, total, start), in, blocks, out, lse);
+            });
   attend_in(kWindow, cache.c.rows(window_begin, total), cache.k_rope.rows(window_begin, total),
-            rows * std::min(total, nsa_.window),
-            [&](const BranchInput& in, kernels::Heads out) { branches_.window(stream, 1, in, start - window_begin, out, lse); });
+            rows * std::min(total, nsa_.window), [&](const AttentionInput& in, kernels::Heads out) {
+              branches_.window(stream, one_span(rows, total - window_begin, start - window_begin), in, out, lse);
+            });
 }
 
 }  // namespace hadal::nn

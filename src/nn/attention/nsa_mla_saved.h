@@ -9,14 +9,16 @@ namespace hadal::nn {
 
 struct NsaMlaSaved : Saved {
   MlaProjections::State latent;  ///< its q is rotated, its kv_a is not
-  Tensor k_rope;                 ///< [T, dr], rotated
+  Tensor c_all, r_all;           ///< context parallelism: c [B*S, R] and r [B*S, dr] of whole sequences
+  Tensor k_rope;                 ///< [B*S, dr]: r rotated
   // Compressed entries.
   GatedPooling::State pool_latent, pool_rope;
-  Tensor pooled, pooled_rms;  ///< [B Nc, R] before the norm, [B Nc]
+  Tensor pooled, pooled_rms;  ///< of the entries made here, [entries, R] before the norm, [entries]
   Tensor c_pooled;            ///< [B Nc, R]
   Tensor k_rope_pooled;       ///< [B Nc, dr], rotated
   // Branches.
-  PerBranch<Tensor> kv;      ///< [B Nc or T, H (dn + dv)]; tied: the window's serves the selected branch too
+  PerBranch<Tensor> kv;  ///< [keys, H (dn + dv)]; none for a branch in MQA form, nor for a window on the selected branch's.
+                         ///< Context parallelism: the selected branch's, of whole sequences, are made again in the backward pass
   bool in_latent = false;    ///< selected branch in MQA form
   Tensor q_latent;           ///< [T, H (R + dr)]
   Tensor z;                  ///< [T, H R]
@@ -27,9 +29,12 @@ struct NsaMlaSaved : Saved {
   // Backward.
   ConstView d_y;
   PerBranch<Tensor> d_kv;
-  Tensor d_k_rope_selected, d_k_rope_window, d_k_rope_pooled;
+  PerBranch<Tensor> d_k_rope;       ///< of the entries' and the tokens' rotated keys
   Tensor d_o_selected, d_q_latent;  ///< MQA form
   Tensor d_c_key, d_c_value;        ///< MQA form: of c as key and as value
+
+  /// c of whole sequences [B*S, R].
+  ConstView c() const { return c_all.defined() ? c_all.view() : static_cast<ConstView>(latent.c); }
 };
 
 }  // namespace hadal::nn

@@ -1,6 +1,7 @@
 // Mixture of experts with shared experts (spec/model.md 5, appendix A):
 //   y_t = shared(x_t) + sum_k weight[t,k] FFN_expert[t,k](x_t)
-// Rows are sorted by expert and run as one grouped GEMM. The router's weight scales the hidden row before W_down.
+// The rows of all tokens, sorted by expert, run as grouped products (experts.h). Tokens reach their experts through an
+// ExpertExchange; the shared experts run while they travel.
 #pragma once
 
 #include <memory>
@@ -8,66 +9,71 @@
 #include "kernels/router.h"
 #include "nn/feed_forward.h"
 #include "nn/layer.h"
+#include "nn/moe/balance.h"
+#include "nn/moe/expert_exchange.h"
+#include "nn/moe/experts.h"
 
 namespace hadal::nn {
-
-/// Weights of the auxiliary balance losses (spec/model.md 6).
-struct BalanceWeights {
-  double sequence_alpha = 0;
-  double expert_alpha = 0;
-  double device_alpha = 0;
-  double communication_alpha = 0;
-  std::int64_t num_devices = 1;
-
-  bool any() const { return sequence_alpha != 0 || expert_alpha != 0 || device_alpha != 0 || communication_alpha != 0; }
-};
 
 struct MoeOptions {
   std::int64_t hidden_size = 0;
   std::int64_t num_experts = 0;
   std::int64_t num_shared = 0;
-  std::int64_t width = 0;       ///< of one expert
-  bool has_bias = true;         ///< loss-free balancing bias (noaux_tc)
+  std::int64_t width = 0;  ///< of one expert
+  bool has_bias = true;    ///< loss-free balancing bias (noaux_tc)
   kernels::RouterOptions router;
   BalanceWeights balance;
   double init_std = 0.02;
   DType dtype = DType::kF32;
 };
 
+/// How a MoE layer lies over ranks; the default is one rank.
+struct MoeLayout {
+  Shard experts;                                    ///< those that lie here
+  Shard width;                                      ///< what lies here of each expert's width
+  std::shared_ptr<ExpertExchange> exchange;         ///< null: all experts lie here, whole
+  std::shared_ptr<SequenceCounts> sequence_counts;  ///< null: whole sequences lie here
+};
+
 class MoeLayer : public Layer {
  public:
-  /// Logical tensors `name`.gate.*, `name`.experts.E.*, `name`.shared_experts.*.
+  /// On one rank. Logical tensors `name`.gate.*, `name`.experts.E.*, `name`.shared_experts.*.
   MoeLayer(const std::string& name, const MoeOptions& options);
+  /// `shared`: the layer of the shared experts, [T, d] -> [T, d] of the tokens here, whatever lies behind it; null where
+  /// num_shared is 0.
+  MoeLayer(const std::string& name, const MoeOptions& options, MoeLayout layout, std::unique_ptr<Layer> shared);
 
   Tensor forward(Context& ctx, ConstView x, SavedPtr* saved) override;
   Tensor backward_input(Context& ctx, ConstView d_y, Saved& saved) override;
   void backward_weight(Context& ctx, Saved& saved) override;
   void collect(ParameterList& parameters) override;
 
-  /// (token, slot) pairs per expert since the last reset, I64 [E]: what the balancer and the load statistics read.
-  View counts() { return counts_; }
-  /// Sum of this layer's balance losses since the last reset, F64 [1].
-  View balance_loss() { return balance_loss_; }
-  void reset_statistics();
+  /// (token, slot) pairs of the tokens here per expert since the last reset, I64 [E]. Summed over all ranks of the global batch,
+  /// they are what the balancer and the load statistics read.
+  View counts() { return balance_.counts(); }
+  /// Sum of this layer's balance losses since the last reset, F64 [1]: the share of the tokens here.
+  View balance_loss() { return balance_.loss(); }
+  void reset_statistics() { balance_.reset(); }
   /// b_e += speed * sign(mean - counts_e) with counts over the whole global batch (spec/model.md 6.1).
   void update_bias(double speed);
   /// (max load - mean) / mean of the present counts; 0 when nothing was counted.
-  double max_violation() const;
+  double max_violation() const { return balance_.max_violation(); }
   const std::string& name() const { return name_; }
   const MoeOptions& options() const { return options_; }
 
  private:
   struct Record;
 
+  void route(Context& ctx, ConstView x, bool training, Record& r);
+
   std::string name_;
   MoeOptions options_;
-  Parameter router_;   ///< [E, d]
-  Parameter bias_;     ///< F32 [E], a buffer; only with has_bias
-  Parameter gate_up_;  ///< [E, 2I, d]
-  Parameter down_;     ///< [E, d, I]
-  std::unique_ptr<FeedForward> shared_;
-  Tensor counts_;
-  Tensor balance_loss_;
+  Parameter router_;  ///< [E, d]
+  Parameter bias_;    ///< F32 [E], a buffer; only with has_bias
+  Experts experts_;
+  std::unique_ptr<Layer> shared_;
+  std::shared_ptr<ExpertExchange> exchange_;
+  Balance balance_;
 };
 
 }  // namespace hadal::nn

@@ -1,0 +1,119 @@
+// The part of a model that one pipeline stage holds: a run of consecutive pieces of the chain of model/stage_layout.h, with the
+// layers' shares of this rank. Whole models are the one-stage case.
+// Shape legend: B sequences, T = B * s rows of the tp group (s tokens of each sequence lie here), T' = T / tp of this rank, d hidden
+// size, D MTP depth. What stages hand on is [T', d].
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "model/mtp_module.h"
+#include "model/stage_layout.h"
+#include "parallel/vocabulary.h"
+
+namespace hadal::model {
+
+using parallel::Prediction;
+
+/// One micro-batch as the model reads it. Under context parallelism its rows are those that lie here.
+struct MicroBatch {
+  std::int64_t batch = 1;
+  std::int64_t seq = 1;         ///< s
+  double sequence_scale = 1.0;  ///< 1 / sequences of the global batch (balance loss)
+  double mtp_weight = 0.0;      ///< lambda
+  Tensor tokens;                ///< I32 [T]
+  Prediction main;
+  std::vector<Prediction> mtp;  ///< depth 1 .. D
+};
+
+/// Weighted sums over the micro-batch; over all micro-batches, ranks and stages of a step they add up to the batch's means.
+struct Losses {
+  double main = 0;
+  std::vector<double> mtp;  ///< per depth, before lambda / D
+};
+
+/// Embedding and head of a rank: every stage of the rank that needs one uses the same.
+class SharedTables {
+ public:
+  SharedTables(const ModelOptions& model, const parallel::LayerGroups& groups) : model_(model), groups_(groups) {}
+
+  std::shared_ptr<parallel::Embedding> embedding();
+  std::shared_ptr<parallel::Head> head();
+
+ private:
+  ModelOptions model_;
+  parallel::LayerGroups groups_;
+  std::shared_ptr<parallel::Embedding> embedding_;
+  std::shared_ptr<parallel::Head> head_;
+};
+
+class Stage {
+ public:
+  Stage(const ModelOptions& options, const StageContent& content, const parallel::LayerGroups& groups, SharedTables& tables);
+  ~Stage();
+
+  /// What a micro-batch needs from forward to backward_weight; owned by the caller, since several are in flight.
+  struct Record;
+  struct RecordDeleter {
+    void operator()(Record* record) const;
+  };
+  using RecordPtr = std::unique_ptr<Record, RecordDeleter>;
+
+  /// What a forward pass tells beside its output.
+  struct Outcome {
+    Losses losses;      ///< of the pieces here
+    Tensor token_loss;  ///< [T], the head's: main -log p of each target, natural log
+    Tensor choice;      ///< I32 [T], the head's own next tokens; evaluation only
+    Tensor draft;       ///< I32 [T], MTP depth 1's; evaluation only
+  };
+
+  /// x [T', d] of the stage before (undefined for the first) -> what the next one reads (undefined for the last: `last`).
+  /// `record`: filled for backward; null evaluates. `m` stays alive and unchanged until backward is done.
+  Tensor forward(Stream& stream, const MicroBatch& m, Tensor x, bool last, RecordPtr* record, Outcome& outcome);
+  /// d_y of what was handed on (undefined for the last stage) -> d_x (undefined for the first). With `weights`, each layer's weight
+  /// gradients follow at once and its memory is freed.
+  Tensor backward_input(Stream& stream, Record& record, Tensor d_y, bool weights);
+  /// What backward_input without `weights` left to do.
+  void backward_weight(Stream& stream, Record& record);
+
+  /// Parameters and buffers of the pieces here in a fixed order; tables that are here for MTP alone included.
+  nn::ParameterList parameters();
+  /// MoE layers in order; each with its place in the model, layers first, MTP modules after.
+  struct PlacedMoe {
+    std::int64_t layer_idx;
+    nn::MoeLayer* layer;
+  };
+  std::vector<PlacedMoe> moe_layers();
+  /// nn::Attention::hold_selection of every layer: gradient checks need frozen block choices.
+  void hold_selection(bool hold);
+  const StageContent& content() const { return content_; }
+
+  // The pieces, for decoding with a whole model.
+  parallel::Embedding& embedding() { return *embedding_; }
+  parallel::Head& head() { return *head_; }
+  std::vector<std::unique_ptr<Block>>& blocks() { return blocks_; }
+  nn::RmsNorm& final_norm() { return *final_norm_; }
+  std::vector<std::unique_ptr<MtpModule>>& mtp() { return mtp_; }
+  nn::Context context(Stream& stream, const MicroBatch& m) const;
+  /// The context of MTP module `k` (0-based in the model): the last k + 1 positions stand for no token.
+  static nn::Context mtp_context(const nn::Context& ctx, std::int64_t k);
+
+ private:
+  Tensor run_head(nn::Context& ctx, const MicroBatch& m, ConstView h, Record* r, Outcome& outcome);
+  Tensor run_mtp(nn::Context& ctx, const MicroBatch& m, std::int64_t k, ConstView hidden, Record* r, Outcome& outcome);
+  /// Of the MTP modules here; `d_last` is the gradient of the last one's output from the next stage. -> gradient of their input.
+  Tensor backward_mtp(nn::Context& ctx, Record& r, Tensor d_last, bool weights);
+  Tensor backward_blocks(nn::Context& ctx, Record& r, Tensor d_h, bool weights);
+
+  ModelOptions options_;
+  StageContent content_;
+  parallel::LayerGroups groups_;
+  std::shared_ptr<const nn::RopeTable> rope_;
+  std::shared_ptr<parallel::Embedding> embedding_;  ///< where the content needs it
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::unique_ptr<nn::RmsNorm> final_norm_;         ///< with the head
+  std::shared_ptr<parallel::Head> head_;            ///< where the content needs it
+  std::vector<std::unique_ptr<MtpModule>> mtp_;
+};
+
+}  // namespace hadal::model

@@ -1,0 +1,15 @@
+// How a MoE layer lies over the ranks of these groups.
+#pragma once
+
+#include "nn/moe/moe_layer.h"
+#include "parallel/expert_dispatch.h"
+#include "parallel/layer_groups.h"
+
+namespace hadal::parallel {
+
+/// One serves all layers; null where all experts lie on one rank. Collective over groups.experts.
+std::shared_ptr<ExpertDispatch> make_expert_dispatch(const LayerGroups& groups, std::int64_t num_experts);
+
+nn::MoeLayout moe_layout(const LayerGroups& groups);
+
+}  // namespace hadal::parallel

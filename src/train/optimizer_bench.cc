@@ -1,0 +1,59 @@
+#include "train/optimizer_bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#include "comm/single.h"
+#include "model/model.h"
+#include "optim/sharded_adamw.h"
+
+namespace hadal::train {
+namespace {
+
+constexpr int kUpdates = 31;
+
+/// Median seconds of finish, norm, update and the wait for values; `before` comes first and counts.
+double median_update(const Config& config, comm::Communicator& world, comm::Communicator& replicas,
+                     const std::function<void(optim::ShardedAdamW&)>& before) {
+  model::Model model(model::model_options(config));
+  model.initialize(static_cast<std::uint64_t>(config.run.seed));
+  optim::ShardedAdamW optimizer(config.optim, {{&replicas, model.parameters()}}, replicas);
+  Stream stream;
+  std::vector<double> seconds;
+  for (int update = 0; update <= kUpdates; ++update) {
+    optimizer.zero_grad();
+    for (nn::Parameter* parameter : optimizer.parameters()) {
+      // The values themselves: finite, and not all zero.
+      std::memcpy(parameter->grad().data, parameter->value().data, parameter->grad().bytes());
+    }
+    world.barrier();
+    const auto begin = std::chrono::steady_clock::now();
+    before(optimizer);
+    optimizer.finish();
+    optimizer.step(stream, config.optim.lr, optimizer.grad_norm(stream));
+    optimizer.wait_values();
+    world.barrier();
+    if (update > 0) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  }
+  std::ranges::sort(seconds);
+  return seconds[seconds.size() / 2];
+}
+
+}  // namespace
+
+OptimizerBench bench_optimizer(const Config& config, comm::Communicator& world) {
+  comm::SingleCommunicator alone;
+  OptimizerBench result;
+  result.whole_s = median_update(config, world, alone, [&](optim::ShardedAdamW& optimizer) {
+    std::vector<View> gradients;
+    for (nn::Parameter* parameter : optimizer.parameters()) gradients.push_back(parameter->grad());
+    world.all_reduce_sum(gradients);
+  });
+  result.sharded_s = median_update(config, world, world, [](optim::ShardedAdamW&) {});
+  return result;
+}
+
+}  // namespace hadal::train

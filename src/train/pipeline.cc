@@ -1,0 +1,97 @@
+#include "train/pipeline.h"
+
+#include <utility>
+
+namespace hadal::train {
+
+/// The executor's view of the stages.
+class Pipeline::Runner : public schedule::StageRunner {
+ public:
+  Runner(RunModel& run, Stream& stream, const std::vector<model::MicroBatch>& micro_batches, bool forward_only)
+      : run_(run), stream_(stream), micro_batches_(micro_batches), forward_only_(forward_only), outcomes_(micro_batches.size()) {}
+
+  schedule::Boundary boundary(int, int micro_batch) override {
+    const model::MicroBatch& m = micro_batches_[static_cast<std::size_t>(micro_batch)];
+    const ModelSection& shape = run_.options().shape;
+    return {.shape = {m.batch * m.seq / run_.layout().grid.tp(), shape.hidden_size}, .dtype = run_.options().dtype};
+  }
+
+  Tensor forward(int slot, int micro_batch, Tensor x) override {
+    const auto m = static_cast<std::size_t>(micro_batch);
+    model::Stage& stage = run_.model().stage(slot);
+    model::Stage::Outcome outcome;
+    const bool last = run_.layout().placement.is_last(run_.layout().placement.stage_of(static_cast<int>(run_.place().pp_rank), slot));
+    Tensor y = stage.forward(stream_, micro_batches_[m], std::move(x), last, forward_only_ ? nullptr : &records_[{slot, micro_batch}], outcome);
+    add(outcomes_[m], std::move(outcome));
+    return y;
+  }
+
+  Tensor backward_input(int slot, int micro_batch, Tensor d_y) override {
+    return run_.model().stage(slot).backward_input(stream_, *records_.at({slot, micro_batch}), std::move(d_y), false);
+  }
+
+  void backward_weight(int slot, int micro_batch) override {
+    const auto record = records_.find({slot, micro_batch});
+    run_.model().stage(slot).backward_weight(stream_, *record->second);
+    records_.erase(record);
+  }
+
+  Tensor backward(int slot, int micro_batch, Tensor d_y) override {
+    const auto record = records_.find({slot, micro_batch});
+    Tensor d_x = run_.model().stage(slot).backward_input(stream_, *record->second, std::move(d_y), true);
+    records_.erase(record);
+    return d_x;
+  }
+
+  std::vector<model::Stage::Outcome>& outcomes() { return outcomes_; }
+
+ private:
+  /// Several stages of this rank may tell of the same micro-batch, each of its own pieces.
+  static void add(model::Stage::Outcome& sum, model::Stage::Outcome part) {
+    sum.losses.main += part.losses.main;
+    sum.losses.mtp.resize(part.losses.mtp.size(), 0.0);
+    for (std::size_t k = 0; k < part.losses.mtp.size(); ++k) sum.losses.mtp[k] += part.losses.mtp[k];
+    if (part.token_loss.defined()) sum.token_loss = std::move(part.token_loss);
+    if (part.choice.defined()) sum.choice = std::move(part.choice);
+    if (part.draft.defined()) sum.draft = std::move(part.draft);
+  }
+
+  RunModel& run_;
+  Stream& stream_;
+  const std::vector<model::MicroBatch>& micro_batches_;
+  bool forward_only_;
+  std::map<std::pair<int, int>, model::Stage::RecordPtr> records_;  ///< by slot and micro-batch
+  std::vector<model::Stage::Outcome> outcomes_;
+};
+
+const schedule::Plan& Pipeline::plan(std::int64_t micro_batches, bool forward_only) {
+  const std::pair key(micro_batches, forward_only);
+  auto found = plans_.find(key);
+  if (found == plans_.end()) {
+    const schedule::Request request = run_.layout().request(micro_batches);
+    found = plans_.emplace(key, forward_only ? schedule::make_forward_plan(request) : schedule::make_plan(request)).first;
+  }
+  return found->second;
+}
+
+model::Losses Pipeline::train(Stream& stream, const std::vector<model::MicroBatch>& micro_batches) {
+  model::Losses sum;
+  sum.mtp.assign(static_cast<std::size_t>(run_.options().shape.mtp.depth), 0.0);
+  if (micro_batches.empty()) return sum;
+  Runner runner(run_, stream, micro_batches, false);
+  execution_ = schedule::execute(plan(static_cast<std::int64_t>(micro_batches.size()), false), run_.pipeline(), runner);
+  for (const model::Stage::Outcome& outcome : runner.outcomes()) {
+    sum.main += outcome.losses.main;
+    for (std::size_t k = 0; k < outcome.losses.mtp.size(); ++k) sum.mtp[k] += outcome.losses.mtp[k];
+  }
+  return sum;
+}
+
+std::vector<model::Stage::Outcome> Pipeline::evaluate(Stream& stream, const std::vector<model::MicroBatch>& micro_batches) {
+  if (micro_batches.empty()) return {};
+  Runner runner(run_, stream, micro_batches, true);
+  schedule::execute(plan(static_cast<std::int64_t>(micro_batches.size()), true), run_.pipeline(), runner);
+  return std::move(runner.outcomes());
+}
+
+}  // namespace hadal::train

@@ -1,0 +1,16 @@
+#include "train/run_model.h"
+
+namespace hadal::train {
+
+RunModel::RunModel(const Config& config, const model::ModelOptions& options, comm::Communicator& world)
+    : layout_(plan::make_layout(config, world.size())),
+      groups_(layout_.grid, world, config.data.sequence_length, config.parallel.ranks_per_node),
+      model_(options, layout_.stages, layout_.stage_placement(groups_.place().pp_rank), groups_) {}
+
+std::vector<optim::ReplicaGroup> optimizer_groups(RunModel& run) {
+  std::vector<optim::ReplicaGroup> groups;
+  for (const model::ReplicaGroup& group : run.model().replica_groups()) groups.push_back({group.ranks, group.parameters});
+  return groups;
+}
+
+}  // namespace hadal::train
