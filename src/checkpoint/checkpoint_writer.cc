@@ -120,10 +120,13 @@ void CheckpointWriter::hash_tensors(Merged& merged) const {
 }
 
 void CheckpointWriter::write_manifest(const Manifest& manifest) const {
+  const auto write = [&](std::string_view name, std::string_view text) {
+    const auto bytes = std::as_bytes(std::span(text));
+    write_durably(temporary_ / name, {&bytes, 1});
+  };
   const std::string text = to_json(manifest);
-  write_durably(temporary_ / kManifestName, std::as_bytes(std::span(text)));
-  const std::string commit = commit_text(text);
-  write_durably(temporary_ / kCommitName, std::as_bytes(std::span(commit)));
+  write(kManifestName, text);
+  write(kCommitName, commit_text(text));
   sync_directory(temporary_);
 }
 

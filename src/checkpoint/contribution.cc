@@ -79,8 +79,8 @@ std::vector<WrittenTensor> list_tensors(const std::vector<Contribution>& contrib
     for (const WrittenTensor& written : contribution.tensors) tensors.push_back({written.name, written.dtype, written.shape, std::nullopt, {}});
   }
   std::ranges::stable_sort(tensors, {}, &WrittenTensor::name);
-  const auto repeated = std::ranges::unique(tensors, {}, &WrittenTensor::name);
-  tensors.erase(repeated.begin(), repeated.end());
+  const auto same = [](const WrittenTensor& a, const WrittenTensor& b) { return a.name == b.name; };
+  tensors.erase(std::unique(tensors.begin(), tensors.end(), same), tensors.end());
   return tensors;
 }
 

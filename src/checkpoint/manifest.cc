@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <type_traits>
+#include <utility>
 
 #include "core/error.h"
 #include "core/strict_json.h"
@@ -248,11 +249,23 @@ std::string commit_text(std::string_view manifest) {
   return fmt::format("{} {}\n{} {} {}\n", kFormat, kVersion, kManifestName, manifest.size(), hash.hex());
 }
 
-StoredFile hash_file(std::string name, std::span<const std::byte> bytes) {
-  StoredFile file{std::move(name), bytes.size(), hash128(bytes), {}};
-  for (std::size_t begin = 0; begin < bytes.size(); begin += kBlockBytes) {
-    file.blocks.push_back(hash128(bytes.subspan(begin, std::min<std::size_t>(kBlockBytes, bytes.size() - begin))));
+StoredFile hash_file(std::string name, std::span<const std::span<const std::byte>> spans) {
+  StoredFile file{std::move(name), 0, {}, {}};
+  Hasher whole;
+  Hasher block;
+  for (std::span<const std::byte> rest : spans) {
+    while (!rest.empty()) {
+      const std::uint64_t in_block = file.bytes % kBlockBytes;
+      const auto part = rest.first(std::min<std::size_t>(rest.size(), kBlockBytes - in_block));
+      whole.update(part);
+      block.update(part);
+      file.bytes += part.size();
+      rest = rest.subspan(part.size());
+      if (file.bytes % kBlockBytes == 0) file.blocks.push_back(std::exchange(block, Hasher()).digest());
+    }
   }
+  if (file.bytes % kBlockBytes != 0) file.blocks.push_back(block.digest());
+  file.hash = whole.digest();
   return file;
 }
 

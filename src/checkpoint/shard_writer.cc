@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/parallel_for.h"
 
 namespace hadal::checkpoint {
 namespace {
@@ -30,10 +31,12 @@ void check_inside(const SliceName& name) {
 
 }  // namespace
 
-void write_durably(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+void write_durably(const std::filesystem::path& path, std::span<const std::span<const std::byte>> spans) {
+  std::uint64_t bytes = 0;
+  for (const auto& span : spans) bytes += span.size();
   File file = File::create(path);
-  file.allocate(bytes.size());
-  file.write_at(0, bytes);
+  file.allocate(bytes);
+  for (const auto& span : spans) file.append(span);
   file.sync();
   file.drop_cache();
 }
@@ -82,8 +85,13 @@ void ShardWriter::flush() {
   for (std::size_t i = 0; i < pending_.size(); ++i) {
     contribution_.tensors[pending_[i].tensor].pieces.push_back({file, image.offsets[i], std::move(pending_[i].slice)});
   }
-  contribution_.files.push_back(hash_file(fmt::format("{}-{:05}.h5", prefix_, file), image.bytes));
-  write_durably(dir_ / contribution_.files.back().name, image.bytes);
+  const std::string name = fmt::format("{}-{:05}.h5", prefix_, file);
+  StoredFile stored;
+  parallel_for(2, [&](std::int64_t task) {
+    if (task == 0) write_durably(dir_ / name, image.spans);
+    if (task == 1) stored = hash_file(name, image.spans);
+  });
+  contribution_.files.push_back(std::move(stored));
   drop();
 }
 

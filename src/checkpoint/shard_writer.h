@@ -1,4 +1,4 @@
-// The shard files of one rank: slices are collected until a shard is full, built into an HDF5 image, and written durably.
+// The shard files of one rank: slices are collected until a shard is full, laid out as HDF5, and written durably.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,9 @@
 
 namespace hadal::checkpoint {
 
-/// Made exclusively; room is reserved first, and the bytes are on the disk when this returns. IoError.
-void write_durably(const std::filesystem::path& path, std::span<const std::byte> bytes);
+/// A file of the spans' bytes, one after the other. Made exclusively; room is reserved first, and the bytes are on the disk when this
+/// returns. IoError.
+void write_durably(const std::filesystem::path& path, std::span<const std::span<const std::byte>> spans);
 
 /// Where a slice belongs.
 struct SliceName {
