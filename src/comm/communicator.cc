@@ -83,8 +83,13 @@ std::unique_ptr<Communicator> Communicator::subgroup(std::span<const int> member
   return made;
 }
 
-LedgerCall Communicator::record(Op op, std::size_t bytes, int peer, int tag) const {
-  return {*ledger_, ledger_->begin(group_, ledger_slot_, op, static_cast<std::int64_t>(bytes), peer, tag)};
+LedgerCall Communicator::record(Op op, std::size_t bytes) const {
+  return {*ledger_, ledger_->begin(group_, ledger_slot_, op, static_cast<std::int64_t>(bytes))};
+}
+
+LedgerCall Communicator::record_message(Op op, std::size_t bytes, int peer, int tag) {
+  const std::uint64_t sequence = ++messages_[{op, peer, tag}];
+  return {*ledger_, ledger_->begin(group_, ledger_slot_, op, static_cast<std::int64_t>(bytes), peer, tag, sequence)};
 }
 
 LedgerCall Communicator::record_wait(Op op, std::size_t bytes) const {
@@ -237,14 +242,14 @@ Handle Communicator::start_all_to_all(ConstView send, std::span<const std::int64
 Handle Communicator::start_send(ConstView values, int to, int tag) {
   check_host(values);
   check_message(to, tag);
-  LedgerCall call = record(Op::kSend, values.bytes(), to, tag);
+  LedgerCall call = record_message(Op::kSend, values.bytes(), to, tag);
   return {transport_->begin_send(bytes_of(values), to, tag), std::move(call)};
 }
 
 Handle Communicator::start_receive(View values, int from, int tag) {
   check_host(values);
   check_message(from, tag);
-  LedgerCall call = record(Op::kReceive, values.bytes(), from, tag);
+  LedgerCall call = record_message(Op::kReceive, values.bytes(), from, tag);
   return {transport_->begin_receive(std::span(static_cast<std::byte*>(values.data), values.bytes()), from, tag), std::move(call)};
 }
 

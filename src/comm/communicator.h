@@ -16,6 +16,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "comm/group.h"
@@ -96,7 +97,8 @@ class Communicator {
   bool alone() const { return size() == 1; }
   void check_root(int root) const;
   void check_message(int peer, int tag) const;
-  LedgerCall record(Op op, std::size_t bytes, int peer = -1, int tag = -1) const;
+  LedgerCall record(Op op, std::size_t bytes) const;
+  LedgerCall record_message(Op op, std::size_t bytes, int peer, int tag);
   /// The same for a call that is waited for at once.
   LedgerCall record_wait(Op op, std::size_t bytes) const;
   void sum_in_place(void* values, DType dtype, std::int64_t numel);
@@ -107,6 +109,7 @@ class Communicator {
   std::shared_ptr<Ledger> ledger_;
   int ledger_slot_ = -1;
   std::map<std::vector<int>, int> occurrences_;  ///< subgroups made of each list
+  std::map<std::tuple<Op, int, int>, std::uint64_t> messages_;  ///< begun, by direction, peer and tag
   std::vector<std::byte> packed_;
 };
 

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <csignal>
 #include <fstream>
 #include <optional>
 #include <sstream>
@@ -32,9 +34,7 @@ std::optional<Stat> read_stat(std::int64_t pid) {
   return stat;
 }
 
-}  // namespace
-
-HostProcess this_process() {
+HostProcess read_this_process() {
   std::array<char, 64> name{};
   gethostname(name.data(), name.size() - 1);
   std::array<char, 64> space{};
@@ -44,9 +44,23 @@ HostProcess this_process() {
   return {.host = fmt::format("{} {}", name.data(), space.data()), .pid = pid, .start = stat ? stat->start : 0};
 }
 
+}  // namespace
+
+HostProcess this_process() {
+  static const HostProcess first = read_this_process();
+  return first.pid == getpid() ? first : read_this_process();  // after a fork
+}
+
 ProcessState state_of(const HostProcess& process) {
+  if (process.start == 0) return ProcessState::kRuns;  // without /proc there is nothing to tell
   const std::optional<Stat> stat = read_stat(process.pid);
-  if (!stat || stat->start != process.start || stat->state == 'Z' || stat->state == 'X') return ProcessState::kGone;
+  if (!stat) {
+    // No entry, or none that could be read now (too many open files).
+    const bool gone = kill(static_cast<pid_t>(process.pid), 0) != 0 && errno == ESRCH;
+    return gone ? ProcessState::kGone : ProcessState::kRuns;
+  }
+  if (stat->start != process.start || stat->state == 'Z' || stat->state == 'X') return ProcessState::kGone;
+  if (stat->state == 't') return ProcessState::kHeld;
   return stat->state == 'T' ? ProcessState::kStopped : ProcessState::kRuns;
 }
 

@@ -97,11 +97,10 @@ void Ledger::remove_group(int slot) {
   if (slot >= 0) memory_->groups[static_cast<std::size_t>(slot)].id.store(0, std::memory_order_release);
 }
 
-std::uint64_t Ledger::begin(const Group& group, int slot, Op op, std::int64_t bytes, int peer, int tag) {
+std::uint64_t Ledger::begin(const Group& group, int slot, Op op, std::int64_t bytes, int peer, int tag, std::uint64_t sequence) {
   LedgerMemory& memory = *memory_;
   const std::uint64_t number = memory.next_record.load(kRelaxed);
   SharedRecord& record = record_of(memory, number);
-  std::uint64_t sequence = 0;
   if (slot >= 0 && !is_message(op)) {
     std::atomic<std::uint64_t>& entered = memory.groups[static_cast<std::size_t>(slot)].entered;
     sequence = entered.load(kRelaxed) + 1;

@@ -32,8 +32,8 @@ class Ledger {
   int add_group(const Group& group);
   void remove_group(int slot);
 
-  /// A call begins: its number. `peer` and `tag` of messages.
-  std::uint64_t begin(const Group& group, int slot, Op op, std::int64_t bytes, int peer, int tag);
+  /// A call begins: its number here. Of messages alone: `peer`, `tag`, and the how manieth to or from that peer with that tag it is.
+  std::uint64_t begin(const Group& group, int slot, Op op, std::int64_t bytes, int peer = -1, int tag = -1, std::uint64_t sequence = 0);
   /// The rank waits in it from here on.
   void wait(std::uint64_t number);
   void end(std::uint64_t number);

@@ -50,7 +50,7 @@ struct SharedPosition {
 
 struct SharedRecord {
   std::atomic<std::uint64_t> group;     ///< id
-  std::atomic<std::uint64_t> sequence;  ///< the how manieth call of the group, from 1; of messages 0
+  std::atomic<std::uint64_t> sequence;  ///< from 1: the how manieth collective of the group, message to or from the peer with the tag
   std::atomic<std::int64_t> bytes;
   std::atomic<std::int64_t> started_ns;
   std::atomic<std::int64_t> done_ns;  ///< 0: under way

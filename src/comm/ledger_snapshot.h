@@ -26,7 +26,7 @@ struct PositionText {
 struct CallSnapshot {
   Op op = Op::kBarrier;
   std::uint64_t group = 0;     ///< id
-  std::uint64_t sequence = 0;  ///< of collectives, from 1
+  std::uint64_t sequence = 0;  ///< from 1: collectives of the group, messages of one direction, peer and tag
   std::int64_t bytes = 0;
   int peer = -1;  ///< rank of the group
   int tag = -1;
@@ -57,6 +57,8 @@ struct RankSnapshot {
   std::vector<CallSnapshot> calls;  ///< the last 64, oldest first
 
   const GroupSnapshot* group(std::uint64_t id) const;
+  /// "reduce_scatter #118 of dp {0 1 2 3}", "receive #5 (tag 3) from rank 2 of pp {0 2}": a call of this rank.
+  std::string name_of(const CallSnapshot& call) const;
 };
 
 RankSnapshot snapshot_of(const LedgerMemory& memory);

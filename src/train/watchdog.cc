@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <exception>
 
+#include "comm/ledger_report.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "core/log.h"
 
 namespace hadal::train {
@@ -31,7 +33,7 @@ std::filesystem::path file_of(const std::filesystem::path& directory, int rank) 
 }  // namespace
 
 Watchdog::Watchdog(comm::Communicator& world, const std::filesystem::path& directory, HangBounds bounds, std::function<void()> at_end)
-    : ledger_(*world.ledger()), rank_(world.rank()), clock_(bounds), at_end_(std::move(at_end)) {
+    : ledger_(*world.ledger()), rank_(world.rank()), clock_(bounds), at_end_(std::move(at_end)), report_(directory / "hang.txt") {
   std::filesystem::create_directories(directory);
   ledger_.move_to(file_of(directory, rank_));
   open_peers(world, directory);
@@ -127,6 +129,7 @@ void Watchdog::end_job(const comm::Diagnosis& diagnosis) {
   ledger_.set_ended(true);
   try {
     at_end_();
+    write_file_atomically(report_, diagnosis.sentence + "\n\n" + comm::report_of(views()));
   } catch (const std::exception& error) {
     log_warning("the end of the job is not noted: {}", error.what());
   }

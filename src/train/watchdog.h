@@ -22,7 +22,8 @@ namespace hadal::train {
 
 class Watchdog {
  public:
-  /// For ranks that are processes. Ledgers go to `directory`/ledger-rank-R, which is made. `at_end` is called on the thread of the
+  /// For ranks that are processes. Ledgers go to `directory`/ledger-rank-R, which is made; a table of all ranks and their last calls to
+  /// `directory`/hang.txt, should it come to that. `at_end` is called on the thread of the
   /// rank that ends the job, after the sentence and before the end; it must not wait for other ranks. Collective. IoError.
   Watchdog(comm::Communicator& world, const std::filesystem::path& directory, HangBounds bounds, std::function<void()> at_end);
   /// The rank leaves in good order, or by an exception that it reports itself.
@@ -51,6 +52,7 @@ class Watchdog {
   int rank_;
   HangClock clock_;
   std::function<void()> at_end_;
+  std::filesystem::path report_;
   std::vector<Peer> peers_;  ///< the other ranks of this host
   comm::LedgerGlance mine_;
   double mine_s_ = 0;        ///< since the own rank moved

@@ -23,6 +23,7 @@ check() {
   if [ -n "$7" ] && [ "$(grep -cE "error: $7; the job ends" <<< "$said")" -ne 1 ]; then echo "$name: not said: $7"; failures=1; fi
   if [ "$(grep -c . <<< "$said")" -ne "$(grep -c . <<< "$7")" ]; then echo "$name: more or less than one sentence"; failures=1; fi
   if [ -n "$7" ] && [ ! -e "$dir/run/ended" ]; then echo "$name: the end is not noted"; failures=1; fi
+  if [ -n "$7" ] && [ "$(grep -c '^last calls of rank [0-3]' "$dir/run/log/hang.txt")" -ne 4 ]; then echo "$name: no report"; failures=1; fi
   echo "$name: code $code after $end ms: $said"
 }
 
@@ -32,7 +33,7 @@ check 'stopped' stop 3 60 86 12 "rank 3 is stopped $place; $waits"
 check 'killed' kill 60 60 137 12 "rank 3 is gone \(killed or crashed\) $place; (rank|ranks|no rank) .*"
 check 'killed root' kill_root 60 60 137 12 "rank 0 is gone \(killed or crashed\) $place; (rank|ranks|no rank) .*"
 check 'never comes' absent 60 3 86 12 "rank 3 is busy outside any call $place; $waits"
-check 'deadlock' deadlock 3 60 86 12 "ranks 2 3 wait for each other: rank 2 in all_reduce #8 of dp \{2 3\} $place, rank 3 in receive \(tag 8\) from rank 2 of world \{0 1 2 3\} $place"
+check 'deadlock' deadlock 3 60 86 12 "ranks 2 3 wait for each other: rank 2 in all_reduce #8 of dp \{2 3\} $place, rank 3 in receive #1 \(tag 8\) from rank 2 of world \{0 1 2 3\} $place"
 check 'long computation' slow 2 20 0 20 ''
 check 'own error' throw 60 60 87 12 ''
 check 'clean' none 2 2 0 12 ''
