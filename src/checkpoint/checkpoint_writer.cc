@@ -86,6 +86,10 @@ void CheckpointWriter::add_slice(const SliceName& name, Tensor&& data) {
   attempt([&] { shards_.add(name, owner->view(), owner); });
 }
 
+void CheckpointWriter::end_shard() {
+  attempt([&] { shards_.flush(); });
+}
+
 void CheckpointWriter::read_back(const std::vector<Contribution>& contributions) const {
   const int before = (world_.rank() + world_.size() - 1) % world_.size();
   const std::vector<std::string> lines = damaged_blocks(temporary_, contributions[static_cast<std::size_t>(before)].files);

@@ -47,6 +47,8 @@ class CheckpointWriter {
   /// A slice of a logical tensor (packed elements, of any shape); all ranks' slices together must tile it.
   void add_slice(const SliceName& name, ConstView data);
   void add_slice(const SliceName& name, Tensor&& data);
+  /// What this rank adds next goes into another file.
+  void end_shard();
   /// Rank 0's is written.
   State& state() { return state_; }
   /// Returns the step directory. An IoError is the same on every rank; it leaves older checkpoints untouched and nothing half-written

@@ -54,10 +54,11 @@ constexpr Command kCommands[] = {
      "  hadal import DeepSeek-V2-Lite --out imported\n"
      "  hadal train configs/run/quickstart.yaml run.init_from=imported",
      import_command},
-    {"checkpoint", "what a checkpoint holds; is it intact; how do two differ",
+    {"checkpoint", "what a checkpoint holds; is it intact; how do two differ; other shards",
      "  hadal checkpoint inspect runs/a\n"
      "  hadal checkpoint verify runs/a/checkpoints/step-100\n"
-     "  hadal checkpoint diff runs/a runs/b --json -",
+     "  hadal checkpoint diff runs/a runs/b --json -\n"
+     "  hadal checkpoint reshard runs/a --shards 8 --out resharded",
      checkpoint_command},
     {"logits", "logits of given tokens, for parity checks",
      "  hadal logits quickstart/run --tokens tokens.safetensors --out logits.safetensors --dtype f64",

@@ -17,6 +17,7 @@
 #include "checkpoint/checkpoint_reader.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/parameters.h"
+#include "checkpoint/reshard.h"
 #include "checkpoint/store.h"
 #include "comm/local/local_group.h"
 #include "core/error.h"
@@ -136,6 +137,46 @@ TEST(Reshard, BytesAreSpreadOverTheRanks) {
   }
   const auto [least, most] = std::ranges::minmax(bytes);
   EXPECT_LE(static_cast<double>(most), 1.02 * static_cast<double>(least));
+}
+
+/// Same tensors and hashes; `to` is sound.
+void expect_same_tensors(const CheckpointReader& from, const CheckpointReader& to) {
+  EXPECT_TRUE(to.damage().empty());
+  ASSERT_EQ(from.tensors().size(), to.tensors().size());
+  for (std::size_t i = 0; i < from.tensors().size(); ++i) {
+    EXPECT_EQ(from.tensors()[i].name, to.tensors()[i].name);
+    EXPECT_EQ(from.tensors()[i].hash, to.tensors()[i].hash) << from.tensors()[i].name;
+  }
+}
+
+TEST(Reshard, AnyNumberOfShardsKeepsEveryHash) {
+  const test::TempDir dir;
+  const Layout layout{.dp = 2, .tp = 2, .ep = 2};
+  run_local_group(4, [&](Communicator& world) { save_model(layout, world, dir / "from", 3); });
+  const CheckpointReader from = CheckpointReader::open(dir / "from" / "step-3");
+  std::uint64_t total = 0;
+  for (const StoredTensor& tensor : from.tensors()) total += static_cast<std::uint64_t>(tensor.shape.numel()) * size_of(tensor.dtype);
+  for (const std::int64_t shards : {std::int64_t{1}, std::int64_t{2}, std::int64_t{7}, static_cast<std::int64_t>(total / 4096)}) {
+    std::uint64_t told = 0;
+    const fs::path step = reshard(from, dir / fmt::format("{}-shards", shards), {.num_shards = shards, .on_bytes = [&](std::uint64_t bytes) { told += bytes; }});
+    const CheckpointReader to = CheckpointReader::open(step);
+    EXPECT_EQ(to.files().size(), static_cast<std::size_t>(shards));
+    EXPECT_EQ(to.step(), 3);
+    EXPECT_EQ(to.state().integer("saved_by_rank"), 0);
+    EXPECT_EQ(told, total);
+    expect_same_tensors(from, to);
+    run_local_group(3, [&](Communicator& world) { EXPECT_EQ(load_model({.dp = 3, .ep = 3}, world, step), ""); });
+  }
+  for (const std::uint64_t bytes : {4096, 10000, 1 << 20}) {
+    const CheckpointReader to = CheckpointReader::open(reshard(from, dir / fmt::format("{}-bytes", bytes), {.num_shards = std::nullopt, .shard_bytes = bytes, .on_bytes = {}}));
+    EXPECT_GE(to.files().size(), total / bytes);
+    expect_same_tensors(from, to);
+  }
+  for (const std::int64_t shards : {std::int64_t{0}, std::int64_t{-3}, static_cast<std::int64_t>(total / 4096 + 1)}) {
+    EXPECT_THROW(reshard(from, dir / "refused", {.num_shards = shards, .on_bytes = {}}), UserError);
+  }
+  EXPECT_THROW(reshard(from, dir / "7-shards", {.num_shards = 2, .on_bytes = {}}), UserError) << "never overwrites";
+  EXPECT_FALSE(fs::exists(dir / "refused"));
 }
 
 TEST(Reshard, WrongTilingsAreBugsThatNameTheTensor) {

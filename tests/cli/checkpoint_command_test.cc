@@ -51,6 +51,39 @@ TEST_F(CheckpointCommand, InspectTellsEveryTensor) {
   EXPECT_EQ(figures["tensors"][0]["shape"], nlohmann::json({96, 32}));
   EXPECT_EQ(figures["tensors"][0]["dtype"], "f32");
   EXPECT_EQ(figures["tensors"][0]["hash"].get<std::string>().size(), 32u);
+  EXPECT_EQ(figures["tensors"][0]["pieces"][0]["file"], "shard-00000.h5");
+  EXPECT_EQ(figures["tensors"][0]["pieces"][0]["extent"], nlohmann::json({96, 32}));
+  EXPECT_EQ(figures["files"].size(), 1u);
+  EXPECT_EQ(figures["files"][0]["bytes"], std::filesystem::file_size(step_ / "shard-00000.h5"));
+  const ProgramResult text = run_hadal("checkpoint inspect --pieces " + run_);
+  EXPECT_NE(text.out.find("shard-00000.h5  " + std::to_string(std::filesystem::file_size(step_ / "shard-00000.h5")) + " bytes"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find("  f32   [96, 32]         lm_head.weight\n    shard-00000.h5 at "), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find(": [0:96, 0:32]\n"), std::string::npos) << text.out;
+}
+
+TEST_F(CheckpointCommand, ReshardKeepsEveryTensor) {
+  const std::string out = (dir_ / "resharded").string();
+  const nlohmann::json figures = figures_of("checkpoint reshard " + run_ + " --shards 5 --out " + out);
+  EXPECT_EQ(figures["files"], 5);
+  EXPECT_EQ(figures["files_before"], 1);
+  EXPECT_EQ(figures["tensors"], 91);
+  EXPECT_TRUE(std::filesystem::exists(dir_ / "resharded" / "step-0" / "shard-00004.h5"));
+  EXPECT_EQ(run_hadal("checkpoint verify " + out).exit_code, 0);
+  const ProgramResult diff = run_hadal("checkpoint diff " + run_ + " " + out);
+  EXPECT_EQ(diff.exit_code, 0) << diff.out;
+  EXPECT_EQ(run_hadal("checkpoint reshard " + out + " --shard-bytes 16KiB --out " + out + "2").exit_code, 0);
+  EXPECT_EQ(run_hadal("checkpoint diff " + run_ + " " + out + "2").exit_code, 0);
+
+  const ProgramResult again = run_hadal("checkpoint reshard " + run_ + " --out " + out);
+  EXPECT_EQ(again.exit_code, 2) << "never overwrites";
+  EXPECT_NE(again.err.find("never overwritten"), std::string::npos) << again.err;
+  EXPECT_EQ(run_hadal("checkpoint reshard " + run_ + " --shards 100000 --out " + out + "3").exit_code, 2);
+  EXPECT_EQ(run_hadal("checkpoint reshard " + run_ + " --shards 2 --shard-bytes 1MiB --out " + out + "3").exit_code, 2);
+  EXPECT_EQ(run_hadal("checkpoint reshard " + run_ + " --shard-bytes 2GiB --out " + out + "3").exit_code, 2);
+  EXPECT_EQ(run_hadal("checkpoint reshard " + run_).exit_code, 2) << "--out is required";
+  flip_bit(step_ / "shard-00000.h5", 70000);
+  EXPECT_EQ(run_hadal("checkpoint reshard " + run_ + " --shards 2 --out " + out + "3").exit_code, 65);
+  EXPECT_TRUE(!std::filesystem::exists(out + "3") || std::filesystem::is_empty(out + "3"));
 }
 
 TEST_F(CheckpointCommand, VerifyAndDiffAnswerByExitCode) {
