@@ -17,13 +17,10 @@ class Pipeline::Runner : public schedule::StageRunner {
   }
 
   Tensor forward(int slot, int micro_batch, Tensor x) override {
-    const auto m = static_cast<std::size_t>(micro_batch);
-    model::Stage& stage = run_.model().stage(slot);
     model::Stage::Outcome outcome;
-    const bool last = run_.layout().placement.is_last(run_.layout().placement.stage_of(static_cast<int>(run_.place().pp_rank), slot));
-    Tensor y = stage.forward(stream_, micro_batches_[m], std::move(x), last, forward_only_ ? nullptr : &records_[{slot, micro_batch}], outcome);
-    add(outcomes_[m], std::move(outcome));
-    return y;
+    model::Stage::PassPtr pass = forward_pass(slot, micro_batch, std::move(x), outcome);
+    model::run_segments(pass->list);
+    return end_forward(slot, micro_batch, *pass, std::move(outcome));
   }
 
   Tensor backward_input(int slot, int micro_batch, Tensor d_y) override {
@@ -43,9 +40,33 @@ class Pipeline::Runner : public schedule::StageRunner {
     return d_x;
   }
 
+  /// What a micro-batch of one direction sends to experts travels while one of the other direction computes.
+  schedule::PairOutput forward_backward(int forward_slot, int forward_micro_batch, Tensor x, int backward_slot,
+                                        int backward_micro_batch, Tensor d_y) override {
+    model::Stage::Outcome outcome;
+    const auto record = records_.find({backward_slot, backward_micro_batch});
+    model::Stage::PassPtr forward = forward_pass(forward_slot, forward_micro_batch, std::move(x), outcome);
+    model::Stage::PassPtr backward = run_.model().stage(backward_slot).backward_pass(stream_, *record->second, std::move(d_y), true);
+    model::run_in_turns(forward->list, forward_micro_batch, backward->list, backward_micro_batch);
+    records_.erase(record);
+    return {.y = end_forward(forward_slot, forward_micro_batch, *forward, std::move(outcome)), .d_x = std::move(backward->rows)};
+  }
+
   std::vector<model::Stage::Outcome>& outcomes() { return outcomes_; }
 
  private:
+  model::Stage::PassPtr forward_pass(int slot, int micro_batch, Tensor x, model::Stage::Outcome& outcome) {
+    return run_.model().stage(slot).forward_pass(stream_, micro_batches_[static_cast<std::size_t>(micro_batch)], std::move(x),
+                                                 forward_only_ ? nullptr : &records_[{slot, micro_batch}], outcome);
+  }
+
+  /// What is handed on: nothing from the last stage.
+  Tensor end_forward(int slot, int micro_batch, model::Stage::Pass& pass, model::Stage::Outcome outcome) {
+    add(outcomes_[static_cast<std::size_t>(micro_batch)], std::move(outcome));
+    const schedule::Placement& placement = run_.layout().placement;
+    return placement.is_last(placement.stage_of(static_cast<int>(run_.place().pp_rank), slot)) ? Tensor() : std::move(pass.rows);
+  }
+
   /// Several stages of this rank may tell of the same micro-batch, each of its own pieces.
   static void add(model::Stage::Outcome& sum, model::Stage::Outcome part) {
     sum.losses.main += part.losses.main;
