@@ -90,6 +90,16 @@ void expect_all(const std::vector<std::string>& told, const std::string& part) {
   }
 }
 
+/// Same tensors and hashes; `to` is sound.
+void expect_same_tensors(const CheckpointReader& from, const CheckpointReader& to) {
+  EXPECT_TRUE(to.damage().empty());
+  ASSERT_EQ(from.tensors().size(), to.tensors().size());
+  for (std::size_t i = 0; i < from.tensors().size(); ++i) {
+    EXPECT_EQ(from.tensors()[i].name, to.tensors()[i].name);
+    EXPECT_EQ(from.tensors()[i].hash, to.tensors()[i].hash) << from.tensors()[i].name;
+  }
+}
+
 TEST(Reshard, TwelveLayoutsLoadEachOther) {
   const test::TempDir dir;
   const std::vector<Layout>& layouts = twelve_layouts();
@@ -123,6 +133,31 @@ TEST(Reshard, TwelveLayoutsLoadEachOther) {
   EXPECT_EQ(pairs, 144);
 }
 
+// What a layout loaded, it saves again: around a chain and back, the same hashes.
+TEST(Reshard, ChainsOfLayoutsKeepEveryHash) {
+  const test::TempDir dir;
+  const std::vector<Layout>& layouts = twelve_layouts();
+  run_local_group(layouts[10].ranks(), [&](Communicator& world) { save_model(layouts[10], world, dir.path(), 0); });
+  std::int64_t step = 0;
+  for (const std::size_t next : {7u, 4u, 0u, 8u, 10u}) {
+    run_local_group(layouts[next].ranks(), [&](Communicator& world) {
+      const CheckpointReader reader = CheckpointReader::open(dir / fmt::format("step-{}", step), world);
+      RankModel weights(layouts[next], world.rank()), first(layouts[next], world.rank()), second(layouts[next], world.rank());
+      for (RankModel* model : {&weights, &first, &second}) model->spoil();
+      load_values(reader, weights.all(), "", {}, world);
+      load_values(reader, first.shares(), "optim.m/", {}, world);
+      load_values(reader, second.shares(), "optim.v/", {}, world);
+      CheckpointWriter writer(dir.path(), step + 1, world);
+      save_values(writer, second.shares(), "optim.v/");
+      save_values(writer, weights.chosen(), "");
+      save_values(writer, first.shares(), "optim.m/");
+      writer.commit();
+    });
+    ++step;
+  }
+  expect_same_tensors(CheckpointReader::open(dir / "step-0"), CheckpointReader::open(dir / "step-5"));
+}
+
 TEST(Reshard, BytesAreSpreadOverTheRanks) {
   const test::TempDir dir;
   const Layout layout{.dp = 4};
@@ -137,16 +172,6 @@ TEST(Reshard, BytesAreSpreadOverTheRanks) {
   }
   const auto [least, most] = std::ranges::minmax(bytes);
   EXPECT_LE(static_cast<double>(most), 1.02 * static_cast<double>(least));
-}
-
-/// Same tensors and hashes; `to` is sound.
-void expect_same_tensors(const CheckpointReader& from, const CheckpointReader& to) {
-  EXPECT_TRUE(to.damage().empty());
-  ASSERT_EQ(from.tensors().size(), to.tensors().size());
-  for (std::size_t i = 0; i < from.tensors().size(); ++i) {
-    EXPECT_EQ(from.tensors()[i].name, to.tensors()[i].name);
-    EXPECT_EQ(from.tensors()[i].hash, to.tensors()[i].hash) << from.tensors()[i].name;
-  }
 }
 
 TEST(Reshard, AnyNumberOfShardsKeepsEveryHash) {
@@ -286,6 +311,30 @@ TEST(Reshard, ARankThatFailsFailsTheSaveOfAll) {
   }
   run_local_group(3, [&](Communicator& world) { save_columns(world, dir.path(), 2); });
   expect_step(dir / "step-2");
+}
+
+// A shard that changes between the write and the commit, as on a faulty disk: the commit reads everything back.
+TEST(Reshard, WhatReadsBackDifferentlyIsNeverCommitted) {
+  const test::TempDir dir;
+  for (const int ranks : {1, 3}) {
+    const auto told = messages(ranks, [&](Communicator& world) {
+      Tensor values = Tensor::zeros(Shape{4096, 4}, DType::kF32);
+      CheckpointWriter writer(dir.path(), 1, world, 16 << 10);
+      writer.add_slice({"values", Shape{4096, 4 * ranks}, {{0, 4 * world.rank()}, {4096, 4}}}, values);
+      world.barrier();
+      if (world.is_root()) {
+        const fs::path shard = dir / "step-1.tmp" / (ranks == 1 ? "shard-00001.h5" : "shard-00001-00001.h5");
+        std::string bytes = read_file(shard);
+        bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 8);
+        std::ofstream(shard, std::ios::binary | std::ios::trunc) << bytes;
+      }
+      world.barrier();
+      writer.commit();
+    });
+    expect_all(told, "00001.h5: block 0 (bytes 0 to ");
+    expect_all(told, "is damaged right after it was written; the disk or its memory is faulty");
+    EXPECT_TRUE(fs::is_empty(dir.path()));
+  }
 }
 
 /// Runs `body` in a process of its own, whose ranks are its threads; returns its id.
