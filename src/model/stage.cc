@@ -12,6 +12,13 @@ namespace {
 constexpr const char* kEmbeddingName = "model.embed_tokens.weight";
 constexpr const char* kHeadName = "lm_head.weight";
 
+template <class Layer>
+void tell(const Stage::Complete& complete, Layer& layer) {
+  nn::ParameterList parameters;
+  layer.collect(parameters);
+  complete(parameters);
+}
+
 }  // namespace
 
 std::shared_ptr<parallel::Embedding> SharedTables::embedding() {
@@ -147,17 +154,17 @@ void Stage::add_mtp(Pass& pass, const nn::Context& ctx, const MicroBatch& m, std
   });
 }
 
-Tensor Stage::backward_input(Stream& stream, Record& r, Tensor d_y, bool weights) {
-  const PassPtr pass = backward_pass(stream, r, std::move(d_y), weights);
+Tensor Stage::backward_input(Stream& stream, Record& r, Tensor d_y, bool weights, const Complete* complete) {
+  const PassPtr pass = backward_pass(stream, r, std::move(d_y), weights, complete);
   run_segments(pass->list);
   return std::move(pass->rows);
 }
 
-Stage::PassPtr Stage::backward_pass(Stream& stream, Record& r, Tensor d_y, bool weights) {
+Stage::PassPtr Stage::backward_pass(Stream& stream, Record& r, Tensor d_y, bool weights, const Complete* complete) {
   nn::Context ctx = context(stream, *r.m);
   auto pass = std::make_unique<Pass>(Pass{.list = {"backward", {}}, .rows = std::move(d_y)});
   Tensor& rows = pass->rows;
-  for (std::int64_t i = content_.num_mtp; i-- > 0;) add_mtp_backward(*pass, ctx, r, i, weights);
+  for (std::int64_t i = content_.num_mtp; i-- > 0;) add_mtp_backward(*pass, ctx, r, i, weights, complete);
   if (content_.head) {
     pass->list.compute("head", comm::Position::kInherit, [this, ctx, &r, &rows]() mutable {
       // The gradient of the normed rows from the MTP modules, where there is one.
@@ -167,7 +174,12 @@ Stage::PassPtr Stage::backward_pass(Stream& stream, Record& r, Tensor d_y, bool 
       r.d_normed.reset();
     });
   }
-  for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i]->add_backward(pass->list, ctx, rows, r.blocks[i], weights);
+  for (std::size_t i = blocks_.size(); i-- > 0;) {
+    blocks_[i]->add_backward(pass->list, ctx, rows, r.blocks[i], weights);
+    if (weights && complete != nullptr) {
+      pass->list.compute("complete", comm::Position::kInherit, [this, i, complete] { tell(*complete, *blocks_[i]); });
+    }
+  }
   if (content_.embedding) {
     pass->list.compute("embedding", comm::Position::kInherit, [this, &stream, &r, &rows] {
       embedding_->backward(stream, r.m->tokens, rows);
@@ -177,7 +189,7 @@ Stage::PassPtr Stage::backward_pass(Stream& stream, Record& r, Tensor d_y, bool 
   return pass;
 }
 
-void Stage::add_mtp_backward(Pass& pass, const nn::Context& ctx, Record& r, std::int64_t i, bool weights) {
+void Stage::add_mtp_backward(Pass& pass, const nn::Context& ctx, Record& r, std::int64_t i, bool weights, const Complete* complete) {
   const auto at = static_cast<std::size_t>(i);
   const std::int64_t k = content_.first_mtp + i;
   const int layer_idx = static_cast<int>(options_.shape.num_layers + k);
@@ -189,24 +201,29 @@ void Stage::add_mtp_backward(Pass& pass, const nn::Context& ctx, Record& r, std:
     rows = module.backward_finish(inner, r.d_mtp[at], r.mtp[at]);
   });
   module.block().add_backward(pass.list, inner, rows, r.mtp[at].block, weights);
-  pass.list.compute("mtp input", layer_idx, [this, inner, at, k, weights, &r, &module, &rows]() mutable {
+  pass.list.compute("mtp input", layer_idx, [this, inner, at, k, weights, complete, &r, &module, &rows]() mutable {
     MtpModule::InputGradients gradients = module.backward_project(inner, std::move(rows), r.mtp[at]);
     if (weights) {
       module.backward_weight(inner, r.mtp[at]);
       r.mtp[at] = {};
+      if (complete != nullptr) tell(*complete, module);
     }
     embedding_->backward(inner.stream, r.m->mtp[static_cast<std::size_t>(k)].inputs, gradients.d_embedding);
     rows = std::move(gradients.d_hidden);
   });
 }
 
-void Stage::backward_weight(Stream& stream, Record& r) {
+void Stage::backward_weight(Stream& stream, Record& r, const Complete* complete) {
   nn::Context ctx = context(stream, *r.m);
   for (std::size_t i = mtp_.size(); i-- > 0;) {
     nn::Context inner = mtp_context(ctx, content_.first_mtp + static_cast<std::int64_t>(i));
     mtp_[i]->backward_weight(inner, r.mtp[i]);
+    if (complete != nullptr) tell(*complete, *mtp_[i]);
   }
-  for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i]->backward_weight(ctx, *r.blocks[i]);
+  for (std::size_t i = blocks_.size(); i-- > 0;) {
+    blocks_[i]->backward_weight(ctx, *r.blocks[i]);
+    if (complete != nullptr) tell(*complete, *blocks_[i]);
+  }
 }
 
 nn::ParameterList Stage::parameters() {
