@@ -1,5 +1,5 @@
-// Guards: a run goes over from any of twelve layouts to any other: weights, biases, moments and averages of the real model, loaded by the
-// one and saved again, are those that the other saved, bit for bit (spec/reliability.md 3, T9).
+// Guards: a run goes over from any of twelve layouts to any other: weights, biases, moments and averages of the real model,
+// loaded by the one and saved again, are those that the other saved, bit for bit (spec/reliability.md 3, T9).
 #include <gtest/gtest.h>
 
 #include <set>
@@ -46,8 +46,9 @@ std::vector<std::string> with(std::vector<std::string> overrides, const std::vec
 
 TEST(ReshardRun, TwelveLayoutsOfTheModelLoadEachOther) {
   const test::TempDir dir;
-  const test::SmallRun run{dir.path(), {"model.num_layers=4", "model.attention.num_heads=4", "data.sequence_length=32", "train.steps=2",
-                                        "train.global_batch=24", "checkpoint.keep_last=100"}};
+  const test::SmallRun run{dir.path(),
+                           {"model.num_layers=4", "model.attention.num_heads=4", "data.sequence_length=32", "train.steps=2",
+                            "train.global_batch=24", "checkpoint.keep_last=100"}};
   const std::string source = "data.sources=[{path: " + (dir / "tokens.h5").string() + "}]";
   std::set<std::string> kinds;
   for (std::size_t a = 0; a < layouts().size(); ++a) {
