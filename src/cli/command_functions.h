@@ -18,6 +18,7 @@ int export_command(const std::vector<std::string>& arguments);
 int generate_command(const std::vector<std::string>& arguments);
 int import_command(const std::vector<std::string>& arguments);
 int logits_command(const std::vector<std::string>& arguments);
+int plan_command(const std::vector<std::string>& arguments);
 int report_command(const std::vector<std::string>& arguments);
 int tokenizer_command(const std::vector<std::string>& arguments);
 int train_command(const std::vector<std::string>& arguments);

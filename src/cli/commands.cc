@@ -67,6 +67,11 @@ constexpr Command kCommands[] = {
     {"logits", "logits of given tokens, for parity checks",
      "  hadal logits quickstart/run --tokens tokens.safetensors --out logits.safetensors --dtype f64",
      logits_command},
+    {"plan", "memory, time and bytes of a layout before anything is launched; the best layouts",
+     "  hadal plan configs/run/deepseek_v3_2048.yaml --ranks 2048 --machine h800\n"
+     "  hadal plan configs/run/quickstart.yaml parallel.pp=2 parallel.schedule=zb_h1\n"
+     "  hadal plan configs/run/deepseek_v3_2048.yaml --search 2048 --machine h200 --json layouts.json",
+     plan_command},
     {"bench", "tokens per second of whole training steps",
      "  hadal bench configs/bench/cpu_small.yaml --threads 1\n"
      "  mpirun -n 2 hadal bench configs/bench/cpu_small.yaml --json bench.json",

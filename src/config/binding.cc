@@ -95,6 +95,7 @@ std::string range_text(Range range) {
 }  // namespace
 
 Fields bind(Config& config) { return fields_of(config); }
+Fields bind(MachineSection& machine) { return fields_of(machine); }
 
 Field* find_field(Fields& fields, std::string_view name) {
   for (Field& field : fields) {

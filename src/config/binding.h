@@ -12,6 +12,7 @@
 
 #include "config/config.h"
 #include "config/field.h"
+#include "config/machine_section.h"
 
 namespace hadal::config {
 
@@ -51,6 +52,8 @@ struct Field {
 
 /// Fields of `config` in the order of visit; they point into it and must not outlive it.
 Fields bind(Config& config);
+/// The same of a machine file.
+Fields bind(MachineSection& machine);
 
 /// The field called `name` among siblings, or nullptr.
 Field* find_field(Fields& fields, std::string_view name);

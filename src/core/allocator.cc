@@ -1,6 +1,8 @@
 #include "core/allocator.h"
 
+#include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <unordered_map>
@@ -11,18 +13,10 @@
 namespace hadal {
 namespace {
 
-// Size classes: powers of two up to 4 KiB, then eighths of a power of two (at most 12.5 % slack).
-std::size_t round_to_class(std::size_t bytes) {
-  if (bytes <= 64) return 64;
-  if (bytes <= 4096) return std::bit_ceil(bytes);
-  const std::size_t step = std::bit_ceil(bytes) / 16;
-  return (bytes + step - 1) / step * step;
-}
-
 class CpuPool {
  public:
   void* take(std::size_t bytes) {
-    const std::size_t size = round_to_class(bytes);
+    const std::size_t size = block_bytes(bytes);
     const std::scoped_lock lock(mutex_);
     auto& blocks = free_[size];
     void* block = nullptr;
@@ -43,7 +37,7 @@ class CpuPool {
   }
 
   void give(void* block, std::size_t bytes) {
-    const std::size_t size = round_to_class(bytes);
+    const std::size_t size = block_bytes(bytes);
     const std::scoped_lock lock(mutex_);
     free_[size].push_back(block);
     stats_.live_bytes -= size;
@@ -74,6 +68,13 @@ class CpuPool {
   MemoryStats stats_;
 };
 
+/// Signed: a thread may give back what another one took.
+struct ThreadCount {
+  std::int64_t live = 0;
+  std::int64_t peak = 0;
+};
+thread_local ThreadCount of_thread;
+
 // Leaked on purpose: tensors with static lifetime may outlive any order of destruction.
 CpuPool& pool(Device device) {
   HADAL_CHECK(device.is_cpu(), "no allocator for device {}", name_of(device));
@@ -83,13 +84,36 @@ CpuPool& pool(Device device) {
 
 }  // namespace
 
-void* allocate(Device device, std::size_t bytes) { return pool(device).take(bytes); }
+// Size classes: powers of two up to 4 KiB, then eighths of a power of two (at most 12.5 % slack).
+std::size_t block_bytes(std::size_t bytes) {
+  if (bytes <= 64) return 64;
+  if (bytes <= 4096) return std::bit_ceil(bytes);
+  const std::size_t step = std::bit_ceil(bytes) / 16;
+  return (bytes + step - 1) / step * step;
+}
 
-void deallocate(Device device, void* block, std::size_t bytes) noexcept { pool(device).give(block, bytes); }
+void* allocate(Device device, std::size_t bytes) {
+  void* block = pool(device).take(bytes);
+  of_thread.live += static_cast<std::int64_t>(block_bytes(bytes));
+  of_thread.peak = std::max(of_thread.peak, of_thread.live);
+  return block;
+}
+
+void deallocate(Device device, void* block, std::size_t bytes) noexcept {
+  of_thread.live -= static_cast<std::int64_t>(block_bytes(bytes));
+  pool(device).give(block, bytes);
+}
 
 MemoryStats memory_stats(Device device) { return pool(device).stats(); }
 
 void reset_peak(Device device) { pool(device).reset_peak(); }
+
+MemoryStats thread_memory_stats() {
+  const auto bytes = [](std::int64_t count) { return static_cast<std::size_t>(std::max<std::int64_t>(count, 0)); };
+  return {.live_bytes = bytes(of_thread.live), .peak_bytes = bytes(of_thread.peak)};
+}
+
+void reset_thread_peak() { of_thread.peak = of_thread.live; }
 
 void trim(Device device) { pool(device).trim(); }
 

@@ -14,6 +14,9 @@ struct MemoryStats {
   std::size_t reserved_bytes = 0;  ///< obtained from the system
 };
 
+/// What a block of so many bytes takes: sizes come in classes, at most 12.5 % apart above 4 KiB.
+std::size_t block_bytes(std::size_t bytes);
+
 /// A 64-byte aligned block of at least `bytes`; never null (zero bytes give a valid unique pointer). Contents undefined.
 /// Throws Error (74) when the system has no memory, with the request and what is live.
 void* allocate(Device device, std::size_t bytes);
@@ -22,6 +25,10 @@ void deallocate(Device device, void* block, std::size_t bytes) noexcept;
 
 MemoryStats memory_stats(Device device);
 void reset_peak(Device device);
+/// The same of what the calling thread took less what it gave back (reserved_bytes aside): ranks that are threads of one process are
+/// told apart by it.
+MemoryStats thread_memory_stats();
+void reset_thread_peak();
 /// Returns every cached block to the system.
 void trim(Device device);
 

@@ -7,19 +7,6 @@
 namespace hadal::plan {
 namespace {
 
-schedule::Kind kind_of(ScheduleKind kind) {
-  switch (kind) {
-    case ScheduleKind::kGpipe: return schedule::Kind::kGpipe;
-    case ScheduleKind::kOneFOneB: return schedule::Kind::kOneFOneB;
-    case ScheduleKind::kInterleaved: return schedule::Kind::kInterleaved;
-    case ScheduleKind::kZeroBubbleH1: return schedule::Kind::kZeroBubbleH1;
-    case ScheduleKind::kZeroBubbleH2: return schedule::Kind::kZeroBubbleH2;
-    case ScheduleKind::kDualPipeV: return schedule::Kind::kDualPipeV;
-    case ScheduleKind::kDualPipe: return schedule::Kind::kDualPipe;
-  }
-  return schedule::Kind::kOneFOneB;
-}
-
 /// Collects sentences, so that one run of the program tells them all.
 class Problems {
  public:
@@ -121,6 +108,19 @@ void check_batches(const Config& config, const Layout& layout, Problems& problem
 
 }  // namespace
 
+schedule::Kind schedule_kind(ScheduleKind kind) {
+  switch (kind) {
+    case ScheduleKind::kGpipe: return schedule::Kind::kGpipe;
+    case ScheduleKind::kOneFOneB: return schedule::Kind::kOneFOneB;
+    case ScheduleKind::kInterleaved: return schedule::Kind::kInterleaved;
+    case ScheduleKind::kZeroBubbleH1: return schedule::Kind::kZeroBubbleH1;
+    case ScheduleKind::kZeroBubbleH2: return schedule::Kind::kZeroBubbleH2;
+    case ScheduleKind::kDualPipeV: return schedule::Kind::kDualPipeV;
+    case ScheduleKind::kDualPipe: return schedule::Kind::kDualPipe;
+  }
+  return schedule::Kind::kOneFOneB;
+}
+
 schedule::Request Layout::request(std::int64_t micro_batches) const {
   return {.kind = kind, .ranks = static_cast<int>(grid.pp()), .micro_batches = static_cast<int>(micro_batches), .chunks = chunks};
 }
@@ -141,7 +141,7 @@ model::StagePlacement Layout::stage_placement(std::int64_t pp_rank) const {
 Layout make_layout(const Config& config, std::int64_t num_ranks) {
   const ParallelSection& p = config.parallel;
   const parallel::ProcessGrid grid(num_ranks, {.pp = p.pp, .cp = p.cp, .tp = p.tp, .ep = p.ep, .etp = p.etp});
-  const schedule::Kind kind = kind_of(p.schedule);
+  const schedule::Kind kind = schedule_kind(p.schedule);
   const int chunks = kind == schedule::Kind::kInterleaved ? static_cast<int>(p.chunks) : 1;
   const std::int64_t micro_batches = num_micro_batches(config, grid, config.train.global_batch, 0);
   const schedule::Request request{.kind = kind, .ranks = static_cast<int>(grid.pp()), .micro_batches = static_cast<int>(micro_batches), .chunks = chunks};

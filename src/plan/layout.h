@@ -30,6 +30,8 @@ struct Layout {
   int chunks = 1;
 };
 
+schedule::Kind schedule_kind(ScheduleKind kind);
+
 /// UserError that lists everything about the config's parallel section that cannot be on `num_ranks` ranks: products, heads, channels,
 /// experts, sequence chunks, stages, micro-batches of every batch size of the run.
 Layout make_layout(const Config& config, std::int64_t num_ranks);

@@ -1,0 +1,134 @@
+#include "plan/search.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "core/error.h"
+#include "model/layer_options.h"
+#include "schedule/make_plan.h"
+
+namespace hadal::plan {
+namespace {
+
+constexpr std::int64_t kMostPipelineRanks = 64, kMostContextRanks = 16, kMostMicroBatch = 8;
+
+std::vector<std::int64_t> divisors(std::int64_t n, std::int64_t most) {
+  std::vector<std::int64_t> result;
+  for (std::int64_t i = 1; i <= std::min(n, most); ++i) {
+    if (n % i == 0) result.push_back(i);
+  }
+  return result;
+}
+
+struct ScheduleChoice {
+  ScheduleKind kind;
+  std::int64_t chunks;
+};
+
+constexpr ScheduleChoice kSchedules[] = {{ScheduleKind::kOneFOneB, 2},     {ScheduleKind::kInterleaved, 2},  {ScheduleKind::kInterleaved, 4},
+                                         {ScheduleKind::kZeroBubbleH1, 2}, {ScheduleKind::kZeroBubbleH2, 2}, {ScheduleKind::kDualPipeV, 2},
+                                         {ScheduleKind::kDualPipe, 2},     {ScheduleKind::kGpipe, 2}};
+
+/// Quick refusals; make_layout has the last word.
+bool may_be_laid_out(const ModelSection& model, const ParallelSection& p) {
+  const std::int64_t stages = p.pp * model::stages_per_rank(p);
+  return stages <= model.num_layers + 2 + model.mtp.depth && model.attention.num_heads % p.tp == 0 &&
+         (p.ep * p.etp == 1 || (model.moe.num_experts > 0 && model.moe.num_experts % p.ep == 0 && model.moe.intermediate_size % p.etp == 0));
+}
+
+/// Weights and gradients of the fullest rank are at least those of the mean one.
+double least_state_bytes(const Config& config, const Layout& layout, const ForecastOptions& options) {
+  const Formats formats = formats_of(config, options.machine);
+  double numel = 0;
+  for (std::int64_t pp_rank = 0; pp_rank < layout.grid.pp(); ++pp_rank) {
+    for (const ParameterSize& parameter : rank_parameters(config, layout, {.pp_rank = pp_rank})) numel += static_cast<double>(parameter.numel);
+  }
+  return numel / static_cast<double>(layout.grid.pp()) * static_cast<double>(size_of(formats.compute) + size_of(formats.gradient));
+}
+
+struct Open {
+  const Config* config;
+  double least_s;
+};
+
+}  // namespace
+
+std::vector<Config> layouts_to_try(const Config& config, std::int64_t num_ranks, const MachineSection& machine) {
+  std::vector<Config> tries;
+  const std::int64_t experts = std::max<std::int64_t>(config.model.moe.num_experts, 1);
+  const auto add = [&](const ParallelSection& parallel) {
+    if (!may_be_laid_out(config.model, parallel)) return;
+    const std::int64_t dp = num_ranks / (parallel.pp * parallel.cp * parallel.tp);
+    for (std::int64_t micro = 1; micro <= kMostMicroBatch && micro * dp <= config.train.global_batch; micro *= 2) {
+      if (config.train.global_batch % micro != 0) continue;
+      tries.push_back(config);
+      tries.back().parallel = parallel;
+      tries.back().train.micro_batch = micro;
+    }
+  };
+  for (const std::int64_t pp : divisors(num_ranks, kMostPipelineRanks)) {
+    const std::int64_t stage_ranks = num_ranks / pp;
+    for (const std::int64_t tp : divisors(stage_ranks, machine.ranks_per_node)) {
+      for (const std::int64_t cp : divisors(stage_ranks / tp, kMostContextRanks)) {
+        for (const std::int64_t ep : divisors(stage_ranks, experts)) {
+          for (const std::int64_t etp : tp > 1 ? std::vector<std::int64_t>{1, tp} : std::vector<std::int64_t>{1}) {
+            if (stage_ranks % (ep * etp) != 0) continue;
+            ParallelSection p;
+            p.tp = tp;
+            p.cp = cp;
+            p.pp = pp;
+            p.ep = ep;
+            p.etp = etp;
+            const std::int64_t members = ep * etp, node = machine.ranks_per_node;
+            if (members > node && members % node == 0 && node > 1) p.ranks_per_node = node;
+            for (const ScheduleChoice& schedule : kSchedules) {
+              if (pp == 1 && schedule.kind != ScheduleKind::kOneFOneB) continue;
+              p.schedule = schedule.kind;
+              p.chunks = schedule.chunks;
+              add(p);
+            }
+          }
+        }
+      }
+    }
+  }
+  return tries;
+}
+
+double least_step_s(const Config& config, const Layout& layout, const ForecastOptions& options) {
+  const RankShape shape(config, layout, options);
+  const StageDurations durations = stage_durations(layout, shape, options.machine);
+  double work = 0;
+  for (const schedule::StageTimes& stage : durations.durations.stages) work += stage.forward + stage.input + stage.weight;
+  const auto micro_batches = static_cast<double>(num_micro_batches(config, layout.grid, config.train.global_batch, 0));
+  const bool pairs = layout.kind == schedule::Kind::kDualPipe || layout.kind == schedule::Kind::kDualPipeV;
+  return work * micro_batches * (pairs ? durations.durations.pair_factor : 1) / static_cast<double>(layout.grid.pp());
+}
+
+std::vector<Candidate> search(const Config& config, std::int64_t num_ranks, const ForecastOptions& options, std::size_t count) {
+  const std::vector<Config> tries = layouts_to_try(config, num_ranks, options.machine);
+  const double usable = usable_bytes(options.machine);
+  std::vector<Open> open;
+  for (const Config& one : tries) {
+    try {
+      const Layout layout = make_layout(one, num_ranks);
+      if (least_state_bytes(one, layout, options) > usable) continue;
+      open.push_back({&one, least_step_s(one, layout, options)});
+    } catch (const UserError&) {
+      // Not a layout of this model; make_layout says why to those who ask for it.
+    }
+  }
+  std::ranges::stable_sort(open, {}, &Open::least_s);
+  std::vector<Candidate> best;
+  for (const Open& next : open) {
+    if (best.size() == count && next.least_s > best.back().step_s) break;
+    const Forecast f = forecast(*next.config, num_ranks, options);
+    if (static_cast<double>(f.peak_bytes()) > usable) continue;
+    best.push_back({next.config->parallel, next.config->train.micro_batch, f.time.total(), f.tokens_per_s_per_rank, f.time.bubble_share, f.peak_bytes()});
+    std::ranges::stable_sort(best, {}, &Candidate::step_s);
+    if (best.size() > count) best.pop_back();
+  }
+  return best;
+}
+
+}  // namespace hadal::plan
