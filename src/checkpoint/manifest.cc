@@ -113,7 +113,8 @@ Piece parse_piece(const Json& json, const Manifest& manifest, const StoredTensor
   piece.slice.extent = fields.counts("extent");
   fields.no_more();
   const auto rank = static_cast<std::size_t>(tensor.shape.rank());
-  if (piece.slice.begin.size() != rank || piece.slice.extent.size() != rank) fields.fail("slice has another rank than its tensor");
+  if (piece.slice.begin.size() != rank || piece.slice.extent.size() != rank)
+    fields.fail("slice has another rank than its tensor");
   for (std::size_t dim = 0; dim < rank; ++dim) {
     const std::int64_t extent = tensor.shape[static_cast<int>(dim)];
     const std::int64_t begin = piece.slice.begin[dim], count = piece.slice.extent[dim];
@@ -202,7 +203,8 @@ std::string to_json(const Manifest& manifest) {
   for (const StoredTensor& tensor : manifest.tensors) {
     auto pieces = nlohmann::ordered_json::array();
     for (const Piece& piece : tensor.pieces) {
-      pieces.push_back({{"file", piece.file}, {"offset", piece.offset}, {"begin", piece.slice.begin}, {"extent", piece.slice.extent}});
+      pieces.push_back(
+          {{"file", piece.file}, {"offset", piece.offset}, {"begin", piece.slice.begin}, {"extent", piece.slice.extent}});
     }
     const auto extents = tensor.shape.extents();
     tensors.push_back({{"name", tensor.name},

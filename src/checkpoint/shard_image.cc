@@ -148,7 +148,8 @@ std::vector<std::uint64_t> lay_out(const std::vector<ShardPiece>& pieces, const 
     const Handle space(
         extents.empty() ? H5Screate(H5S_SCALAR) : H5Screate_simple(static_cast<int>(extents.size()), extents.data(), nullptr),
         H5Sclose, "H5Screate_simple");
-    Handle dataset(H5Dcreate2(file, piece.dataset.c_str(), type_of(piece.data.dtype), space, links, layout, H5P_DEFAULT), H5Dclose, "H5Dcreate2");
+    Handle dataset(H5Dcreate2(file, piece.dataset.c_str(), type_of(piece.data.dtype), space, links, layout, H5P_DEFAULT),
+                   H5Dclose, "H5Dcreate2");
     const haddr_t offset = H5Dget_offset(dataset);
     if (offset == HADDR_UNDEF || offset % kAlignment != 0) failed("H5Dget_offset");
     offsets.push_back(offset);
@@ -171,7 +172,8 @@ void compare(const std::vector<ShardPiece>& pieces, const std::vector<std::uint6
     std::vector<hsize_t> extents(static_cast<std::size_t>(std::max(0, H5Sget_simple_extent_ndims(space))));
     if (H5Sget_simple_extent_dims(space, extents.data(), nullptr) < 0) failed("H5Sget_simple_extent_dims");
     const bool inside = offsets[i] <= size && data.bytes() <= size - offsets[i];
-    if (H5Dget_offset(dataset) != offsets[i] || !inside || H5Tequal(type, type_of(data.dtype)) <= 0 || extents != extents_of(data)) {
+    if (H5Dget_offset(dataset) != offsets[i] || !inside || H5Tequal(type, type_of(data.dtype)) <= 0 ||
+        extents != extents_of(data)) {
       throw IoError("checkpoint shard in memory differs from what was laid out at tensor {}", pieces[i].dataset);
     }
   }

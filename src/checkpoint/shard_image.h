@@ -1,6 +1,6 @@
-// A shard file: HDF5 whose own records are made in memory (spec/reliability.md 2, mechanisms 2 and 3), so that h5dump and h5py can open
-// it, while Hadal itself writes and reads by offset and never lets HDF5 touch the disk.
-// Contiguous datasets, each at a multiple of 4 KiB, named as their tensor; bf16 is stored as u16, f8 as u8.
+// A shard file: HDF5 whose own records are made in memory (spec/reliability.md 2, mechanisms 2 and 3), so that h5dump and h5py
+// can open it, while Hadal itself writes and reads by offset and never lets HDF5 touch the disk. Contiguous datasets, each at a
+// multiple of 4 KiB, named as their tensor; bf16 is stored as u16, f8 as u8.
 #pragma once
 
 #include <cstddef>
@@ -26,8 +26,8 @@ struct ShardImage {
   std::vector<std::byte> records;      ///< HDF5's own, with the gaps between datasets
 };
 
-/// Lets HDF5 lay out the datasets, without their data, opens the result again and compares every dataset's place, type and shape with
-/// its source. IoError naming the call that failed.
+/// Lets HDF5 lay out the datasets, without their data, opens the result again and compares every dataset's place, type and shape
+/// with its source. IoError naming the call that failed.
 ShardImage build_shard_image(const std::vector<ShardPiece>& pieces);
 
 }  // namespace hadal::checkpoint

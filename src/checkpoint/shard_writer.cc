@@ -24,7 +24,8 @@ void check_inside(const SliceName& name) {
   const auto rank = static_cast<std::size_t>(name.shape.rank());
   bool inside = name.slice.begin.size() == rank && name.slice.extent.size() == rank;
   for (std::size_t d = 0; inside && d < rank; ++d) {
-    inside = name.slice.begin[d] >= 0 && name.slice.extent[d] >= 0 && name.slice.begin[d] + name.slice.extent[d] <= name.shape[static_cast<int>(d)];
+    inside = name.slice.begin[d] >= 0 && name.slice.extent[d] >= 0 &&
+             name.slice.begin[d] + name.slice.extent[d] <= name.shape[static_cast<int>(d)];
   }
   HADAL_CHECK(inside, "{} of {} {}", name.slice.str(), name.tensor, name.shape.str());
 }
@@ -45,8 +46,8 @@ std::size_t ShardWriter::tensor_index(const SliceName& name, DType dtype) {
   const auto [place, is_new] = indices_.emplace(name.tensor, contribution_.tensors.size());
   if (is_new) contribution_.tensors.push_back({name.tensor, dtype, name.shape, std::nullopt, {}});
   const WrittenTensor& tensor = contribution_.tensors[place->second];
-  HADAL_CHECK(tensor.dtype == dtype && tensor.shape == name.shape, "{}: {} {} and {} {}", name.tensor, name_of(tensor.dtype), tensor.shape.str(),
-              name_of(dtype), name.shape.str());
+  HADAL_CHECK(tensor.dtype == dtype && tensor.shape == name.shape, "{}: {} {} and {} {}", name.tensor, name_of(tensor.dtype),
+              tensor.shape.str(), name_of(dtype), name.shape.str());
   return place->second;
 }
 

@@ -1,5 +1,5 @@
-// Saving and loading of 512 MiB of parameters by one rank, hashes and read-back on, against plain writes and reads of as many bytes to
-// the same disk (of_raw; spec/reliability.md 3 asks for 0.8).
+// Saving and loading of 512 MiB of parameters by one rank, hashes and read-back on, against plain writes and reads of as many
+// bytes to the same disk (of_raw; spec/reliability.md 3 asks for 0.8).
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -26,7 +26,8 @@ double clock_now() { return std::chrono::duration<double>(std::chrono::steady_cl
 struct Parameters {
   Parameters() {
     for (std::int64_t i = 0; i < kTensors; ++i) {
-      owned.push_back(std::make_unique<nn::Parameter>(fmt::format("layers.{}.weight", i), Shape{kRows, kColumns}, DType::kF32, nn::ParameterOptions{}));
+      owned.push_back(std::make_unique<nn::Parameter>(fmt::format("layers.{}.weight", i), Shape{kRows, kColumns}, DType::kF32,
+                                                      nn::ParameterOptions{}));
       list.push_back(owned.back().get());
       const auto values = owned.back()->value().span<float>();
       for (std::size_t k = 0; k < values.size(); ++k) values[k] = static_cast<float>(k % 8191) + static_cast<float>(i);
@@ -104,7 +105,9 @@ void load(benchmark::State& state) {
   write_plainly(parameters, dir / "raw");
   against_raw(
       state,
-      [&] { checkpoint::load_parameters(checkpoint::CheckpointReader::open(step, checkpoint::Check::kManifest), parameters.list); },
+      [&] {
+        checkpoint::load_parameters(checkpoint::CheckpointReader::open(step, checkpoint::Check::kManifest), parameters.list);
+      },
       [&] { return read_plainly(parameters, dir / "raw"); });
 }
 
