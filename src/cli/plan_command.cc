@@ -51,7 +51,7 @@ Json forecast_json(const plan::Forecast& f, const plan::ForecastOptions& options
           {"bubble_share", f.time.bubble_share},
           {"exposed_transfer_share", f.time.exposed_share},
           {"peak_bytes", peaks},
-          {"fits", static_cast<double>(f.peak_bytes()) <= plan::usable_bytes(options.machine)},
+          {"fits", static_cast<double>(plan::peak_bytes(f.ranks)) <= plan::usable_bytes(options.machine)},
           {"ranks", ranks}};
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -28,13 +29,20 @@ struct Forecast {
   std::vector<RankForecast> ranks{};  ///< by pipeline rank
   StepTime time{};
 
-  std::int64_t peak_bytes() const;
   double tokens_per_step = 0;
   double tokens_per_s_per_rank = 0;
   double slowest_tokens_per_s_per_rank = 0;  ///< of the machine's spread
   double fastest_tokens_per_s_per_rank = 0;
   double rank_hours_per_trillion_tokens = 0;
 };
+
+/// Of every stage of the layout.
+std::map<std::int64_t, StageMemory> stage_memories(const Layout& layout, const RankShape& shape);
+
+/// By pipeline rank, in a step of `plan`.
+std::vector<RankForecast> rank_forecasts(const Config& config, const Layout& layout, const RankShape& shape, const schedule::Plan& plan);
+StateTraffic state_traffic(const std::vector<RankForecast>& ranks);
+std::int64_t peak_bytes(const std::vector<RankForecast>& ranks);
 
 /// UserError when the config has no layout on `num_ranks` ranks.
 Forecast forecast(const Config& config, std::int64_t num_ranks, const ForecastOptions& options);

@@ -83,7 +83,7 @@ std::string memory_table(const Forecast& f, const ForecastOptions& options) {
     }
     text += fmt::format("  {:>9}\n", m.micro_batches_in_flight);
   }
-  const double usable = usable_bytes(options.machine), peak = static_cast<double>(f.peak_bytes());
+  const double usable = usable_bytes(options.machine), peak = static_cast<double>(peak_bytes(f.ranks));
   text += peak <= usable ? fmt::format("  fits: {} of {} that {} leaves to the program\n", bytes_text(peak), bytes_text(usable), options.machine.name)
                          : fmt::format("  DOES NOT FIT: {} of {} that {} leaves to the program; smaller micro-batches, tp, cp, more stages or --search\n",
                                        bytes_text(peak), bytes_text(usable), options.machine.name);

@@ -1,7 +1,9 @@
 #include "plan/search.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
+#include <tuple>
 
 #include "core/error.h"
 #include "model/layer_options.h"
@@ -47,23 +49,79 @@ double least_state_bytes(const Config& config, const Layout& layout, const Forec
 }
 
 struct Open {
-  const Config* config;
+  Try chosen;
   double least_s;
 };
 
+/// Plans that many layouts share.
+class Plans {
+ public:
+  const schedule::Plan& of(const Layout& layout, std::int64_t micro_batches) {
+    const auto [found, is_new] = plans_.try_emplace({layout.kind, layout.grid.pp(), layout.chunks, micro_batches});
+    if (!is_new) return found->second.front();
+    constexpr std::size_t kMostActions = 4'000'000;
+    schedule::Plan plan = schedule::make_plan(layout.request(micro_batches));
+    for (const schedule::ActionList& list : plan.ranks) actions_ += list.size();
+    if (actions_ > kMostActions) {
+      const auto key = found->first;
+      plans_.clear();
+      actions_ = 0;
+      return plans_[key].emplace_back(std::move(plan));
+    }
+    return found->second.emplace_back(std::move(plan));
+  }
+  /// The same schedule with at most four micro-batches per stage: what is in flight at its peak is there by then, or grows further.
+  const schedule::Plan& early(const Layout& layout, std::int64_t micro_batches) {
+    return of(layout, std::min<std::int64_t>(micro_batches, 4 * layout.placement.num_stages()));
+  }
+
+ private:
+  std::map<std::tuple<schedule::Kind, std::int64_t, int, std::int64_t>, std::vector<schedule::Plan>> plans_;
+  std::size_t actions_ = 0;
+};
+
+/// Memory of the fullest rank in a step of `plan`.
+std::int64_t early_peak_bytes(const Config& config, const Layout& layout, const RankShape& shape, const schedule::Plan& plan) {
+  const std::map<std::int64_t, StageMemory> stages = stage_memories(layout, shape);
+  std::int64_t peak = 0;
+  for (std::int64_t pp_rank = 0; pp_rank < layout.grid.pp(); ++pp_rank) {
+    peak = std::max(peak, rank_memory(config, layout, shape, {.pp_rank = pp_rank}, plan, stages).peak);
+  }
+  return peak;
+}
+
+/// The layout in full, or nothing when it does not fit.
+std::optional<Candidate> evaluate(const Config& config, const Try& chosen, std::int64_t num_ranks, const ForecastOptions& options, Plans& plans) {
+  const Layout layout = make_layout(config, num_ranks);
+  const RankShape shape(config, layout, options);
+  const double usable = usable_bytes(options.machine);
+  const std::int64_t micro_batches = num_micro_batches(config, layout.grid, config.train.global_batch, 0);
+  if (static_cast<double>(early_peak_bytes(config, layout, shape, plans.early(layout, micro_batches))) > usable) return std::nullopt;
+  const schedule::Plan& plan = plans.of(layout, micro_batches);
+  const std::vector<RankForecast> ranks = rank_forecasts(config, layout, shape, plan);
+  if (static_cast<double>(peak_bytes(ranks)) > usable) return std::nullopt;
+  const StepTime time = step_time(config, layout, shape, options.machine, plan, state_traffic(ranks));
+  const double tokens = static_cast<double>(config.train.global_batch * config.data.sequence_length);
+  return Candidate{chosen.parallel, chosen.micro_batch, time.total(), tokens / time.total() / static_cast<double>(num_ranks), time.bubble_share, peak_bytes(ranks)};
+}
+
 }  // namespace
 
-std::vector<Config> layouts_to_try(const Config& config, std::int64_t num_ranks, const MachineSection& machine) {
-  std::vector<Config> tries;
+Config Try::applied_to(const Config& config) const {
+  Config result = config;
+  result.parallel = parallel;
+  result.train.micro_batch = micro_batch;
+  return result;
+}
+
+std::vector<Try> layouts_to_try(const Config& config, std::int64_t num_ranks, const MachineSection& machine) {
+  std::vector<Try> tries;
   const std::int64_t experts = std::max<std::int64_t>(config.model.moe.num_experts, 1);
   const auto add = [&](const ParallelSection& parallel) {
     if (!may_be_laid_out(config.model, parallel)) return;
     const std::int64_t dp = num_ranks / (parallel.pp * parallel.cp * parallel.tp);
     for (std::int64_t micro = 1; micro <= kMostMicroBatch && micro * dp <= config.train.global_batch; micro *= 2) {
-      if (config.train.global_batch % micro != 0) continue;
-      tries.push_back(config);
-      tries.back().parallel = parallel;
-      tries.back().train.micro_batch = micro;
+      if (config.train.global_batch % micro == 0) tries.push_back({parallel, micro});
     }
   };
   for (const std::int64_t pp : divisors(num_ranks, kMostPipelineRanks)) {
@@ -106,25 +164,25 @@ double least_step_s(const Config& config, const Layout& layout, const ForecastOp
 }
 
 std::vector<Candidate> search(const Config& config, std::int64_t num_ranks, const ForecastOptions& options, std::size_t count) {
-  const std::vector<Config> tries = layouts_to_try(config, num_ranks, options.machine);
   const double usable = usable_bytes(options.machine);
   std::vector<Open> open;
-  for (const Config& one : tries) {
+  for (const Try& one : layouts_to_try(config, num_ranks, options.machine)) {
     try {
-      const Layout layout = make_layout(one, num_ranks);
-      if (least_state_bytes(one, layout, options) > usable) continue;
-      open.push_back({&one, least_step_s(one, layout, options)});
+      const Config tried = one.applied_to(config);
+      const Layout layout = make_layout(tried, num_ranks);
+      if (least_state_bytes(tried, layout, options) <= usable) open.push_back({one, least_step_s(tried, layout, options)});
     } catch (const UserError&) {
       // Not a layout of this model; make_layout says why to those who ask for it.
     }
   }
   std::ranges::stable_sort(open, {}, &Open::least_s);
+  Plans plans;
   std::vector<Candidate> best;
   for (const Open& next : open) {
     if (best.size() == count && next.least_s > best.back().step_s) break;
-    const Forecast f = forecast(*next.config, num_ranks, options);
-    if (static_cast<double>(f.peak_bytes()) > usable) continue;
-    best.push_back({next.config->parallel, next.config->train.micro_batch, f.time.total(), f.tokens_per_s_per_rank, f.time.bubble_share, f.peak_bytes()});
+    const std::optional<Candidate> candidate = evaluate(next.chosen.applied_to(config), next.chosen, num_ranks, options, plans);
+    if (!candidate) continue;
+    best.push_back(*candidate);
     std::ranges::stable_sort(best, {}, &Candidate::step_s);
     if (best.size() > count) best.pop_back();
   }

@@ -18,9 +18,15 @@ struct Candidate {
   std::int64_t peak_bytes = 0;
 };
 
-/// Every layout that is tried: of `config` the axes, schedule, chunks, ranks_per_node and micro-batch are replaced, hand-written stages
-/// dropped.
-std::vector<Config> layouts_to_try(const Config& config, std::int64_t num_ranks, const MachineSection& machine);
+struct Try {
+  ParallelSection parallel;
+  std::int64_t micro_batch = 1;
+
+  /// Of `config` the section parallel and the micro-batch are replaced; hand-written stages are dropped.
+  Config applied_to(const Config& config) const;
+};
+/// Everything that the search looks at, layouts that make_layout refuses among them.
+std::vector<Try> layouts_to_try(const Config& config, std::int64_t num_ranks, const MachineSection& machine);
 
 /// At most `count`, best first; empty when nothing fits.
 std::vector<Candidate> search(const Config& config, std::int64_t num_ranks, const ForecastOptions& options, std::size_t count);

@@ -50,7 +50,7 @@ StageDurations stage_durations(const Layout& layout, const RankShape& shape, con
     stages.push_back(stage_time(shape, clock, stage));
     const LayerTime& t = stages.back();
     result.durations.stages.push_back({.forward = t.forward.alone(), .input = t.input.alone(), .weight = t.weight.alone()});
-    result.exposed += t.forward.exposed + t.input.exposed + t.weight.exposed;
+    result.compute += t.forward.compute + t.input.compute + t.weight.compute;
   }
   result.durations.pair_factor = pair_factor(stages, machine.overlap.pairs);
   const double boundary = static_cast<double>(shape.token_rows * shape.model.hidden_size) * static_cast<double>(size_of(shape.formats.compute));
@@ -67,7 +67,7 @@ StepTime step_time(const Config& config, const Layout& layout, const RankShape& 
   time.pipeline = time.simulation.makespan;
   time.bubble_share = time.simulation.bubble_share();
   const double micro_batches = plan.placement.num_micro_batches();
-  time.exposed_share = stages.exposed * micro_batches / (time.pipeline * static_cast<double>(plan.ranks.size()));
+  time.exposed_share = std::max(0.0, 1 - time.bubble_share - stages.compute * micro_batches / (time.pipeline * static_cast<double>(plan.ranks.size())));
 
   const LayerClock clock(shape, machine);
   const std::int64_t stage_ranks = layout.grid.stage_ranks();

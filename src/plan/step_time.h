@@ -34,7 +34,7 @@ struct StateTraffic {
 /// What the schedule is simulated with.
 struct StageDurations {
   schedule::Durations durations;
-  double exposed = 0;  ///< transfers that nothing hides, one micro-batch on all stages
+  double compute = 0;  ///< of it, computations: one micro-batch on all stages
 };
 StageDurations stage_durations(const Layout& layout, const RankShape& shape, const MachineSection& machine);
 
