@@ -35,6 +35,11 @@ std::shared_ptr<parallel::Head> SharedTables::head() {
   return head_;
 }
 
+int SharedTables::order_of(const nn::Parameter& parameter) const {
+  if (embedding_ && &parameter == &embedding_->weight()) return 0;
+  return head_ && &parameter == &head_->weight() ? 1 : 2;
+}
+
 /// The memory behind every gradient stays until backward_weight is done with it.
 struct Stage::Record {
   const MicroBatch* m = nullptr;

@@ -40,6 +40,8 @@ class SharedTables {
 
   std::shared_ptr<parallel::Embedding> embedding();
   std::shared_ptr<parallel::Head> head();
+  /// 0 for the embedding's weight, 1 for the head's, 2 for any other parameter.
+  int order_of(const nn::Parameter& parameter) const;
 
  private:
   ModelOptions model_;
