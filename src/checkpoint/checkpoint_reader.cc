@@ -121,6 +121,8 @@ void CheckpointReader::read_converted(const StoredTensor& tensor, View into) con
   read_slices({&whole, 1});
 }
 
-std::vector<std::string> CheckpointReader::damage(const OnBytes& on_bytes) const { return checkpoint::damage(path_, manifest_, on_bytes); }
+std::vector<std::string> CheckpointReader::damage(const OnBytes& on_bytes) const {
+  return checkpoint::damage(path_, manifest_, on_bytes);
+}
 
 }  // namespace hadal::checkpoint

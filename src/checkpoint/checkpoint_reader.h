@@ -27,7 +27,8 @@ class CheckpointReader {
   static CheckpointReader open(const std::filesystem::path& step_dir, Check check = Check::kEveryBlock);
   /// The same by all ranks together: rank 0 looks at the directory and hands the manifest on, each rank verifies its share of the
   /// blocks, and all throw the same error. `step_dir` of rank 0 counts. Collective.
-  static CheckpointReader open(const std::filesystem::path& step_dir, comm::Communicator& world, Check check = Check::kEveryBlock);
+  static CheckpointReader open(const std::filesystem::path& step_dir, comm::Communicator& world,
+                               Check check = Check::kEveryBlock);
 
   std::int64_t step() const { return manifest_.step; }
   const std::filesystem::path& path() const { return path_; }
@@ -45,7 +46,8 @@ class CheckpointReader {
   Tensor read(const StoredTensor& tensor) const;
   /// Explicit conversion between f64, f32 and bf16 (to nearest); equal dtypes are copied.
   void read_converted(const StoredTensor& tensor, View into) const;
-  /// Slices, or ranges of their elements, of any tensors of this checkpoint (slice_read.h). Each of the stored dtype, or converted.
+  /// Slices, or ranges of their elements, of any tensors of this checkpoint (slice_read.h). Each of the stored dtype, or
+  /// converted.
   void read_slices(std::span<const SliceRead> reads) const { checkpoint::read_slices(path_, manifest_, reads); }
 
   /// Reads everything; one line per file block, file and tensor that is not as committed, empty when all is well.

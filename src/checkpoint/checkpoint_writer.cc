@@ -18,18 +18,21 @@ namespace {
 
 std::filesystem::path step_dir(const std::filesystem::path& dir, std::int64_t step) { return dir / fmt::format("step-{}", step); }
 
-std::string shard_prefix(const comm::Communicator& world) { return world.size() == 1 ? "shard" : fmt::format("shard-{:05}", world.rank()); }
+std::string shard_prefix(const comm::Communicator& world) {
+  return world.size() == 1 ? "shard" : fmt::format("shard-{:05}", world.rank());
+}
 
 }  // namespace
 
-CheckpointWriter::CheckpointWriter(const std::filesystem::path& dir, std::int64_t step, comm::Communicator& world, std::uint64_t shard_bytes)
+CheckpointWriter::CheckpointWriter(const std::filesystem::path& dir, std::int64_t step, comm::Communicator& world,
+                                   std::uint64_t shard_bytes)
     : CheckpointWriter(nullptr, &world, dir, step, shard_bytes) {}
 
 CheckpointWriter::CheckpointWriter(const std::filesystem::path& dir, std::int64_t step, std::uint64_t shard_bytes)
     : CheckpointWriter(std::make_unique<comm::SingleCommunicator>(), nullptr, dir, step, shard_bytes) {}
 
-CheckpointWriter::CheckpointWriter(std::unique_ptr<comm::Communicator> alone, comm::Communicator* world, const std::filesystem::path& dir,
-                                   std::int64_t step, std::uint64_t shard_bytes)
+CheckpointWriter::CheckpointWriter(std::unique_ptr<comm::Communicator> alone, comm::Communicator* world,
+                                   const std::filesystem::path& dir, std::int64_t step, std::uint64_t shard_bytes)
     : alone_(std::move(alone)),
       world_(alone_ ? *alone_ : *world),
       dir_(dir),
@@ -70,7 +73,9 @@ void CheckpointWriter::attempt(const std::function<void()>& write) {
   }
 }
 
-void CheckpointWriter::add(const std::string& name, ConstView tensor) { add_slice({name, tensor.shape, whole_slice(tensor.shape)}, tensor); }
+void CheckpointWriter::add(const std::string& name, ConstView tensor) {
+  add_slice({name, tensor.shape, whole_slice(tensor.shape)}, tensor);
+}
 
 void CheckpointWriter::add(const std::string& name, Tensor&& tensor) {
   const Shape shape = tensor.shape();
@@ -115,15 +120,19 @@ void CheckpointWriter::hash_tensors(Merged& merged) const {
   const std::span<const Hash128> mine(hashes);
   const std::vector<std::string> all = world_.all_gather({reinterpret_cast<const char*>(mine.data()), mine.size_bytes()});
   for (std::size_t i = 0; i < hashes.size(); ++i) {
-    std::memcpy(&tensors[merged.unhashed[i]].hash, all[static_cast<std::size_t>(rank_of[i])].data() + i * sizeof(Hash128), sizeof(Hash128));
+    std::memcpy(&tensors[merged.unhashed[i]].hash, all[static_cast<std::size_t>(rank_of[i])].data() + i * sizeof(Hash128),
+                sizeof(Hash128));
   }
 }
 
 void CheckpointWriter::write_manifest(const Manifest& manifest) const {
+  const auto write = [&](std::string_view name, std::string_view text) {
+    const auto bytes = std::as_bytes(std::span(text));
+    write_durably(temporary_ / name, {&bytes, 1});
+  };
   const std::string text = to_json(manifest);
-  write_durably(temporary_ / kManifestName, std::as_bytes(std::span(text)));
-  const std::string commit = commit_text(text);
-  write_durably(temporary_ / kCommitName, std::as_bytes(std::span(commit)));
+  write(kManifestName, text);
+  write(kCommitName, commit_text(text));
   sync_directory(temporary_);
 }
 
@@ -144,7 +153,8 @@ std::filesystem::path CheckpointWriter::commit() {
     sync_directory(temporary_);
   });
   std::vector<Contribution> contributions;
-  for (const std::string& bytes : world_.all_gather(to_bytes(shards_.contribution()))) contributions.push_back(contribution_of(bytes));
+  for (const std::string& bytes : world_.all_gather(to_bytes(shards_.contribution())))
+    contributions.push_back(contribution_of(bytes));
   Merged merged = merge(contributions);
   together(world_, [&] { read_back(contributions); });
   hash_tensors(merged);

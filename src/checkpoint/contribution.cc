@@ -63,8 +63,8 @@ class Unpacker {
 void add_tensor(const WrittenTensor& written, std::int64_t first_file, std::vector<WrittenTensor>& tensors) {
   const auto place = std::ranges::lower_bound(tensors, written.name, {}, &WrittenTensor::name);
   HADAL_CHECK(place != tensors.end() && place->name == written.name, "{} is not listed", written.name);
-  HADAL_CHECK(place->dtype == written.dtype && place->shape == written.shape, "{}: {} {} on one rank, {} {} on another", written.name,
-              name_of(place->dtype), place->shape.str(), name_of(written.dtype), written.shape.str());
+  HADAL_CHECK(place->dtype == written.dtype && place->shape == written.shape, "{}: {} {} on one rank, {} {} on another",
+              written.name, name_of(place->dtype), place->shape.str(), name_of(written.dtype), written.shape.str());
   if (written.hash) place->hash = written.hash;
   for (Piece piece : written.pieces) {
     piece.file += first_file;
@@ -76,11 +76,12 @@ void add_tensor(const WrittenTensor& written, std::int64_t first_file, std::vect
 std::vector<WrittenTensor> list_tensors(const std::vector<Contribution>& contributions) {
   std::vector<WrittenTensor> tensors;
   for (const Contribution& contribution : contributions) {
-    for (const WrittenTensor& written : contribution.tensors) tensors.push_back({written.name, written.dtype, written.shape, std::nullopt, {}});
+    for (const WrittenTensor& written : contribution.tensors)
+      tensors.push_back({written.name, written.dtype, written.shape, std::nullopt, {}});
   }
   std::ranges::stable_sort(tensors, {}, &WrittenTensor::name);
-  const auto repeated = std::ranges::unique(tensors, {}, &WrittenTensor::name);
-  tensors.erase(repeated.begin(), repeated.end());
+  const auto same = [](const WrittenTensor& a, const WrittenTensor& b) { return a.name == b.name; };
+  tensors.erase(std::unique(tensors.begin(), tensors.end(), same), tensors.end());
   return tensors;
 }
 
@@ -154,11 +155,14 @@ Merged merge(const std::vector<Contribution>& contributions) {
     merged.manifest.files.insert(merged.manifest.files.end(), contribution.files.begin(), contribution.files.end());
   }
   for (WrittenTensor& tensor : tensors) {
-    HADAL_CHECK(tensor.pieces.size() <= kMaxPieces, "{} lies in {} pieces; at most {} are possible", tensor.name, tensor.pieces.size(), kMaxPieces);
+    HADAL_CHECK(tensor.pieces.size() <= kMaxPieces, "{} lies in {} pieces; at most {} are possible", tensor.name,
+                tensor.pieces.size(), kMaxPieces);
     if (!tensor.hash) merged.unhashed.push_back(merged.manifest.tensors.size());
-    merged.manifest.tensors.push_back({std::move(tensor.name), tensor.dtype, tensor.shape, tensor.hash.value_or(Hash128{}), std::move(tensor.pieces)});
+    merged.manifest.tensors.push_back(
+        {std::move(tensor.name), tensor.dtype, tensor.shape, tensor.hash.value_or(Hash128{}), std::move(tensor.pieces)});
     const std::string problem = tiling_problem(merged.manifest.tensors.back());
-    HADAL_CHECK(problem.empty(), "{} {}: {}", merged.manifest.tensors.back().name, merged.manifest.tensors.back().shape.str(), problem);
+    HADAL_CHECK(problem.empty(), "{} {}: {}", merged.manifest.tensors.back().name, merged.manifest.tensors.back().shape.str(),
+                problem);
   }
   return merged;
 }

@@ -35,8 +35,8 @@ struct Merged {
   std::vector<std::size_t> unhashed;  ///< into manifest.tensors
 };
 
-/// ContractError naming the tensor when ranks disagree on its dtype or shape, or when its slices overlap or leave something out: a
-/// layout that is saved wrongly is a bug of ours. The same on every rank, since all see the same.
+/// ContractError naming the tensor when ranks disagree on its dtype or shape, or when its slices overlap or leave something out:
+/// a layout that is saved wrongly is a bug of ours. The same on every rank, since all see the same.
 Merged merge(const std::vector<Contribution>& contributions);
 
 }  // namespace hadal::checkpoint

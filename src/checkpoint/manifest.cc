@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <type_traits>
+#include <utility>
 
 #include "core/error.h"
 #include "core/strict_json.h"
@@ -112,7 +113,8 @@ Piece parse_piece(const Json& json, const Manifest& manifest, const StoredTensor
   piece.slice.extent = fields.counts("extent");
   fields.no_more();
   const auto rank = static_cast<std::size_t>(tensor.shape.rank());
-  if (piece.slice.begin.size() != rank || piece.slice.extent.size() != rank) fields.fail("slice has another rank than its tensor");
+  if (piece.slice.begin.size() != rank || piece.slice.extent.size() != rank)
+    fields.fail("slice has another rank than its tensor");
   for (std::size_t dim = 0; dim < rank; ++dim) {
     const std::int64_t extent = tensor.shape[static_cast<int>(dim)];
     const std::int64_t begin = piece.slice.begin[dim], count = piece.slice.extent[dim];
@@ -201,7 +203,8 @@ std::string to_json(const Manifest& manifest) {
   for (const StoredTensor& tensor : manifest.tensors) {
     auto pieces = nlohmann::ordered_json::array();
     for (const Piece& piece : tensor.pieces) {
-      pieces.push_back({{"file", piece.file}, {"offset", piece.offset}, {"begin", piece.slice.begin}, {"extent", piece.slice.extent}});
+      pieces.push_back(
+          {{"file", piece.file}, {"offset", piece.offset}, {"begin", piece.slice.begin}, {"extent", piece.slice.extent}});
     }
     const auto extents = tensor.shape.extents();
     tensors.push_back({{"name", tensor.name},
@@ -248,11 +251,23 @@ std::string commit_text(std::string_view manifest) {
   return fmt::format("{} {}\n{} {} {}\n", kFormat, kVersion, kManifestName, manifest.size(), hash.hex());
 }
 
-StoredFile hash_file(std::string name, std::span<const std::byte> bytes) {
-  StoredFile file{std::move(name), bytes.size(), hash128(bytes), {}};
-  for (std::size_t begin = 0; begin < bytes.size(); begin += kBlockBytes) {
-    file.blocks.push_back(hash128(bytes.subspan(begin, std::min<std::size_t>(kBlockBytes, bytes.size() - begin))));
+StoredFile hash_file(std::string name, std::span<const std::span<const std::byte>> spans) {
+  StoredFile file{std::move(name), 0, {}, {}};
+  Hasher whole;
+  Hasher block;
+  for (std::span<const std::byte> rest : spans) {
+    while (!rest.empty()) {
+      const std::uint64_t in_block = file.bytes % kBlockBytes;
+      const auto part = rest.first(std::min<std::size_t>(rest.size(), kBlockBytes - in_block));
+      whole.update(part);
+      block.update(part);
+      file.bytes += part.size();
+      rest = rest.subspan(part.size());
+      if (file.bytes % kBlockBytes == 0) file.blocks.push_back(std::exchange(block, Hasher()).digest());
+    }
   }
+  if (file.bytes % kBlockBytes != 0) file.blocks.push_back(block.digest());
+  file.hash = whole.digest();
   return file;
 }
 

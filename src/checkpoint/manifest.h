@@ -66,8 +66,8 @@ std::string tiling_problem(const StoredTensor& tensor);
 /// Contents of COMMIT for a manifest text.
 std::string commit_text(std::string_view manifest);
 
-/// Hashes of the blocks of `bytes`, and of the whole.
-StoredFile hash_file(std::string name, std::span<const std::byte> bytes);
+/// Hashes of the blocks of a file, and of the whole; its bytes are the spans, one after the other.
+StoredFile hash_file(std::string name, std::span<const std::span<const std::byte>> spans);
 
 /// [A-Za-z0-9._-]{1,255}, optionally after one such word and a slash.
 bool is_stored_name(std::string_view name);

@@ -1,5 +1,5 @@
-// The files of one step directory, opened when they are first read and then kept open, a few at a time: a checkpoint may have more
-// files than a process may have open. For one thread.
+// The files of one step directory, opened when they are first read and then kept open, a few at a time: a checkpoint may have
+// more files than a process may have open. For one thread.
 #pragma once
 
 #include <cstddef>

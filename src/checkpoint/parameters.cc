@@ -20,13 +20,14 @@ struct HeldPart {
 };
 
 View elements(const View& value, std::int64_t begin, std::int64_t count) {
-  return {static_cast<std::byte*>(value.data) + static_cast<std::size_t>(begin) * size_of(value.dtype), value.dtype, Shape{count}, value.device};
+  return {static_cast<std::byte*>(value.data) + static_cast<std::size_t>(begin) * size_of(value.dtype), value.dtype, Shape{count},
+          value.device};
 }
 
 std::vector<HeldPart> held_parts(const ParameterValue& value) {
   const std::int64_t end = value.begin + value.value.numel();
-  HADAL_CHECK(value.begin >= 0 && end <= value.parameter->numel(), "elements [{}, {}) of {} with {}", value.begin, end, value.parameter->name(),
-              value.parameter->numel());
+  HADAL_CHECK(value.begin >= 0 && end <= value.parameter->numel(), "elements [{}, {}) of {} with {}", value.begin, end,
+              value.parameter->name(), value.parameter->numel());
   std::vector<HeldPart> held;
   for (const nn::LogicalPart& part : value.parameter->parts()) {
     Slice slice{part.begin, part.extent};
@@ -49,13 +50,14 @@ std::string_view prefix_of(std::string_view name) {
 }
 
 /// Why a part cannot be filled from the checkpoint; empty when it can. Marks its tensor as wanted.
-std::string problem_of(const CheckpointReader& reader, const nn::LogicalPart& part, DType dtype, std::string_view prefix, LoadRule rule,
-                       std::span<std::int64_t> wanted) {
+std::string problem_of(const CheckpointReader& reader, const nn::LogicalPart& part, DType dtype, std::string_view prefix,
+                       LoadRule rule, std::span<std::int64_t> wanted) {
   const std::string name = std::string(prefix) + part.name;
   const StoredTensor* stored = reader.find(name);
   if (stored == nullptr) return fmt::format("missing: {} {}", name, part.shape.str());
   wanted[static_cast<std::size_t>(stored - reader.tensors().data())] = 1;
-  if (!(stored->shape == part.shape)) return fmt::format("another shape: {} is {}, the model has {}", name, stored->shape.str(), part.shape.str());
+  if (!(stored->shape == part.shape))
+    return fmt::format("another shape: {} is {}, the model has {}", name, stored->shape.str(), part.shape.str());
   if (stored->dtype != dtype && !rule.convert_dtype) {
     return fmt::format("another dtype: {} is {}, the model has {}", name, name_of(stored->dtype), name_of(dtype));
   }
@@ -86,7 +88,8 @@ void check_fit(const CheckpointReader& reader, const std::vector<ParameterValue>
   }
   for (std::size_t i = 0; i < reader.tensors().size() && !rule.allow_extra; ++i) {
     const StoredTensor& stored = reader.tensors()[i];
-    if (prefix_of(stored.name) == prefix && wanted.span<std::int64_t>()[i] == 0) tell(fmt::format("extra: {} {}", stored.name, stored.shape.str()));
+    if (prefix_of(stored.name) == prefix && wanted.span<std::int64_t>()[i] == 0)
+      tell(fmt::format("extra: {} {}", stored.name, stored.shape.str()));
   }
   if (!problems.empty()) throw UserError("{}: does not fit this model:{}", reader.path().string(), problems);
 }
@@ -99,7 +102,8 @@ void save_values(CheckpointWriter& writer, const std::vector<ParameterValue>& va
       std::int64_t done = 0;
       for (Slice& box : boxes_of_range(held.slice, held.first, held.first + held.value.numel())) {
         const std::int64_t numel = box.numel();
-        writer.add_slice({std::string(prefix) + held.part->name, held.part->shape, std::move(box)}, elements(held.value, done, numel));
+        writer.add_slice({std::string(prefix) + held.part->name, held.part->shape, std::move(box)},
+                         elements(held.value, done, numel));
         done += numel;
       }
     }
@@ -110,8 +114,8 @@ void save_parameters(CheckpointWriter& writer, const nn::ParameterList& paramete
   save_values(writer, values_of(parameters), prefix);
 }
 
-void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix, LoadRule rule,
-                 comm::Communicator& world) {
+void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix,
+                 LoadRule rule, comm::Communicator& world) {
   check_fit(reader, values, prefix, rule, world);
   std::vector<SliceRead> reads;
   for (const ParameterValue& value : values) {
@@ -122,7 +126,8 @@ void load_values(const CheckpointReader& reader, const std::vector<ParameterValu
   together(world, [&] { reader.read_slices(reads); });
 }
 
-void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix, LoadRule rule) {
+void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix,
+                 LoadRule rule) {
   comm::SingleCommunicator alone;
   load_values(reader, values, prefix, rule, alone);
 }

@@ -17,9 +17,13 @@ struct TensorSlice {
 };
 using PlannedShard = std::vector<TensorSlice>;
 
-std::uint64_t bytes_of(const StoredTensor& tensor) { return static_cast<std::uint64_t>(tensor.shape.numel()) * size_of(tensor.dtype); }
+std::uint64_t bytes_of(const StoredTensor& tensor) {
+  return static_cast<std::uint64_t>(tensor.shape.numel()) * size_of(tensor.dtype);
+}
 
-std::uint64_t bytes_of(const TensorSlice& part) { return static_cast<std::uint64_t>(part.slice.numel()) * size_of(part.tensor->dtype); }
+std::uint64_t bytes_of(const TensorSlice& part) {
+  return static_cast<std::uint64_t>(part.slice.numel()) * size_of(part.tensor->dtype);
+}
 
 /// Puts elements into the present shard or begins the next.
 class Plan {
@@ -102,9 +106,10 @@ std::vector<PlannedShard> plan_shards(const CheckpointReader& from, const Reshar
   std::uint64_t total = 0;
   for (const StoredTensor& tensor : from.tensors()) total += bytes_of(tensor);
   const std::uint64_t fewest = total / (kLargestShard * 2 / 3) + 1, most = std::max<std::uint64_t>(1, total / kSmallestShard);
-  if (*options.num_shards < 1 || static_cast<std::uint64_t>(*options.num_shards) < fewest || static_cast<std::uint64_t>(*options.num_shards) > most) {
-    throw UserError("{}: {} shards of its {} bytes are not possible; {} to {} are (a shard has 4 KiB to 1 GiB)", from.path().string(),
-                    *options.num_shards, total, std::min(fewest, most), most);
+  if (*options.num_shards < 1 || static_cast<std::uint64_t>(*options.num_shards) < fewest ||
+      static_cast<std::uint64_t>(*options.num_shards) > most) {
+    throw UserError("{}: {} shards of its {} bytes are not possible; {} to {} are (a shard has 4 KiB to 1 GiB)",
+                    from.path().string(), *options.num_shards, total, std::min(fewest, most), most);
   }
   return plan_count(from.tensors(), total, static_cast<std::uint64_t>(*options.num_shards));
 }
@@ -136,7 +141,8 @@ std::filesystem::path reshard(const CheckpointReader& from, const std::filesyste
   const std::filesystem::path step_dir = writer.commit();
   const CheckpointReader to = CheckpointReader::open(step_dir, Check::kManifest);
   for (const StoredTensor& tensor : from.tensors()) {
-    HADAL_CHECK(to.at(tensor.name).hash == tensor.hash, "{}: {} has another hash than in {}", step_dir.string(), tensor.name, from.path().string());
+    HADAL_CHECK(to.at(tensor.name).hash == tensor.hash, "{}: {} has another hash than in {}", step_dir.string(), tensor.name,
+                from.path().string());
   }
   return step_dir;
 }

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/parallel_for.h"
 
 namespace hadal::checkpoint {
 namespace {
@@ -23,17 +24,20 @@ void check_inside(const SliceName& name) {
   const auto rank = static_cast<std::size_t>(name.shape.rank());
   bool inside = name.slice.begin.size() == rank && name.slice.extent.size() == rank;
   for (std::size_t d = 0; inside && d < rank; ++d) {
-    inside = name.slice.begin[d] >= 0 && name.slice.extent[d] >= 0 && name.slice.begin[d] + name.slice.extent[d] <= name.shape[static_cast<int>(d)];
+    inside = name.slice.begin[d] >= 0 && name.slice.extent[d] >= 0 &&
+             name.slice.begin[d] + name.slice.extent[d] <= name.shape[static_cast<int>(d)];
   }
   HADAL_CHECK(inside, "{} of {} {}", name.slice.str(), name.tensor, name.shape.str());
 }
 
 }  // namespace
 
-void write_durably(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+void write_durably(const std::filesystem::path& path, std::span<const std::span<const std::byte>> spans) {
+  std::uint64_t bytes = 0;
+  for (const auto& span : spans) bytes += span.size();
   File file = File::create(path);
-  file.allocate(bytes.size());
-  file.write_at(0, bytes);
+  file.allocate(bytes);
+  for (const auto& span : spans) file.append(span);
   file.sync();
   file.drop_cache();
 }
@@ -42,8 +46,8 @@ std::size_t ShardWriter::tensor_index(const SliceName& name, DType dtype) {
   const auto [place, is_new] = indices_.emplace(name.tensor, contribution_.tensors.size());
   if (is_new) contribution_.tensors.push_back({name.tensor, dtype, name.shape, std::nullopt, {}});
   const WrittenTensor& tensor = contribution_.tensors[place->second];
-  HADAL_CHECK(tensor.dtype == dtype && tensor.shape == name.shape, "{}: {} {} and {} {}", name.tensor, name_of(tensor.dtype), tensor.shape.str(),
-              name_of(dtype), name.shape.str());
+  HADAL_CHECK(tensor.dtype == dtype && tensor.shape == name.shape, "{}: {} {} and {} {}", name.tensor, name_of(tensor.dtype),
+              tensor.shape.str(), name_of(dtype), name.shape.str());
   return place->second;
 }
 
@@ -82,8 +86,13 @@ void ShardWriter::flush() {
   for (std::size_t i = 0; i < pending_.size(); ++i) {
     contribution_.tensors[pending_[i].tensor].pieces.push_back({file, image.offsets[i], std::move(pending_[i].slice)});
   }
-  contribution_.files.push_back(hash_file(fmt::format("{}-{:05}.h5", prefix_, file), image.bytes));
-  write_durably(dir_ / contribution_.files.back().name, image.bytes);
+  const std::string name = fmt::format("{}-{:05}.h5", prefix_, file);
+  StoredFile stored;
+  parallel_for(2, [&](std::int64_t task) {
+    if (task == 0) write_durably(dir_ / name, image.spans);
+    if (task == 1) stored = hash_file(name, image.spans);
+  });
+  contribution_.files.push_back(std::move(stored));
   drop();
 }
 

@@ -1,4 +1,4 @@
-// The shard files of one rank: slices are collected until a shard is full, built into an HDF5 image, and written durably.
+// The shard files of one rank: slices are collected until a shard is full, laid out as HDF5, and written durably.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,9 @@
 
 namespace hadal::checkpoint {
 
-/// Made exclusively; room is reserved first, and the bytes are on the disk when this returns. IoError.
-void write_durably(const std::filesystem::path& path, std::span<const std::byte> bytes);
+/// A file of the spans' bytes, one after the other. Made exclusively; room is reserved first, and the bytes are on the disk when
+/// this returns. IoError.
+void write_durably(const std::filesystem::path& path, std::span<const std::span<const std::byte>> spans);
 
 /// Where a slice belongs.
 struct SliceName {
@@ -33,8 +34,8 @@ class ShardWriter {
   ShardWriter(std::filesystem::path dir, std::string prefix, std::uint64_t shard_bytes)
       : dir_(std::move(dir)), prefix_(std::move(prefix)), shard_bytes_(shard_bytes) {}
 
-  /// `data` holds the packed slice and stays as it is until flush() returned; an `owner` keeps its memory until it is written. Slices
-  /// larger than a shard are cut into pieces along dim 0. A slice that is the whole tensor is hashed here, from memory.
+  /// `data` holds the packed slice and stays as it is until flush() returned; an `owner` keeps its memory until it is written.
+  /// Slices larger than a shard are cut into pieces along dim 0. A slice that is the whole tensor is hashed here, from memory.
   void add(const SliceName& name, ConstView data, const std::shared_ptr<const Tensor>& owner = nullptr);
   /// Writes what is collected.
   void flush();

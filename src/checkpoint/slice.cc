@@ -42,7 +42,8 @@ std::int64_t Slice::numel() const {
 
 std::string Slice::str() const {
   std::string text = "[";
-  for (std::size_t d = 0; d < begin.size(); ++d) text += fmt::format("{}{}:{}", d > 0 ? ", " : "", begin[d], begin[d] + extent[d]);
+  for (std::size_t d = 0; d < begin.size(); ++d)
+    text += fmt::format("{}{}:{}", d > 0 ? ", " : "", begin[d], begin[d] + extent[d]);
   return text + "]";
 }
 

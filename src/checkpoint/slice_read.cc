@@ -26,7 +26,9 @@ struct Source {
   ElementRange wanted() const { return {read->first, read->first + read->into.numel()}; }
   /// Elements of the piece that begin inside a block.
   ElementRange in_block(std::uint64_t begin, std::uint64_t end) const {
-    const auto at = [&](std::uint64_t byte) { return static_cast<std::int64_t>((std::max(byte, piece->offset) - piece->offset) / element()); };
+    const auto at = [&](std::uint64_t byte) {
+      return static_cast<std::int64_t>((std::max(byte, piece->offset) - piece->offset) / element());
+    };
     return {at(begin), at(end)};
   }
   template <class Body>
@@ -36,7 +38,9 @@ struct Source {
   std::byte* target(const Overlap::Run& run) const {
     return static_cast<std::byte*>(read->into.data) + static_cast<std::size_t>(run.to - read->first) * size_of(read->into.dtype);
   }
-  std::uint64_t file_byte(const Overlap::Run& run) const { return piece->offset + static_cast<std::uint64_t>(run.from) * element(); }
+  std::uint64_t file_byte(const Overlap::Run& run) const {
+    return piece->offset + static_cast<std::uint64_t>(run.from) * element();
+  }
 };
 
 /// A block that a source needs.
@@ -110,7 +114,8 @@ void read_block(const std::filesystem::path& dir, const StoredFile& stored, std:
   }
   if (direct != nullptr) return;
   for (const Need& need : needs) {
-    need.source->for_each_run(begin, end, [&](const Overlap::Run& run) { copy_run(*need.source, run, bytes + (need.source->file_byte(run) - begin)); });
+    need.source->for_each_run(
+        begin, end, [&](const Overlap::Run& run) { copy_run(*need.source, run, bytes + (need.source->file_byte(run) - begin)); });
   }
 }
 
@@ -118,8 +123,8 @@ void read_block(const std::filesystem::path& dir, const StoredFile& stored, std:
 
 void read_slices(const std::filesystem::path& dir, const Manifest& manifest, std::span<const SliceRead> reads) {
   for (const SliceRead& read : reads) {
-    HADAL_CHECK(read.first >= 0 && read.first + read.into.numel() <= read.slice.numel(), "{}: {} elements from {} of slice {}", read.tensor->name,
-                read.into.numel(), read.first, read.slice.str());
+    HADAL_CHECK(read.first >= 0 && read.first + read.into.numel() <= read.slice.numel(), "{}: {} elements from {} of slice {}",
+                read.tensor->name, read.into.numel(), read.first, read.slice.str());
   }
   const std::vector<Source> sources = sources_of(reads);
   const std::vector<Need> needs = needs_of(sources);
@@ -131,7 +136,8 @@ void read_slices(const std::filesystem::path& dir, const Manifest& manifest, std
   std::vector<Tensor> staging(static_cast<std::size_t>(num_threads()));
   parallel_for(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t i) {
     const std::span<const Need> block = blocks[static_cast<std::size_t>(i)];
-    read_block(dir, manifest.files[static_cast<std::size_t>(block[0].file)], block, staging[static_cast<std::size_t>(thread_index())]);
+    read_block(dir, manifest.files[static_cast<std::size_t>(block[0].file)], block,
+               staging[static_cast<std::size_t>(thread_index())]);
   });
 }
 

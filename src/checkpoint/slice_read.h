@@ -1,5 +1,5 @@
-// Reading slices from pieces, verified: each 4 MiB block of a file that holds something wanted is read once, compared with its hash,
-// and only then copied from. Memory: one block for each thread of the process, whatever the tensors' sizes.
+// Reading slices from pieces, verified: each 4 MiB block of a file that holds something wanted is read once, compared with its
+// hash, and only then copied from. Memory: one block for each thread of the process, whatever the tensors' sizes.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ struct SliceRead {
   std::int64_t first = 0;
 };
 
-/// All reads together, so that a block that several of them need is read once. `tensor`s belong to `manifest`. DamagedDataError naming
-/// file, block and tensor; what was read before it stays in the views.
+/// All reads together, so that a block that several of them need is read once. `tensor`s belong to `manifest`. DamagedDataError
+/// naming file, block and tensor; what was read before it stays in the views.
 void read_slices(const std::filesystem::path& dir, const Manifest& manifest, std::span<const SliceRead> reads);
 
 }  // namespace hadal::checkpoint

@@ -73,7 +73,8 @@ std::optional<CheckpointReader> open_newest_valid(const std::filesystem::path& d
     });
     world.broadcast(newest, 0);
     if (newest.empty() && damaged > 0) {
-      throw Error(ExitCode::kNoCheckpoint, fmt::format("{}: all {} checkpoints are damaged; they were kept as step-N.damaged", dir.string(), damaged));
+      throw Error(ExitCode::kNoCheckpoint,
+                  fmt::format("{}: all {} checkpoints are damaged; they were kept as step-N.damaged", dir.string(), damaged));
     }
     if (newest.empty()) return std::nullopt;
     try {

@@ -34,9 +34,12 @@ Hash128 hash_pieces(const StoredTensor& tensor, OpenFiles& files, const OnBytes&
       if (range.begin == range.end) continue;
       const Piece& piece = tensor.pieces[i];
       const auto bytes = static_cast<std::size_t>((range.end - range.begin) * element);
-      files.at(piece.file).read_at(piece.offset + static_cast<std::uint64_t>(range.begin * element), std::as_writable_bytes(std::span(from, bytes)));
+      files.at(piece.file)
+          .read_at(piece.offset + static_cast<std::uint64_t>(range.begin * element),
+                   std::as_writable_bytes(std::span(from, bytes)));
       overlaps[i].for_each(range, in_band, [&](const Overlap::Run& run) {
-        std::memcpy(to + (run.to - begin) * element, from + (run.from - range.begin) * element, static_cast<std::size_t>(run.count * element));
+        std::memcpy(to + (run.to - begin) * element, from + (run.from - range.begin) * element,
+                    static_cast<std::size_t>(run.count * element));
       });
     }
     const auto bytes = static_cast<std::size_t>((in_band.end - in_band.begin) * element);

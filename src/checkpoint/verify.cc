@@ -48,7 +48,8 @@ std::string damaged_block(const std::filesystem::path& dir, const StoredFile& fi
   return fmt::format("{}: block {} (bytes {} to {}) is damaged", (dir / file.name).string(), block, begin, begin + size);
 }
 
-std::vector<std::string> damaged_blocks(const std::filesystem::path& dir, std::span<const StoredFile> files, int share, int shares) {
+std::vector<std::string> damaged_blocks(const std::filesystem::path& dir, std::span<const StoredFile> files, int share,
+                                        int shares) {
   std::vector<std::pair<const StoredFile*, std::size_t>> blocks;
   for (const StoredFile& file : files) {
     for (std::size_t block = 0; block < file.blocks.size(); ++block) blocks.emplace_back(&file, block);
@@ -78,7 +79,8 @@ std::vector<std::string> damage(const std::filesystem::path& dir, const Manifest
     }
     const StoredTensor& tensor = manifest.tensors[index - manifest.files.size()];
     OpenFiles files(dir, manifest.files);
-    if (hash_pieces(tensor, files, on_bytes) != tensor.hash) lines[index].push_back(fmt::format("{}: tensor {} is damaged", dir.string(), tensor.name));
+    if (hash_pieces(tensor, files, on_bytes) != tensor.hash)
+      lines[index].push_back(fmt::format("{}: tensor {} is damaged", dir.string(), tensor.name));
   });
   return joined(std::move(lines));
 }

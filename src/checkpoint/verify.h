@@ -16,7 +16,8 @@ namespace hadal::checkpoint {
 std::string damaged_block(const std::filesystem::path& dir, const StoredFile& file, std::size_t block);
 
 /// Reads share `share` of `shares` about equal shares of all blocks.
-std::vector<std::string> damaged_blocks(const std::filesystem::path& dir, std::span<const StoredFile> files, int share = 0, int shares = 1);
+std::vector<std::string> damaged_blocks(const std::filesystem::path& dir, std::span<const StoredFile> files, int share = 0,
+                                        int shares = 1);
 
 /// Reads every file once, for its blocks and its whole hash, then every tensor in row-major order.
 std::vector<std::string> damage(const std::filesystem::path& dir, const Manifest& manifest, const OnBytes& on_bytes = {});

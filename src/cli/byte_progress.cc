@@ -12,7 +12,10 @@
 namespace hadal::cli {
 
 ByteProgress::ByteProgress(std::string what, std::uint64_t total, bool quiet)
-    : what_(std::move(what)), total_(std::max<std::uint64_t>(total, 1)), quiet_(quiet), live_(!quiet && ::isatty(STDERR_FILENO) == 1) {}
+    : what_(std::move(what)),
+      total_(std::max<std::uint64_t>(total, 1)),
+      quiet_(quiet),
+      live_(!quiet && ::isatty(STDERR_FILENO) == 1) {}
 
 ByteProgress::~ByteProgress() {
   if (drawn_) fmt::print(stderr, "\r\033[K");
@@ -26,7 +29,8 @@ void ByteProgress::add(std::uint64_t bytes) {
   shown_ = now;
   const std::chrono::duration<double> seconds = now - begin_;
   const double gigabytes = static_cast<double>(done_) * 1e-9;
-  const std::string text = fmt::format("{} {:5.1f} % of {:.1f} GB | {:.2f} GB/s", what_, 100.0 * static_cast<double>(done_) / static_cast<double>(total_),
+  const std::string text = fmt::format("{} {:5.1f} % of {:.1f} GB | {:.2f} GB/s", what_,
+                                       100.0 * static_cast<double>(done_) / static_cast<double>(total_),
                                        static_cast<double>(total_) * 1e-9, gigabytes / seconds.count());
   if (!live_) return log_info("{}", text);
   fmt::print(stderr, "\r\033[K{}", text);

@@ -34,7 +34,9 @@ std::filesystem::path locate(const std::string& ckpt) {
   return path;
 }
 
-std::uint64_t bytes_of(const StoredTensor& tensor) { return static_cast<std::uint64_t>(tensor.shape.numel()) * size_of(tensor.dtype); }
+std::uint64_t bytes_of(const StoredTensor& tensor) {
+  return static_cast<std::uint64_t>(tensor.shape.numel()) * size_of(tensor.dtype);
+}
 
 std::uint64_t tensor_bytes(const CheckpointReader& reader) {
   std::uint64_t bytes = 0;
@@ -56,8 +58,10 @@ Json to_json(const CheckpointReader& reader, const StoredTensor& tensor) {
   const auto extents = tensor.shape.extents();
   Json pieces = Json::array();
   for (const checkpoint::Piece& piece : tensor.pieces) {
-    pieces.push_back(
-        {{"file", file_name(reader, piece)}, {"offset", piece.offset}, {"begin", piece.slice.begin}, {"extent", piece.slice.extent}});
+    pieces.push_back({{"file", file_name(reader, piece)},
+                      {"offset", piece.offset},
+                      {"begin", piece.slice.begin},
+                      {"extent", piece.slice.extent}});
   }
   return {{"name", tensor.name},
           {"shape", std::vector<std::int64_t>(extents.begin(), extents.end())},
@@ -92,16 +96,19 @@ int inspect(const std::string& ckpt, bool pieces, const OutputFlags& output) {
   const Json state = to_json(reader.state());
   const std::uint64_t bytes = tensor_bytes(reader);
   if (output.json_path != "-") {
-    fmt::print("step {}: {} tensors, {} bytes in {} files\n", reader.step(), reader.tensors().size(), bytes, reader.files().size());
+    fmt::print("step {}: {} tensors, {} bytes in {} files\n", reader.step(), reader.tensors().size(), bytes,
+               reader.files().size());
     for (const auto& [key, value] : state.items()) {
       if (key != checkpoint::kConfigKey) fmt::print("{} = {}\n", key, value.dump());
     }
-    for (const checkpoint::StoredFile& file : reader.files()) fmt::print("{}  {}  {} bytes\n", file.hash.hex(), file.name, file.bytes);
+    for (const checkpoint::StoredFile& file : reader.files())
+      fmt::print("{}  {}  {} bytes\n", file.hash.hex(), file.name, file.bytes);
     print_tensors(reader, pieces);
   }
   Json figures{{"path", reader.path().string()}, {"step", reader.step()}, {"bytes", bytes}, {"state", state}};
   Json& files = figures["files"] = Json::array();
-  for (const checkpoint::StoredFile& file : reader.files()) files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"hash", file.hash.hex()}});
+  for (const checkpoint::StoredFile& file : reader.files())
+    files.push_back({{"name", file.name}, {"bytes", file.bytes}, {"hash", file.hash.hex()}});
   Json& tensors = figures["tensors"] = Json::array();
   for (const StoredTensor& tensor : reader.tensors()) tensors.push_back(to_json(reader, tensor));
   write_figures(output, figures.dump());
@@ -128,8 +135,8 @@ int verify(const std::string& ckpt, const OutputFlags& output) {
   return static_cast<int>(damage.empty() ? ExitCode::kDone : ExitCode::kAnswerIsNo);
 }
 
-/// Largest |a - b| of two float tensors of equal shape, infinite when only one of two elements is a number. Piece by piece: bounded
-/// memory.
+/// Largest |a - b| of two float tensors of equal shape, infinite when only one of two elements is a number. Piece by piece:
+/// bounded memory.
 double largest_difference(const CheckpointReader& a, const CheckpointReader& b, const StoredTensor& in_a,
                           const StoredTensor& in_b) {
   constexpr std::int64_t kAtOnce = 4 << 20;
@@ -192,13 +199,15 @@ struct ReshardFlags {
 int reshard(const std::string& ckpt, const ReshardFlags& flags, const OutputFlags& output) {
   const CheckpointReader reader = CheckpointReader::open(locate(ckpt), Check::kManifest);
   ByteProgress progress("reshard", tensor_bytes(reader), output.quiet);
-  checkpoint::ReshardOptions options{.num_shards = std::nullopt, .shard_bytes = flags.shard_bytes, .on_bytes = [&](std::uint64_t bytes) { progress.add(bytes); }};
+  checkpoint::ReshardOptions options{.num_shards = std::nullopt,
+                                     .shard_bytes = flags.shard_bytes,
+                                     .on_bytes = [&](std::uint64_t bytes) { progress.add(bytes); }};
   if (flags.shards != 0) options.num_shards = flags.shards;
   const std::filesystem::path out = checkpoint::reshard(reader, flags.out, options);
   const CheckpointReader written = CheckpointReader::open(out, Check::kManifest);
   if (output.json_path != "-") {
-    fmt::print("{}: {} tensors in {} files (before: {}), every hash as it was\n", out.string(), written.tensors().size(), written.files().size(),
-               reader.files().size());
+    fmt::print("{}: {} tensors in {} files (before: {}), every hash as it was\n", out.string(), written.tensors().size(),
+               written.files().size(), reader.files().size());
   }
   write_figures(output, Json{{"path", out.string()},
                              {"tensors", written.tensors().size()},
@@ -229,9 +238,15 @@ int checkpoint_command(const std::vector<std::string>& arguments) {
     add_output_flags(*each, output);
   }
   inspect_app->add_flag("--pieces", pieces, "where each tensor lies: file, byte and slice");
-  reshard_app->add_option("--out", reshard_flags.out, "checkpoints directory that gets step-N; a step that is there is never overwritten")->required();
-  CLI::Option* shards = reshard_app->add_option("--shards", reshard_flags.shards, "number of files, of about equal size")->check(CLI::PositiveNumber);
-  reshard_app->add_option("--shard-bytes", reshard_flags.shard_bytes, "tensor bytes of a file at most, as 128MiB (the default); up to 1GiB")
+  reshard_app
+      ->add_option("--out", reshard_flags.out,
+                   "checkpoints directory that gets step-N; a step that is there is never overwritten")
+      ->required();
+  CLI::Option* shards = reshard_app->add_option("--shards", reshard_flags.shards, "number of files, of about equal size")
+                            ->check(CLI::PositiveNumber);
+  reshard_app
+      ->add_option("--shard-bytes", reshard_flags.shard_bytes,
+                   "tensor bytes of a file at most, as 128MiB (the default); up to 1GiB")
       ->transform(CLI::AsSizeValue(true))
       ->excludes(shards);
   parse_arguments(app, "checkpoint", arguments);

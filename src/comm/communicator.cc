@@ -22,7 +22,9 @@ void check_summable(const ConstView& values) {
   check_host(values);
 }
 
-std::span<const std::byte> bytes_of(const ConstView& values) { return {static_cast<const std::byte*>(values.data), values.bytes()}; }
+std::span<const std::byte> bytes_of(const ConstView& values) {
+  return {static_cast<const std::byte*>(values.data), values.bytes()};
+}
 
 void move_bytes(void* to, const void* from, std::size_t bytes) {
   if (to != from) std::memmove(to, from, bytes);
@@ -195,8 +197,8 @@ std::vector<std::string> Communicator::all_gather(std::string_view bytes) {
 Handle Communicator::start_all_gather(ConstView mine, View all) {
   check_host(mine);
   check_host(all);
-  HADAL_CHECK(all.dtype == mine.dtype && all.numel() == mine.numel() * size(), "{} ranks gather {} x {} each into {} x {}", size(),
-              mine.numel(), name_of(mine.dtype), all.numel(), name_of(all.dtype));
+  HADAL_CHECK(all.dtype == mine.dtype && all.numel() == mine.numel() * size(), "{} ranks gather {} x {} each into {} x {}",
+              size(), mine.numel(), name_of(mine.dtype), all.numel(), name_of(all.dtype));
   if (mine.empty()) return {};
   if (alone()) {
     move_bytes(all.data, mine.data, mine.bytes());
@@ -209,16 +211,16 @@ Handle Communicator::start_all_gather(ConstView mine, View all) {
 Handle Communicator::start_reduce_scatter_sum(ConstView all, View mine) {
   check_summable(all);
   check_summable(mine);
-  HADAL_CHECK(all.dtype == mine.dtype && all.numel() == mine.numel() * size(), "{} ranks share {} x {}, {} x {} each", size(), all.numel(),
-              name_of(all.dtype), mine.numel(), name_of(mine.dtype));
+  HADAL_CHECK(all.dtype == mine.dtype && all.numel() == mine.numel() * size(), "{} ranks share {} x {}, {} x {} each", size(),
+              all.numel(), name_of(all.dtype), mine.numel(), name_of(mine.dtype));
   if (mine.empty()) return {};
   if (alone()) {
     move_bytes(mine.data, all.data, mine.bytes());
     return {};
   }
   LedgerCall call = record(Op::kReduceScatter, all.bytes());
-  return {transport_->begin_reduce_scatter_sum(static_cast<const std::byte*>(all.data), static_cast<std::byte*>(mine.data), mine.dtype,
-                                               mine.numel()),
+  return {transport_->begin_reduce_scatter_sum(static_cast<const std::byte*>(all.data), static_cast<std::byte*>(mine.data),
+                                               mine.dtype, mine.numel()),
           std::move(call)};
 }
 
@@ -228,14 +230,15 @@ Handle Communicator::start_all_to_all(ConstView send, std::span<const std::int64
   const std::vector<std::size_t> recv_bytes = bytes_of_rows(recv, recv_rows, size());
   const auto self = static_cast<std::size_t>(rank_);
   HADAL_CHECK(send_rows[self] == recv_rows[self] && send_bytes[self] == recv_bytes[self],
-              "rank {} sends itself {} rows ({} bytes) and expects {} ({} bytes)", rank_, send_rows[self], send_bytes[self], recv_rows[self],
-              recv_bytes[self]);
+              "rank {} sends itself {} rows ({} bytes) and expects {} ({} bytes)", rank_, send_rows[self], send_bytes[self],
+              recv_rows[self], recv_bytes[self]);
   if (alone()) {
     if (send_bytes[0] > 0) std::memcpy(recv.data, send.data, send_bytes[0]);
     return {};
   }
   LedgerCall call = record(Op::kAllToAll, std::reduce(send_bytes.begin(), send_bytes.end()));
-  return {transport_->begin_all_to_all(static_cast<const std::byte*>(send.data), send_bytes, static_cast<std::byte*>(recv.data), recv_bytes),
+  return {transport_->begin_all_to_all(static_cast<const std::byte*>(send.data), send_bytes, static_cast<std::byte*>(recv.data),
+                                       recv_bytes),
           std::move(call)};
 }
 

@@ -1,12 +1,11 @@
 // The group of ranks that train together, or a part of it, behind one interface: `single` (one rank), `local` (threads of one
 // process, for sanitizers and fault injection), `mpi` (ranks under mpirun or srun).
 //
-// Collectives: all ranks of the group make the same calls in the same order with the same dtype and numel; several started ones may be
-// under way. Point to point: messages match in order per (pair, tag).
-// Determinism: a sum is ((x_0 + x_1) + x_2) + ... in rank order for each element, so every rank gets the same bits in
-// every run, whatever the arrival of messages and the number of threads (design.md 3).
-// Waiting ranks yield their core; a group may have more ranks than the machine has cores.
-// One thread per rank: all groups of a rank are used by the thread that has its world.
+// Collectives: all ranks of the group make the same calls in the same order with the same dtype and numel; several started ones
+// may be under way. Point to point: messages match in order per (pair, tag). Determinism: a sum is ((x_0 + x_1) + x_2) + ... in
+// rank order for each element, so every rank gets the same bits in every run, whatever the arrival of messages and the number of
+// threads (design.md 3). Waiting ranks yield their core; a group may have more ranks than the machine has cores. One thread per
+// rank: all groups of a rank are used by the thread that has its world.
 #pragma once
 
 #include <cstddef>
@@ -45,8 +44,9 @@ class Communicator {
   /// "single", "local, 4 threads", "mpi, one host, shared memory": for doctor and the start-up line.
   std::string description() const { return transport_ ? transport_->description() : "single"; }
 
-  /// A group of `members` (distinct ranks of this group, this rank among them), whose ranks follow the list's order. Collective over
-  /// the members alone. The same list may be asked for several times: each time another group. Outlived by nothing of its parents.
+  /// A group of `members` (distinct ranks of this group, this rank among them), whose ranks follow the list's order. Collective
+  /// over the members alone. The same list may be asked for several times: each time another group. This
+  /// communicator outlives it.
   std::unique_ptr<Communicator> subgroup(std::span<const int> members, std::string name);
 
   /// What this rank does with others, in all its groups; nullptr in a world of one rank.
@@ -71,12 +71,13 @@ class Communicator {
   /// The bytes of all ranks, by rank; lengths may differ.
   std::vector<std::string> all_gather(std::string_view bytes);
 
-  /// all = [mine of rank 0, mine of rank 1, ...]: size() * mine.numel() elements of any dtype. `mine` may be its own part of `all`.
+  /// all = [mine of rank 0, mine of rank 1, ...]: size() * mine.numel() elements of any dtype. `mine` may be its own part of
+  /// `all`.
   void all_gather(ConstView mine, View all) { start_all_gather(mine, all).wait(); }
   /// all = size() equal parts; mine = sum over ranks of part rank(); f64, f32 or i64. `mine` may be that part of `all`.
   void reduce_scatter_sum(ConstView all, View mine) { start_reduce_scatter_sum(all, mine).wait(); }
-  /// Rows (dim 0) of any dtype, packed by rank from row 0: send_rows[r] go to rank r, recv_rows[r] come from rank r. Counts may be 0
-  /// and must fit on both ends; the views may hold more rows than are used.
+  /// Rows (dim 0) of any dtype, packed by rank from row 0: send_rows[r] go to rank r, recv_rows[r] come from rank r. Counts may
+  /// be 0 and must fit on both ends; the views may hold more rows than are used.
   void all_to_all(ConstView send, std::span<const std::int64_t> send_rows, View recv, std::span<const std::int64_t> recv_rows) {
     start_all_to_all(send, send_rows, recv, recv_rows).wait();
   }
@@ -87,7 +88,8 @@ class Communicator {
   /// The same, started (handle.h): buffers belong to the call until wait() has returned.
   Handle start_all_gather(ConstView mine, View all);
   Handle start_reduce_scatter_sum(ConstView all, View mine);
-  Handle start_all_to_all(ConstView send, std::span<const std::int64_t> send_rows, View recv, std::span<const std::int64_t> recv_rows);
+  Handle start_all_to_all(ConstView send, std::span<const std::int64_t> send_rows, View recv,
+                          std::span<const std::int64_t> recv_rows);
   Handle start_send(ConstView values, int to, int tag);
   Handle start_receive(View values, int from, int tag);
   Handle start_all_reduce_sum(View values);
@@ -108,7 +110,7 @@ class Communicator {
   std::unique_ptr<Transport> transport_;
   std::shared_ptr<Ledger> ledger_;
   int ledger_slot_ = -1;
-  std::map<std::vector<int>, int> occurrences_;  ///< subgroups made of each list
+  std::map<std::vector<int>, int> occurrences_;                 ///< subgroups made of each list
   std::map<std::tuple<Op, int, int>, std::uint64_t> messages_;  ///< begun, by direction, peer and tag
   std::vector<std::byte> packed_;
 };

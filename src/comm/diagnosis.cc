@@ -20,29 +20,19 @@ std::string name_of_ranks(const std::vector<int>& ranks) {
   return fmt::format("{} {}", ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks, " "));
 }
 
-/// "reduce_scatter #118 of dp {0 1 2 3}", "receive #5 (tag 3) from rank 2 of pp {0 2}".
-std::string name_of_call(const RankSnapshot& rank, const CallSnapshot& call) {
-  const GroupSnapshot* group = rank.group(call.group);
-  std::string text = fmt::format("{} #{}", name_of(call.op), call.sequence);
-  if (is_message(call.op)) {
-    text += fmt::format(" (tag {}) {} rank ", call.tag, call.op == Op::kSend ? "to" : "from");
-    const bool known = group != nullptr && call.peer >= 0 && call.peer < static_cast<int>(group->members.size());
-    text += known ? std::to_string(group->members[static_cast<std::size_t>(call.peer)]) : fmt::format("{} of the group", call.peer);
-  }
-  if (group == nullptr) return text;
-  const bool cut = static_cast<int>(group->members.size()) < group->size;
-  return text + fmt::format(" of {} {{{}{}}}", group->name, fmt::join(group->members, " "), cut ? " ..." : "");
-}
-
 /// "in backward of micro-batch 2, layer 5 (step 7)".
 std::string place_of(const RankSnapshot& rank) {
   const std::string position = rank.position.str();
-  return fmt::format(" in {}{}", position.empty() ? "no named phase" : position, rank.step > 0 ? fmt::format(" (step {})", rank.step) : "");
+  return fmt::format(" in {}{}", position.empty() ? "no named phase" : position,
+                     rank.step > 0 ? fmt::format(" (step {})", rank.step) : "");
 }
 
-bool running_and_waiting(const RankView& view) { return view.state == ProcessState::kRuns && !view.ledger.ended && view.ledger.waiting; }
+bool running_and_waiting(const RankView& view) {
+  return view.state == ProcessState::kRuns && !view.ledger.ended && view.ledger.waiting;
+}
 
-/// The other end of `mine` has been begun. It would be among the peer's last calls: a message that was begun long ago has arrived.
+/// The other end of `mine` has been begun. It would be among the peer's last calls: a message that was begun long ago has
+/// arrived.
 bool is_met(const RankSnapshot& rank, const CallSnapshot& mine, const GroupSnapshot& group, const RankSnapshot& peer) {
   const auto place = std::ranges::find(group.members, rank.rank);
   const Op other_end = mine.op == Op::kSend ? Op::kReceive : Op::kSend;
@@ -52,8 +42,8 @@ bool is_met(const RankSnapshot& rank, const CallSnapshot& mine, const GroupSnaps
   });
 }
 
-/// World ranks that `view` waits for: those that have not begun the call, or, when all have, those that do not wait in it and so may
-/// not have seen to their part of it.
+/// World ranks that `view` waits for: those that have not begun the call, or, when all have, those that do not wait in it and so
+/// may not have seen to their part of it.
 std::vector<int> blockers(std::span<const RankView> ranks, const RankView& view) {
   const CallSnapshot& call = *view.ledger.waiting;
   const GroupSnapshot* group = view.ledger.group(call.group);
@@ -85,15 +75,15 @@ std::string waiters_of(std::span<const RankView> ranks, const std::vector<int>& 
     if (!running_and_waiting(view) || std::ranges::count(culprits, view.ledger.rank) > 0) continue;
     const std::vector<int> missing = blockers(ranks, view);
     const bool direct = std::ranges::any_of(missing, [&](int rank) { return std::ranges::count(culprits, rank) > 0; });
-    std::string call = name_of_call(view.ledger, *view.ledger.waiting);
+    std::string call = view.ledger.name_of(*view.ledger.waiting);
     // A sender and its receiver are told apart, the members of a collective are not.
     if (direct) by_call[std::move(call)].push_back(view.ledger.rank);
     if (!direct) behind.push_back(view.ledger.rank);
   }
   std::string text;
   for (const auto& [call, waiting] : by_call) {
-    text += fmt::format("; {} {} for {} in {}", name_of_ranks(waiting), waiting.size() == 1 ? "waits" : "wait", culprits.size() == 1 ? "it" : "them",
-                        call);
+    text += fmt::format("; {} {} for {} in {}", name_of_ranks(waiting), waiting.size() == 1 ? "waits" : "wait",
+                        culprits.size() == 1 ? "it" : "them", call);
   }
   if (!behind.empty()) text += fmt::format("; {} {} behind them", name_of_ranks(behind), behind.size() == 1 ? "waits" : "wait");
   return by_call.empty() ? "; no rank waits for it in a call yet" : text;
@@ -106,8 +96,8 @@ std::optional<Diagnosis> of_processes(std::span<const RankView> ranks, ProcessSt
     if (view.ledger.ended || view.state != state) continue;
     diagnosis.culprits.push_back(view.ledger.rank);
     const CallSnapshot* call = view.ledger.waiting ? &*view.ledger.waiting : nullptr;
-    diagnosis.sentence += fmt::format("{}rank {} {}{}{}", diagnosis.sentence.empty() ? "" : "; ", view.ledger.rank, what, place_of(view.ledger),
-                                      call != nullptr ? ", inside " + name_of_call(view.ledger, *call) : "");
+    diagnosis.sentence += fmt::format("{}rank {} {}{}{}", diagnosis.sentence.empty() ? "" : "; ", view.ledger.rank, what,
+                                      place_of(view.ledger), call != nullptr ? ", inside " + view.ledger.name_of(*call) : "");
   }
   if (diagnosis.culprits.empty()) return std::nullopt;
   diagnosis.sentence += waiters_of(ranks, diagnosis.culprits);
@@ -123,11 +113,12 @@ std::optional<Diagnosis> of_disagreement(std::span<const RankView> ranks, const 
     const RankView* other = find(ranks, member);
     if (other == nullptr) continue;
     for (const CallSnapshot& theirs : other->ledger.calls) {
-      if (theirs.group != mine.group || theirs.sequence != mine.sequence || theirs.op == mine.op || is_message(theirs.op)) continue;
+      if (theirs.group != mine.group || theirs.sequence != mine.sequence || theirs.op == mine.op || is_message(theirs.op))
+        continue;
       return Diagnosis{.cause = Cause::kDeadlock,
                        .culprits = {std::min(member, view.ledger.rank), std::max(member, view.ledger.rank)},
                        .sentence = fmt::format("ranks disagree: rank {} is in {}{}, rank {} made it {}{}", view.ledger.rank,
-                                               name_of_call(view.ledger, mine), place_of(view.ledger), member, name_of(theirs.op),
+                                               view.ledger.name_of(mine), place_of(view.ledger), member, comm::name_of(theirs.op),
                                                theirs.position.str().empty() ? "" : " in " + theirs.position.str())};
     }
   }
@@ -139,7 +130,8 @@ Diagnosis of_cycle(std::span<const RankView> ranks, std::vector<int> cycle) {
   std::string text = fmt::format("{} wait for each other", name_of_ranks(cycle));
   for (const int rank : cycle) {
     const RankSnapshot& ledger = find(ranks, rank)->ledger;
-    text += fmt::format("{} rank {} in {}{}", rank == cycle.front() ? ":" : ",", rank, name_of_call(ledger, *ledger.waiting), place_of(ledger));
+    text += fmt::format("{} rank {} in {}{}", rank == cycle.front() ? ":" : ",", rank, ledger.name_of(*ledger.waiting),
+                        place_of(ledger));
   }
   return {.cause = Cause::kDeadlock, .culprits = std::move(cycle), .sentence = std::move(text)};
 }
@@ -153,7 +145,8 @@ std::optional<Diagnosis> diagnose(std::span<const RankView> ranks) {
   // From the rank that has waited longest to the one that it waits for, until somebody does not wait, or is met again.
   const RankView* first = nullptr;
   for (const RankView& view : ranks) {
-    if (running_and_waiting(view) && (first == nullptr || view.ledger.waiting->started_ns < first->ledger.waiting->started_ns)) first = &view;
+    if (running_and_waiting(view) && (first == nullptr || view.ledger.waiting->started_ns < first->ledger.waiting->started_ns))
+      first = &view;
   }
   if (first == nullptr) return std::nullopt;
   std::vector<int> path;
@@ -169,15 +162,16 @@ std::optional<Diagnosis> diagnose(std::span<const RankView> ranks) {
     if (next == nullptr) {
       return Diagnosis{.cause = Cause::kUnseen,
                        .culprits = {},
-                       .sentence = fmt::format("rank {} waits in {}{}; every other rank that this host sees has begun it", at->ledger.rank,
-                                               name_of_call(at->ledger, *at->ledger.waiting), place_of(at->ledger))};
+                       .sentence = fmt::format("rank {} waits in {}{}; every other rank that this host sees has begun it",
+                                               at->ledger.rank, at->ledger.name_of(*at->ledger.waiting), place_of(at->ledger))};
     }
     if (!running_and_waiting(*next)) {
       const std::vector<int> culprit{next->ledger.rank};
+      const char* what = next->state == ProcessState::kHeld ? "is held by a debugger" : "is busy outside any call";
       return Diagnosis{.cause = Cause::kAbsent,
                        .culprits = culprit,
                        .sentence = fmt::format("rank {} {}{}", culprit[0],
-                                               next->ledger.ended ? "has ended its work" : "is busy outside any call" + place_of(next->ledger),
+                                               next->ledger.ended ? "has ended its work" : what + place_of(next->ledger),
                                                waiters_of(ranks, culprit))};
     }
     if (const auto met = std::ranges::find(path, next->ledger.rank); met != path.end()) return of_cycle(ranks, {met, path.end()});

@@ -26,8 +26,8 @@ struct Diagnosis {
   };
   Cause cause = Cause::kUnseen;
   std::vector<int> culprits;  ///< world ranks, ascending; empty for kUnseen
-  /// One sentence: "rank 3 is stopped in backward of micro-batch 2, layer 5 (step 7); ranks 0 1 2 wait for it in reduce_scatter #118
-  /// of dp {0 1 2 3}".
+  /// One sentence: "rank 3 is stopped in backward of micro-batch 2, layer 5 (step 7); ranks 0 1 2 wait for it in reduce_scatter
+  /// #118 of dp {0 1 2 3}".
   std::string sentence;
 };
 

@@ -29,8 +29,8 @@ Group group_of_members(const Group& parent, std::span<const int> members, std::s
   HADAL_CHECK(!members.empty(), "a group \"{}\" without members", name);
   Group group{.name = std::move(name), .world_ranks = {}, .id = mixed(parent.id, static_cast<std::uint64_t>(occurrence))};
   for (const int member : members) {
-    HADAL_CHECK(member >= 0 && member < static_cast<int>(parent.world_ranks.size()), "group \"{}\": rank {} of {}", group.name, member,
-                parent.world_ranks.size());
+    HADAL_CHECK(member >= 0 && member < static_cast<int>(parent.world_ranks.size()), "group \"{}\": rank {} of {}", group.name,
+                member, parent.world_ranks.size());
     HADAL_CHECK(std::ranges::count(members, member) == 1, "group \"{}\": rank {} twice", group.name, member);
     group.world_ranks.push_back(parent.world_ranks[static_cast<std::size_t>(member)]);
     group.id = mixed(group.id, static_cast<std::uint64_t>(member));

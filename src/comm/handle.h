@@ -22,8 +22,8 @@ class Work {
   virtual void abandon() = 0;
 };
 
-/// Its buffers stay alive and untouched until wait() has returned. Movable. The destructor waits, unless an exception is unwinding
-/// the stack (then the group is about to end: world.h, local_group.h).
+/// Its buffers stay alive and untouched until wait() has returned. Movable. The destructor waits, unless an exception is
+/// unwinding the stack (then the group is about to end: world.h, local_group.h).
 class Handle {
  public:
   Handle() = default;

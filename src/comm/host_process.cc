@@ -60,6 +60,7 @@ ProcessState state_of(const HostProcess& process) {
     return gone ? ProcessState::kGone : ProcessState::kRuns;
   }
   if (stat->start != process.start || stat->state == 'Z' || stat->state == 'X') return ProcessState::kGone;
+  if (stat->state == 't') return ProcessState::kHeld;
   return stat->state == 'T' ? ProcessState::kStopped : ProcessState::kRuns;
 }
 

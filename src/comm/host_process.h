@@ -17,7 +17,8 @@ HostProcess this_process();
 
 enum class ProcessState {
   kRuns,
-  kStopped,  ///< by SIGSTOP or SIGTSTP; a debugger's hold does not count
+  kHeld,     ///< by a debugger: somebody is looking
+  kStopped,  ///< by SIGSTOP or SIGTSTP
   kGone,     ///< ended, or only its entry waits to be collected
 };
 

@@ -120,13 +120,21 @@ std::uint64_t Ledger::begin(const Group& group, int slot, Op op, std::int64_t by
   return number;
 }
 
-void Ledger::wait(std::uint64_t number) { memory_->waiting.store(number + 1, std::memory_order_release); }
+void Ledger::wait(std::uint64_t number) {
+  waiting_since_ns_ = now_ns();
+  memory_->waiting.store(number + 1, std::memory_order_release);
+}
 
 void Ledger::end(std::uint64_t number) {
   LedgerMemory& memory = *memory_;
-  if (memory.waiting.load(kRelaxed) == number + 1) memory.waiting.store(0, std::memory_order_release);
+  const std::int64_t now = now_ns();
+  if (memory.waiting.load(kRelaxed) == number + 1) {
+    memory.waiting.store(0, std::memory_order_release);
+    waited_ns_ += now - waiting_since_ns_;
+  }
   // More than 64 calls later its record has been given to another.
-  if (memory.next_record.load(kRelaxed) - number <= LedgerMemory::kRecords) record_of(memory, number).done_ns.store(now_ns(), kRelaxed);
+  if (memory.next_record.load(kRelaxed) - number <= LedgerMemory::kRecords)
+    record_of(memory, number).done_ns.store(now, kRelaxed);
   increment(memory.progress);
 }
 

@@ -32,8 +32,10 @@ class Ledger {
   int add_group(const Group& group);
   void remove_group(int slot);
 
-  /// A call begins: its number here. Of messages alone: `peer`, `tag`, and the how manieth to or from that peer with that tag it is.
-  std::uint64_t begin(const Group& group, int slot, Op op, std::int64_t bytes, int peer = -1, int tag = -1, std::uint64_t sequence = 0);
+  /// A call begins: its number here. Of messages alone: `peer`, `tag`, and the how manieth to or from that peer with that tag it
+  /// is.
+  std::uint64_t begin(const Group& group, int slot, Op op, std::int64_t bytes, int peer = -1, int tag = -1,
+                      std::uint64_t sequence = 0);
   /// The rank waits in it from here on.
   void wait(std::uint64_t number);
   void end(std::uint64_t number);
@@ -46,9 +48,13 @@ class Ledger {
   void set_ended(bool ends_job = false);
 
   const LedgerMemory& memory() const { return *memory_; }
+  /// Time that the rank's thread has spent in waits so far: communication that nothing hid. By that thread alone.
+  double waited_seconds() const { return static_cast<double>(waited_ns_) * 1e-9; }
 
  private:
   LedgerMemory* memory_;
+  std::int64_t waiting_since_ns_ = 0;
+  std::int64_t waited_ns_ = 0;
   std::unique_ptr<LedgerMemory> own_;  ///< until move_to
 };
 

@@ -1,6 +1,6 @@
-// Layout of a rank's ledger, in plain memory or in a file that other processes of the host map. One thread writes; any may read at any
-// time, hence relaxed atomics (a plain store on the machines we run on). A reader may see a record half replaced: it is a report about
-// ranks that have not moved for seconds, whose records do not change.
+// Layout of a rank's ledger, in plain memory or in a file that other processes of the host map. One thread writes; any may read
+// at any time, hence relaxed atomics (a plain store on the machines we run on). A reader may see a record half replaced: it is a
+// report about ranks that have not moved for seconds, whose records do not change.
 #pragma once
 
 #include <array>
@@ -49,8 +49,9 @@ struct SharedPosition {
 };
 
 struct SharedRecord {
-  std::atomic<std::uint64_t> group;     ///< id
-  std::atomic<std::uint64_t> sequence;  ///< from 1: the how manieth collective of the group, message to or from the peer with the tag
+  std::atomic<std::uint64_t> group;  ///< id
+  std::atomic<std::uint64_t>
+      sequence;  ///< from 1: the how manieth collective of the group, message to or from the peer with the tag
   std::atomic<std::int64_t> bytes;
   std::atomic<std::int64_t> started_ns;
   std::atomic<std::int64_t> done_ns;  ///< 0: under way

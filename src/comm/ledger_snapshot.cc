@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -55,6 +56,19 @@ std::string PositionText::str() const {
 const GroupSnapshot* RankSnapshot::group(std::uint64_t id) const {
   const auto found = std::ranges::find(groups, id, &GroupSnapshot::id);
   return found == groups.end() ? nullptr : &*found;
+}
+
+std::string RankSnapshot::name_of(const CallSnapshot& call) const {
+  const GroupSnapshot* in = group(call.group);
+  std::string text = fmt::format("{} #{}", comm::name_of(call.op), call.sequence);
+  if (is_message(call.op)) {
+    text += fmt::format(" (tag {}) {} rank ", call.tag, call.op == Op::kSend ? "to" : "from");
+    const bool known = in != nullptr && call.peer >= 0 && call.peer < static_cast<int>(in->members.size());
+    text += known ? std::to_string(in->members[static_cast<std::size_t>(call.peer)]) : fmt::format("{} of the group", call.peer);
+  }
+  if (in == nullptr) return text;
+  const bool cut = static_cast<int>(in->members.size()) < in->size;
+  return text + fmt::format(" of {} {{{}{}}}", in->name, fmt::join(in->members, " "), cut ? " ..." : "");
 }
 
 LedgerGlance glance_at(const LedgerMemory& memory) {

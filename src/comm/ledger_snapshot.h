@@ -57,6 +57,8 @@ struct RankSnapshot {
   std::vector<CallSnapshot> calls;  ///< the last 64, oldest first
 
   const GroupSnapshot* group(std::uint64_t id) const;
+  /// "reduce_scatter #118 of dp {0 1 2 3}", "receive #5 (tag 3) from rank 2 of pp {0 2}": a call of this rank.
+  std::string name_of(const CallSnapshot& call) const;
 };
 
 RankSnapshot snapshot_of(const LedgerMemory& memory);

@@ -21,8 +21,9 @@ enum class Op : std::uint8_t {
 };
 
 constexpr std::string_view name_of(Op op) {
-  constexpr std::string_view kNames[] = {"subgroup",   "all_reduce",       "all_reduce_max", "broadcast",  "barrier", "all_gather",
-                                         "all_gather of bytes", "reduce_scatter", "all_to_all",     "send",       "receive"};
+  constexpr std::string_view kNames[] = {"subgroup",   "all_reduce",          "all_reduce_max", "broadcast",  "barrier",
+                                         "all_gather", "all_gather of bytes", "reduce_scatter", "all_to_all", "send",
+                                         "receive"};
   return kNames[static_cast<std::size_t>(op)];
 }
 

@@ -72,6 +72,8 @@ DistributedModel::DistributedModel(const ModelOptions& options, const std::vecto
     for (std::size_t i = 0; i < keys.size(); ++i) {
       if (keys[i] == key && parameters_[i]->options().trainable) group.parameters.push_back(parameters_[i]);
     }
+    // Ranks meet the two tables in different orders: a stage with the head alone may come before one that needs both for MTP.
+    std::ranges::stable_sort(group.parameters, {}, [&](const nn::Parameter* parameter) { return tables_.order_of(*parameter); });
     if (!group.parameters.empty()) replica_groups_.push_back(std::move(group));
   }
 }

@@ -50,7 +50,7 @@ Agreement agreement(const MicroBatch& m, ConstView choice, ConstView draft) {
 
 Tensor Model::run_blocks(nn::Context& ctx, ConstView tokens) {
   Tensor h = stage_.embedding().forward(ctx.stream, tokens);
-  for (auto& block : stage_.blocks()) h = block->forward(ctx, h, nullptr);
+  for (auto& block : stage_.blocks()) h = block->forward(ctx, std::move(h));
   return stage_.final_norm().forward(ctx, h, nullptr);
 }
 
@@ -69,7 +69,7 @@ Model::Logits Model::logits(Stream& stream, ConstView tokens) {
       shifted.as<std::int32_t>()[i] = i % seq + shift < seq ? tokens.as<std::int32_t>()[i + shift] : -1;
     }
     const Tensor embedding = stage_.embedding().forward(stream, shifted);
-    Tensor out = stage_.mtp()[k]->forward(inner, embedding, k == 0 ? normed.view() : static_cast<const Tensor&>(previous).view(), nullptr);
+    Tensor out = stage_.mtp()[k]->forward(inner, embedding, k == 0 ? normed.view() : static_cast<const Tensor&>(previous).view());
     result.mtp.push_back(head(stream, out));
     previous = std::move(out);
   }

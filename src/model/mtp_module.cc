@@ -30,7 +30,7 @@ MtpModule::MtpModule(const ModelOptions& model, std::int64_t layer_idx, const st
       block_(model, layer_idx, rope, groups),
       out_norm_(module_name(layer_idx, "shared_head.norm"), hidden_size_, model.shape.rms_norm_eps, model.dtype) {}
 
-Tensor MtpModule::project(nn::Context& ctx, ConstView embedding, ConstView hidden) {
+Tensor MtpModule::multiply(nn::Context& ctx, ConstView embedding, ConstView hidden) {
   Tensor projected = Tensor::empty(hidden.shape, hidden.dtype, hidden.device);
   const ConstView w = static_cast<const nn::Parameter&>(projection_).value();
   run(ctx.stream, kernels::Gemm{.a = embedding, .b = half_of(w, 0), .c = projected, .transpose_b = true, .ldb = 2 * hidden_size_});
@@ -38,22 +38,31 @@ Tensor MtpModule::project(nn::Context& ctx, ConstView embedding, ConstView hidde
   return projected;
 }
 
-Tensor MtpModule::forward(nn::Context& ctx, ConstView embedding, ConstView hidden, Record* record) {
+Tensor MtpModule::project(nn::Context& ctx, ConstView embedding, ConstView hidden, Record* record) {
   Record local;
   Record& r = record == nullptr ? local : *record;
   const bool keep = record != nullptr;
   r.embedding = embedding_norm_.forward(ctx, embedding, keep ? &r.embedding_norm : nullptr);
   r.hidden = hidden_norm_.forward(ctx, hidden, keep ? &r.hidden_norm : nullptr);
-  r.projected = project(ctx, r.embedding, r.hidden);
-  r.block_out = block_.forward(ctx, r.projected, keep ? &r.block : nullptr);
-  return out_norm_.forward(ctx, r.block_out, keep ? &r.out_norm : nullptr);
+  return multiply(ctx, r.embedding, r.hidden);
 }
 
-MtpModule::InputGradients MtpModule::backward_input(nn::Context& ctx, ConstView d_out, Record& r) {
-  r.d_block_out = out_norm_.backward(ctx, d_out, {}, r.out_norm);
-  r.d_projected = block_.backward_input(ctx, r.d_block_out, *r.block);
+Tensor MtpModule::finish(nn::Context& ctx, Tensor block_out, Record* record) {
+  if (record == nullptr) return out_norm_.forward(ctx, block_out, nullptr);
+  record->block_out = std::move(block_out);
+  return out_norm_.forward(ctx, record->block_out, &record->out_norm);
+}
+
+Tensor MtpModule::forward(nn::Context& ctx, ConstView embedding, ConstView hidden) {
+  return finish(ctx, block_.forward(ctx, project(ctx, embedding, hidden, nullptr)), nullptr);
+}
+
+Tensor MtpModule::backward_finish(nn::Context& ctx, ConstView d_out, Record& r) { return out_norm_.backward(ctx, d_out, {}, r.out_norm); }
+
+MtpModule::InputGradients MtpModule::backward_project(nn::Context& ctx, Tensor d_projected, Record& r) {
+  r.d_projected = std::move(d_projected);
   const ConstView w = static_cast<const nn::Parameter&>(projection_).value();
-  Tensor d_normed = Tensor::empty(d_out.shape, d_out.dtype, d_out.device);
+  Tensor d_normed = Tensor::empty(r.d_projected.shape(), r.d_projected.dtype(), r.d_projected.device());
   InputGradients gradients;
   run(ctx.stream, kernels::Gemm{.a = r.d_projected, .b = half_of(w, 0), .c = d_normed, .ldb = 2 * hidden_size_});
   gradients.d_embedding = embedding_norm_.backward(ctx, d_normed, {}, r.embedding_norm);
@@ -63,7 +72,7 @@ MtpModule::InputGradients MtpModule::backward_input(nn::Context& ctx, ConstView 
 }
 
 void MtpModule::backward_weight(nn::Context& ctx, Record& r) {
-  block_.backward_weight(ctx, *r.block);
+  if (r.block) block_.backward_weight(ctx, *r.block);
   const View d_w = projection_.grad();
   run(ctx.stream,
       kernels::Gemm{.a = r.d_projected, .b = r.embedding, .c = half_of(d_w, 0), .transpose_a = true, .beta = 1, .ldc = 2 * hidden_size_});
@@ -82,7 +91,7 @@ void MtpModule::collect(nn::ParameterList& parameters) {
 Tensor MtpModule::decode(nn::Context& ctx, ConstView embedding, ConstView hidden, nn::AttentionCache& cache) {
   const Tensor e = embedding_norm_.forward(ctx, embedding, nullptr);
   const Tensor h = hidden_norm_.forward(ctx, hidden, nullptr);
-  const Tensor projected = project(ctx, e, h);
+  const Tensor projected = multiply(ctx, e, h);
   const Tensor out = block_.decode(ctx, projected, cache);
   return out_norm_.forward(ctx, out, nullptr);
 }

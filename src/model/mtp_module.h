@@ -17,27 +17,34 @@ class MtpModule {
     nn::RmsNormSaved embedding_norm, hidden_norm, out_norm;
     Tensor embedding;       ///< [T, d]: normed
     Tensor hidden;          ///< [T, d]: normed
-    Tensor projected;       ///< [T, d]: h'
     Tensor block_out;       ///< [T, d]
     nn::SavedPtr block;
-    Tensor d_block_out, d_projected;
+    Tensor d_projected;
   };
 
-  /// embedding [T, d] = Emb(t_{i+k}), hidden [T, d] = h^{k-1}; both stay valid until backward. -> h^k [T, d].
-  Tensor forward(nn::Context& ctx, ConstView embedding, ConstView hidden, Record* record);
+  /// What stands before the block: embedding [T, d] = Emb(t_{i+k}), hidden [T, d] = h^{k-1}; both stay valid until backward.
+  /// -> h' [T, d].
+  Tensor project(nn::Context& ctx, ConstView embedding, ConstView hidden, Record* record);
+  /// What stands behind it: -> h^k [T, d].
+  Tensor finish(nn::Context& ctx, Tensor block_out, Record* record);
+  /// d_out of h^k -> gradient of the block's output.
+  Tensor backward_finish(nn::Context& ctx, ConstView d_out, Record& record);
   struct InputGradients {
     Tensor d_embedding, d_hidden;
   };
-  InputGradients backward_input(nn::Context& ctx, ConstView d_out, Record& record);
+  InputGradients backward_project(nn::Context& ctx, Tensor d_projected, Record& record);
+  /// The block's too where its pass left them (its record is still there).
   void backward_weight(nn::Context& ctx, Record& record);
   void collect(nn::ParameterList& parameters);
 
   /// The next n positions of one sequence.
   Tensor decode(nn::Context& ctx, ConstView embedding, ConstView hidden, nn::AttentionCache& cache);
+  /// Evaluation alone: the whole module.
+  Tensor forward(nn::Context& ctx, ConstView embedding, ConstView hidden);
   Block& block() { return block_; }
 
  private:
-  Tensor project(nn::Context& ctx, ConstView embedding, ConstView hidden);
+  Tensor multiply(nn::Context& ctx, ConstView embedding, ConstView hidden);
 
   std::int64_t hidden_size_;
   nn::RmsNorm embedding_norm_;

@@ -12,6 +12,13 @@ namespace {
 constexpr const char* kEmbeddingName = "model.embed_tokens.weight";
 constexpr const char* kHeadName = "lm_head.weight";
 
+template <class Layer>
+void tell(const Stage::Complete& complete, Layer& layer) {
+  nn::ParameterList parameters;
+  layer.collect(parameters);
+  complete(parameters);
+}
+
 }  // namespace
 
 std::shared_ptr<parallel::Embedding> SharedTables::embedding() {
@@ -28,18 +35,20 @@ std::shared_ptr<parallel::Head> SharedTables::head() {
   return head_;
 }
 
+int SharedTables::order_of(const nn::Parameter& parameter) const {
+  if (embedding_ && &parameter == &embedding_->weight()) return 0;
+  return head_ && &parameter == &head_->weight() ? 1 : 2;
+}
+
 /// The memory behind every gradient stays until backward_weight is done with it.
 struct Stage::Record {
   const MicroBatch* m = nullptr;
-  std::vector<Tensor> inputs;  // [T', d] of each block
   std::vector<nn::SavedPtr> blocks;
-  std::vector<Tensor> d_outputs;  // of each block, where weight gradients are left for later
   Tensor head_in;                 // [T', d]: the final norm's input
   nn::RmsNormSaved final_norm;
   Tensor d_normed;                // of the head's output
-  Tensor hidden;                  // [T', d]: h^{k-1} of the first MTP module here
   std::vector<MtpModule::Record> mtp;
-  std::vector<Tensor> embeddings, outputs, d_mtp;
+  std::vector<Tensor> hidden, embeddings, d_mtp;  // [T', d] of each MTP module: h^{k-1}, its tokens, gradient of h^k
 };
 
 void Stage::RecordDeleter::operator()(Record* record) const { delete record; }
@@ -76,124 +85,150 @@ nn::Context Stage::mtp_context(const nn::Context& ctx, std::int64_t k) {
 }
 
 Tensor Stage::forward(Stream& stream, const MicroBatch& m, Tensor x, bool last, RecordPtr* record, Outcome& outcome) {
-  HADAL_CHECK_EQ(static_cast<std::int64_t>(m.mtp.size()), options_.shape.mtp.depth);
-  nn::Context ctx = context(stream, m);
-  if (record != nullptr) record->reset(new Record);
-  Record* r = record == nullptr ? nullptr : record->get();
-  if (r != nullptr) r->m = &m;
-  outcome.losses.mtp.assign(m.mtp.size(), 0.0);
-
-  Tensor h = content_.embedding ? embedding_->forward(stream, m.tokens) : std::move(x);
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const comm::Position position("forward", comm::Position::kInherit, static_cast<int>(content_.first_layer) + static_cast<int>(i));
-    nn::SavedPtr saved;
-    Tensor next = blocks_[i]->forward(ctx, h, r == nullptr ? nullptr : &saved);
-    if (r != nullptr) {
-      r->inputs.push_back(std::move(h));
-      r->blocks.push_back(std::move(saved));
-    }
-    h = std::move(next);
-  }
-  if (content_.head) {
-    Tensor normed = run_head(ctx, m, h, r, outcome);
-    if (r != nullptr) r->head_in = std::move(h);
-    h = std::move(normed);
-  }
-  for (std::int64_t i = 0; i < content_.num_mtp; ++i) {
-    Tensor next = run_mtp(ctx, m, i, h, r, outcome);
-    if (r != nullptr) (i == 0 ? r->hidden : r->outputs.emplace_back()) = std::move(h);
-    h = std::move(next);
-  }
-  return last ? Tensor() : std::move(h);
+  const PassPtr pass = forward_pass(stream, m, std::move(x), record, outcome);
+  run_segments(pass->list);
+  return last ? Tensor() : std::move(pass->rows);
 }
 
-Tensor Stage::run_head(nn::Context& ctx, const MicroBatch& m, ConstView h, Record* r, Outcome& outcome) {
-  Tensor normed = final_norm_->forward(ctx, h, r == nullptr ? nullptr : &r->final_norm);
+Stage::PassPtr Stage::forward_pass(Stream& stream, const MicroBatch& m, Tensor x, RecordPtr* record, Outcome& outcome) {
+  HADAL_CHECK_EQ(static_cast<std::int64_t>(m.mtp.size()), options_.shape.mtp.depth);
+  nn::Context ctx = context(stream, m);
+  Record* r = nullptr;
+  if (record != nullptr) {
+    record->reset(new Record);
+    r = record->get();
+    r->m = &m;
+    r->blocks.resize(blocks_.size());
+    for (auto* tensors : {&r->hidden, &r->embeddings, &r->d_mtp}) tensors->resize(mtp_.size());
+    r->mtp.resize(mtp_.size());
+  }
+  outcome.losses.mtp.assign(m.mtp.size(), 0.0);
+
+  auto pass = std::make_unique<Pass>(Pass{.list = {"forward", {}}, .rows = std::move(x)});
+  Tensor& rows = pass->rows;
+  if (content_.embedding) {
+    pass->list.compute("embedding", comm::Position::kInherit, [this, &stream, &m, &rows] { rows = embedding_->forward(stream, m.tokens); });
+  }
+  for (std::size_t i = 0; i < blocks_.size(); ++i) blocks_[i]->add_forward(pass->list, ctx, rows, r == nullptr ? nullptr : &r->blocks[i]);
+  if (content_.head) {
+    pass->list.compute("head", comm::Position::kInherit,
+                       [this, ctx, &m, &rows, r, &outcome]() mutable { run_head(ctx, m, rows, r, outcome); });
+  }
+  for (std::int64_t i = 0; i < content_.num_mtp; ++i) add_mtp(*pass, ctx, m, i, r, outcome);
+  return pass;
+}
+
+/// rows: the final norm's input, then its output.
+void Stage::run_head(nn::Context& ctx, const MicroBatch& m, Tensor& rows, Record* r, Outcome& outcome) {
+  Tensor normed = final_norm_->forward(ctx, rows, r == nullptr ? nullptr : &r->final_norm);
   if (r != nullptr) r->d_normed = Tensor::empty(normed.shape(), normed.dtype(), normed.device());
   parallel::Head::Result result = head_->loss(ctx.stream, normed, m.main, 1.0, r == nullptr ? View{} : r->d_normed.view(), r == nullptr);
   outcome.losses.main = result.loss;
   outcome.token_loss = std::move(result.token_loss);
   outcome.choice = std::move(result.prediction);
-  return normed;
+  if (r != nullptr) r->head_in = std::move(rows);
+  rows = std::move(normed);
 }
 
-Tensor Stage::run_mtp(nn::Context& ctx, const MicroBatch& m, std::int64_t i, ConstView hidden, Record* r, Outcome& outcome) {
+void Stage::add_mtp(Pass& pass, const nn::Context& ctx, const MicroBatch& m, std::int64_t i, Record* r, Outcome& outcome) {
+  const auto at = static_cast<std::size_t>(i);
   const std::int64_t k = content_.first_mtp + i;
+  const int layer_idx = static_cast<int>(options_.shape.num_layers + k);
   const Prediction& prediction = m.mtp[static_cast<std::size_t>(k)];
   nn::Context inner = mtp_context(ctx, k);
-  Tensor embedding = embedding_->forward(ctx.stream, prediction.inputs);
-  MtpModule::Record* record = r == nullptr ? nullptr : &r->mtp.emplace_back();
-  Tensor out = mtp_[static_cast<std::size_t>(i)]->forward(inner, embedding, hidden, record);
-  View d_out{};
-  if (r != nullptr) {
-    r->embeddings.push_back(std::move(embedding));
-    d_out = r->d_mtp.emplace_back(Tensor::empty(out.shape(), out.dtype(), out.device()));
-  }
+  MtpModule& module = *mtp_[at];
+  Tensor& rows = pass.rows;
+  pass.list.compute("mtp input", layer_idx, [this, inner, at, r, &module, &prediction, &rows]() mutable {
+    Tensor embedding = embedding_->forward(inner.stream, prediction.inputs);
+    Tensor projected = module.project(inner, embedding, rows, r == nullptr ? nullptr : &r->mtp[at]);
+    if (r != nullptr) {
+      r->hidden[at] = std::move(rows);
+      r->embeddings[at] = std::move(embedding);
+    }
+    rows = std::move(projected);
+  });
+  module.block().add_forward(pass.list, inner, rows, r == nullptr ? nullptr : &r->mtp[at].block);
   const double scale = m.mtp_weight / static_cast<double>(m.mtp.size());
-  parallel::Head::Result result = head_->loss(ctx.stream, out, prediction, scale, d_out, r == nullptr && k == 0);
-  outcome.losses.mtp[static_cast<std::size_t>(k)] = result.loss;
-  if (k == 0) outcome.draft = std::move(result.prediction);
-  return out;
+  pass.list.compute("mtp head", layer_idx, [this, inner, at, k, scale, r, &module, &prediction, &rows, &outcome]() mutable {
+    rows = module.finish(inner, std::move(rows), r == nullptr ? nullptr : &r->mtp[at]);
+    View d_out{};
+    if (r != nullptr) d_out = r->d_mtp[at] = Tensor::empty(rows.shape(), rows.dtype(), rows.device());
+    parallel::Head::Result result = head_->loss(inner.stream, rows, prediction, scale, d_out, r == nullptr && k == 0);
+    outcome.losses.mtp[static_cast<std::size_t>(k)] = result.loss;
+    if (k == 0) outcome.draft = std::move(result.prediction);
+  });
 }
 
-Tensor Stage::backward_input(Stream& stream, Record& r, Tensor d_y, bool weights) {
+Tensor Stage::backward_input(Stream& stream, Record& r, Tensor d_y, bool weights, const Complete* complete) {
+  const PassPtr pass = backward_pass(stream, r, std::move(d_y), weights, complete);
+  run_segments(pass->list);
+  return std::move(pass->rows);
+}
+
+Stage::PassPtr Stage::backward_pass(Stream& stream, Record& r, Tensor d_y, bool weights, const Complete* complete) {
   nn::Context ctx = context(stream, *r.m);
-  Tensor d_h = std::move(d_y);
-  if (content_.num_mtp > 0) d_h = backward_mtp(ctx, r, std::move(d_h), weights);
+  auto pass = std::make_unique<Pass>(Pass{.list = {"backward", {}}, .rows = std::move(d_y)});
+  Tensor& rows = pass->rows;
+  for (std::int64_t i = content_.num_mtp; i-- > 0;) add_mtp_backward(*pass, ctx, r, i, weights, complete);
   if (content_.head) {
-    // d_h, where there is one, is the gradient of the normed rows from the MTP modules.
-    if (d_h.defined()) run(stream, kernels::Add{.a = r.d_normed, .b = d_h, .y = r.d_normed});
-    d_h = final_norm_->backward(ctx, r.d_normed, {}, r.final_norm);
-    r.head_in.reset();
-    r.d_normed.reset();
+    pass->list.compute("head", comm::Position::kInherit, [this, ctx, &r, &rows]() mutable {
+      // The gradient of the normed rows from the MTP modules, where there is one.
+      if (rows.defined()) run(ctx.stream, kernels::Add{.a = r.d_normed, .b = rows, .y = r.d_normed});
+      rows = final_norm_->backward(ctx, r.d_normed, {}, r.final_norm);
+      r.head_in.reset();
+      r.d_normed.reset();
+    });
   }
-  d_h = backward_blocks(ctx, r, std::move(d_h), weights);
-  if (!content_.embedding) return d_h;
-  embedding_->backward(stream, r.m->tokens, d_h);
-  return {};
-}
-
-Tensor Stage::backward_mtp(nn::Context& ctx, Record& r, Tensor d_last, bool weights) {
-  if (d_last.defined()) run(ctx.stream, kernels::Add{.a = r.d_mtp.back(), .b = d_last, .y = r.d_mtp.back()});
-  for (std::size_t i = mtp_.size(); i-- > 0;) {
-    nn::Context inner = mtp_context(ctx, content_.first_mtp + static_cast<std::int64_t>(i));
-    MtpModule::InputGradients gradients = mtp_[i]->backward_input(inner, r.d_mtp[i], r.mtp[i]);
-    if (weights) {
-      mtp_[i]->backward_weight(inner, r.mtp[i]);
-      r.mtp[i] = {};
-    }
-    const Prediction& prediction = r.m->mtp[static_cast<std::size_t>(content_.first_mtp) + i];
-    embedding_->backward(ctx.stream, prediction.inputs, gradients.d_embedding);
-    if (i == 0) return std::move(gradients.d_hidden);
-    run(ctx.stream, kernels::Add{.a = r.d_mtp[i - 1], .b = gradients.d_hidden, .y = r.d_mtp[i - 1]});
-  }
-  return {};
-}
-
-Tensor Stage::backward_blocks(nn::Context& ctx, Record& r, Tensor d_h, bool weights) {
-  r.d_outputs.resize(blocks_.size());
   for (std::size_t i = blocks_.size(); i-- > 0;) {
-    const comm::Position position("backward", comm::Position::kInherit, static_cast<int>(content_.first_layer) + static_cast<int>(i));
-    Tensor d_in = blocks_[i]->backward_input(ctx, d_h, *r.blocks[i]);
-    if (weights) {
-      blocks_[i]->backward_weight(ctx, *r.blocks[i]);
-      r.blocks[i].reset();
-      r.inputs[i].reset();
-    } else {
-      r.d_outputs[i] = std::move(d_h);
+    blocks_[i]->add_backward(pass->list, ctx, rows, r.blocks[i], weights);
+    if (weights && complete != nullptr) {
+      pass->list.compute("complete", comm::Position::kInherit, [this, i, complete] { tell(*complete, *blocks_[i]); });
     }
-    d_h = std::move(d_in);
   }
-  return d_h;
+  if (content_.embedding) {
+    pass->list.compute("embedding", comm::Position::kInherit, [this, &stream, &r, &rows] {
+      embedding_->backward(stream, r.m->tokens, rows);
+      rows.reset();
+    });
+  }
+  return pass;
 }
 
-void Stage::backward_weight(Stream& stream, Record& r) {
+void Stage::add_mtp_backward(Pass& pass, const nn::Context& ctx, Record& r, std::int64_t i, bool weights, const Complete* complete) {
+  const auto at = static_cast<std::size_t>(i);
+  const std::int64_t k = content_.first_mtp + i;
+  const int layer_idx = static_cast<int>(options_.shape.num_layers + k);
+  nn::Context inner = mtp_context(ctx, k);
+  MtpModule& module = *mtp_[at];
+  Tensor& rows = pass.rows;
+  pass.list.compute("mtp head", layer_idx, [inner, at, &r, &module, &rows]() mutable {
+    if (rows.defined()) run(inner.stream, kernels::Add{.a = r.d_mtp[at], .b = rows, .y = r.d_mtp[at]});
+    rows = module.backward_finish(inner, r.d_mtp[at], r.mtp[at]);
+  });
+  module.block().add_backward(pass.list, inner, rows, r.mtp[at].block, weights);
+  pass.list.compute("mtp input", layer_idx, [this, inner, at, k, weights, complete, &r, &module, &rows]() mutable {
+    MtpModule::InputGradients gradients = module.backward_project(inner, std::move(rows), r.mtp[at]);
+    if (weights) {
+      module.backward_weight(inner, r.mtp[at]);
+      r.mtp[at] = {};
+      if (complete != nullptr) tell(*complete, module);
+    }
+    embedding_->backward(inner.stream, r.m->mtp[static_cast<std::size_t>(k)].inputs, gradients.d_embedding);
+    rows = std::move(gradients.d_hidden);
+  });
+}
+
+void Stage::backward_weight(Stream& stream, Record& r, const Complete* complete) {
   nn::Context ctx = context(stream, *r.m);
   for (std::size_t i = mtp_.size(); i-- > 0;) {
     nn::Context inner = mtp_context(ctx, content_.first_mtp + static_cast<std::int64_t>(i));
     mtp_[i]->backward_weight(inner, r.mtp[i]);
+    if (complete != nullptr) tell(*complete, *mtp_[i]);
   }
-  for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i]->backward_weight(ctx, *r.blocks[i]);
+  for (std::size_t i = blocks_.size(); i-- > 0;) {
+    blocks_[i]->backward_weight(ctx, *r.blocks[i]);
+    if (complete != nullptr) tell(*complete, *blocks_[i]);
+  }
 }
 
 nn::ParameterList Stage::parameters() {

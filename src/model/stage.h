@@ -4,6 +4,7 @@
 // size, D MTP depth. What stages hand on is [T', d].
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -39,6 +40,8 @@ class SharedTables {
 
   std::shared_ptr<parallel::Embedding> embedding();
   std::shared_ptr<parallel::Head> head();
+  /// 0 for the embedding's weight, 1 for the head's, 2 for any other parameter.
+  int order_of(const nn::Parameter& parameter) const;
 
  private:
   ModelOptions model_;
@@ -67,14 +70,28 @@ class Stage {
     Tensor draft;       ///< I32 [T], MTP depth 1's; evaluation only
   };
 
+  /// forward() or backward_input() of one micro-batch, to be run segment by segment, each once. Stays where it was made.
+  struct Pass {
+    SegmentList list;
+    Tensor rows;       ///< [T', d], forward or gradient: what the next segment reads; at the end what is handed on
+  };
+  using PassPtr = std::unique_ptr<Pass>;
+
+  /// Given with the stage's last micro-batch of a step: called with the parameters of each layer once their gradients are complete
+  /// here. Embedding and head, which other stages of the rank may use too, are never among them.
+  using Complete = std::function<void(const nn::ParameterList&)>;
+
   /// x [T', d] of the stage before (undefined for the first) -> what the next one reads (undefined for the last: `last`).
   /// `record`: filled for backward; null evaluates. `m` stays alive and unchanged until backward is done.
   Tensor forward(Stream& stream, const MicroBatch& m, Tensor x, bool last, RecordPtr* record, Outcome& outcome);
   /// d_y of what was handed on (undefined for the last stage) -> d_x (undefined for the first). With `weights`, each layer's weight
   /// gradients follow at once and its memory is freed.
-  Tensor backward_input(Stream& stream, Record& record, Tensor d_y, bool weights);
+  Tensor backward_input(Stream& stream, Record& record, Tensor d_y, bool weights, const Complete* complete = nullptr);
   /// What backward_input without `weights` left to do.
-  void backward_weight(Stream& stream, Record& record);
+  void backward_weight(Stream& stream, Record& record, const Complete* complete = nullptr);
+  /// The same as passes; what they are given outlives them. A last stage's forward leaves rows behind that nobody needs.
+  PassPtr forward_pass(Stream& stream, const MicroBatch& m, Tensor x, RecordPtr* record, Outcome& outcome);
+  PassPtr backward_pass(Stream& stream, Record& record, Tensor d_y, bool weights, const Complete* complete = nullptr);
 
   /// Parameters and buffers of the pieces here in a fixed order; tables that are here for MTP alone included.
   nn::ParameterList parameters();
@@ -99,11 +116,10 @@ class Stage {
   static nn::Context mtp_context(const nn::Context& ctx, std::int64_t k);
 
  private:
-  Tensor run_head(nn::Context& ctx, const MicroBatch& m, ConstView h, Record* r, Outcome& outcome);
-  Tensor run_mtp(nn::Context& ctx, const MicroBatch& m, std::int64_t k, ConstView hidden, Record* r, Outcome& outcome);
-  /// Of the MTP modules here; `d_last` is the gradient of the last one's output from the next stage. -> gradient of their input.
-  Tensor backward_mtp(nn::Context& ctx, Record& r, Tensor d_last, bool weights);
-  Tensor backward_blocks(nn::Context& ctx, Record& r, Tensor d_h, bool weights);
+  void run_head(nn::Context& ctx, const MicroBatch& m, Tensor& rows, Record* r, Outcome& outcome);
+  void add_mtp(Pass& pass, const nn::Context& ctx, const MicroBatch& m, std::int64_t i, Record* r, Outcome& outcome);
+  /// Of MTP module i here; the gradient of the last one's output comes from the next stage. -> gradient of the module's input.
+  void add_mtp_backward(Pass& pass, const nn::Context& ctx, Record& r, std::int64_t i, bool weights, const Complete* complete);
 
   ModelOptions options_;
   StageContent content_;

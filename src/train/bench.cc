@@ -1,6 +1,7 @@
 #include "train/bench.h"
 
 #include <algorithm>
+#include <numeric>
 #include <chrono>
 #include <vector>
 
@@ -50,7 +51,10 @@ BenchResult bench_steps(const Config& config, comm::Communicator& world, bool fo
   const data::Batch batch = synthetic_batch(config, data::rows_of_rank(rows, static_cast<int>(run.place().dp_rank), static_cast<int>(run.layout().grid.dp())));
   BenchResult result;
   std::vector<double> seconds;
+  const auto waited = [&] { return world.ledger() == nullptr ? 0.0 : world.ledger()->waited_seconds(); };
+  double waited_before = 0;
   for (std::int64_t s = 0; s < warmup + steps; ++s) {
+    if (s == warmup) waited_before = waited();
     const auto begin = std::chrono::steady_clock::now();
     const StepInput input{.lr = optim::learning_rate(config.optim, s, warmup + steps),
                           .mtp_weight = config.balance.mtp_weight,
@@ -58,6 +62,8 @@ BenchResult bench_steps(const Config& config, comm::Communicator& world, bool fo
     result.loss = step.run(stream, batch, rows, config.train.micro_batch, input).loss;
     if (s >= warmup) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
+  const double share = (waited() - waited_before) / std::reduce(seconds.begin(), seconds.end());
+  result.waited_share = world.all_reduce_sum(share) / world.size();
   std::ranges::sort(seconds);
   result.tokens_per_s = static_cast<double>(rows * config.data.sequence_length) / seconds[seconds.size() / 2];
   result.peak_bytes = static_cast<std::int64_t>(memory_stats(kCpu).peak_bytes);

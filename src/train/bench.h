@@ -12,6 +12,7 @@ struct BenchResult {
   double tokens_per_s = 0;   ///< median over the timed steps, all ranks
   double loss = 0;           ///< of the last step
   std::int64_t peak_bytes = 0;
+  double waited_share = 0;   ///< of the timed steps' time, mean over ranks: communication that nothing hid
 };
 
 /// `forced`: perfectly even routing. Warm-up steps come first; the model is a fresh one.

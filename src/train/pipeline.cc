@@ -7,8 +7,10 @@ namespace hadal::train {
 /// The executor's view of the stages.
 class Pipeline::Runner : public schedule::StageRunner {
  public:
-  Runner(RunModel& run, Stream& stream, const std::vector<model::MicroBatch>& micro_batches, bool forward_only)
-      : run_(run), stream_(stream), micro_batches_(micro_batches), forward_only_(forward_only), outcomes_(micro_batches.size()) {}
+  /// Null `complete` evaluates.
+  Runner(RunModel& run, Stream& stream, const schedule::Placement& placement, const std::vector<model::MicroBatch>& micro_batches,
+         const model::Stage::Complete* complete)
+      : run_(run), stream_(stream), placement_(placement), micro_batches_(micro_batches), complete_(complete), outcomes_(micro_batches.size()) {}
 
   schedule::Boundary boundary(int, int micro_batch) override {
     const model::MicroBatch& m = micro_batches_[static_cast<std::size_t>(micro_batch)];
@@ -17,13 +19,10 @@ class Pipeline::Runner : public schedule::StageRunner {
   }
 
   Tensor forward(int slot, int micro_batch, Tensor x) override {
-    const auto m = static_cast<std::size_t>(micro_batch);
-    model::Stage& stage = run_.model().stage(slot);
     model::Stage::Outcome outcome;
-    const bool last = run_.layout().placement.is_last(run_.layout().placement.stage_of(static_cast<int>(run_.place().pp_rank), slot));
-    Tensor y = stage.forward(stream_, micro_batches_[m], std::move(x), last, forward_only_ ? nullptr : &records_[{slot, micro_batch}], outcome);
-    add(outcomes_[m], std::move(outcome));
-    return y;
+    model::Stage::PassPtr pass = forward_pass(slot, micro_batch, std::move(x), outcome);
+    model::run_segments(pass->list);
+    return end_forward(slot, micro_batch, *pass, std::move(outcome));
   }
 
   Tensor backward_input(int slot, int micro_batch, Tensor d_y) override {
@@ -32,20 +31,49 @@ class Pipeline::Runner : public schedule::StageRunner {
 
   void backward_weight(int slot, int micro_batch) override {
     const auto record = records_.find({slot, micro_batch});
-    run_.model().stage(slot).backward_weight(stream_, *record->second);
+    run_.model().stage(slot).backward_weight(stream_, *record->second, complete_after(slot, micro_batch));
     records_.erase(record);
   }
 
   Tensor backward(int slot, int micro_batch, Tensor d_y) override {
     const auto record = records_.find({slot, micro_batch});
-    Tensor d_x = run_.model().stage(slot).backward_input(stream_, *record->second, std::move(d_y), true);
+    Tensor d_x = run_.model().stage(slot).backward_input(stream_, *record->second, std::move(d_y), true, complete_after(slot, micro_batch));
     records_.erase(record);
     return d_x;
+  }
+
+  /// What a micro-batch of one direction sends to experts travels while one of the other direction computes.
+  schedule::PairOutput forward_backward(int forward_slot, int forward_micro_batch, Tensor x, int backward_slot,
+                                        int backward_micro_batch, Tensor d_y) override {
+    model::Stage::Outcome outcome;
+    const auto record = records_.find({backward_slot, backward_micro_batch});
+    model::Stage::PassPtr forward = forward_pass(forward_slot, forward_micro_batch, std::move(x), outcome);
+    model::Stage::PassPtr backward = run_.model().stage(backward_slot).backward_pass(
+        stream_, *record->second, std::move(d_y), true, complete_after(backward_slot, backward_micro_batch));
+    model::run_in_turns(forward->list, forward_micro_batch, backward->list, backward_micro_batch);
+    records_.erase(record);
+    return {.y = end_forward(forward_slot, forward_micro_batch, *forward, std::move(outcome)), .d_x = std::move(backward->rows)};
   }
 
   std::vector<model::Stage::Outcome>& outcomes() { return outcomes_; }
 
  private:
+  /// Weight gradients of one slot follow the order of its micro-batches.
+  const model::Stage::Complete* complete_after(int slot, int micro_batch) const {
+    return micro_batch + 1 == placement_.end_micro_batch(slot) ? complete_ : nullptr;
+  }
+
+  model::Stage::PassPtr forward_pass(int slot, int micro_batch, Tensor x, model::Stage::Outcome& outcome) {
+    return run_.model().stage(slot).forward_pass(stream_, micro_batches_[static_cast<std::size_t>(micro_batch)], std::move(x),
+                                                 complete_ == nullptr ? nullptr : &records_[{slot, micro_batch}], outcome);
+  }
+
+  /// What is handed on: nothing from the last stage.
+  Tensor end_forward(int slot, int micro_batch, model::Stage::Pass& pass, model::Stage::Outcome outcome) {
+    add(outcomes_[static_cast<std::size_t>(micro_batch)], std::move(outcome));
+    return placement_.is_last(placement_.stage_of(static_cast<int>(run_.place().pp_rank), slot)) ? Tensor() : std::move(pass.rows);
+  }
+
   /// Several stages of this rank may tell of the same micro-batch, each of its own pieces.
   static void add(model::Stage::Outcome& sum, model::Stage::Outcome part) {
     sum.losses.main += part.losses.main;
@@ -58,8 +86,9 @@ class Pipeline::Runner : public schedule::StageRunner {
 
   RunModel& run_;
   Stream& stream_;
+  const schedule::Placement& placement_;
   const std::vector<model::MicroBatch>& micro_batches_;
-  bool forward_only_;
+  const model::Stage::Complete* complete_;
   std::map<std::pair<int, int>, model::Stage::RecordPtr> records_;  ///< by slot and micro-batch
   std::vector<model::Stage::Outcome> outcomes_;
 };
@@ -74,12 +103,13 @@ const schedule::Plan& Pipeline::plan(std::int64_t micro_batches, bool forward_on
   return found->second;
 }
 
-model::Losses Pipeline::train(Stream& stream, const std::vector<model::MicroBatch>& micro_batches) {
+model::Losses Pipeline::train(Stream& stream, const std::vector<model::MicroBatch>& micro_batches, const model::Stage::Complete& complete) {
   model::Losses sum;
   sum.mtp.assign(static_cast<std::size_t>(run_.options().shape.mtp.depth), 0.0);
   if (micro_batches.empty()) return sum;
-  Runner runner(run_, stream, micro_batches, false);
-  execution_ = schedule::execute(plan(static_cast<std::int64_t>(micro_batches.size()), false), run_.pipeline(), runner);
+  const schedule::Plan& step = plan(static_cast<std::int64_t>(micro_batches.size()), false);
+  Runner runner(run_, stream, step.placement, micro_batches, &complete);
+  execution_ = schedule::execute(step, run_.pipeline(), runner);
   for (const model::Stage::Outcome& outcome : runner.outcomes()) {
     sum.main += outcome.losses.main;
     for (std::size_t k = 0; k < outcome.losses.mtp.size(); ++k) sum.mtp[k] += outcome.losses.mtp[k];
@@ -89,8 +119,9 @@ model::Losses Pipeline::train(Stream& stream, const std::vector<model::MicroBatc
 
 std::vector<model::Stage::Outcome> Pipeline::evaluate(Stream& stream, const std::vector<model::MicroBatch>& micro_batches) {
   if (micro_batches.empty()) return {};
-  Runner runner(run_, stream, micro_batches, true);
-  schedule::execute(plan(static_cast<std::int64_t>(micro_batches.size()), true), run_.pipeline(), runner);
+  const schedule::Plan& forward = plan(static_cast<std::int64_t>(micro_batches.size()), true);
+  Runner runner(run_, stream, forward.placement, micro_batches, nullptr);
+  schedule::execute(forward, run_.pipeline(), runner);
   return std::move(runner.outcomes());
 }
 

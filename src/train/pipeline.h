@@ -15,9 +15,9 @@ class Pipeline {
   /// Kept by reference.
   explicit Pipeline(RunModel& run) : run_(run) {}
 
-  /// Forward and backward of all micro-batches; gradients accumulate into the parameters. Losses of the pieces here. Collective over
-  /// the pipeline.
-  model::Losses train(Stream& stream, const std::vector<model::MicroBatch>& micro_batches);
+  /// Forward and backward of all micro-batches; gradients accumulate into the parameters. Losses of the pieces here. `complete` as
+  /// model::Stage has it. Collective over the pipeline.
+  model::Losses train(Stream& stream, const std::vector<model::MicroBatch>& micro_batches, const model::Stage::Complete& complete);
   /// Forward alone; what the pieces here say of each micro-batch.
   std::vector<model::Stage::Outcome> evaluate(Stream& stream, const std::vector<model::MicroBatch>& micro_batches);
   /// Of the last step: what the executor measured.

@@ -171,7 +171,11 @@ std::optional<RunState> restore_run(const Config& config, model::DistributedMode
 }
 
 void load_weights(const std::filesystem::path& checkpoint_path, model::DistributedModel& model, comm::Communicator& world) {
-  const auto reader = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(checkpoint_path), checkpoint::Check::kManifest);
+  std::filesystem::path step_dir;
+  checkpoint::together(world, [&] {
+    if (world.is_root()) step_dir = checkpoint::find_checkpoint(checkpoint_path);
+  });
+  const auto reader = checkpoint::CheckpointReader::open(step_dir, world, checkpoint::Check::kManifest);
   const std::int64_t num_layers = model.options().shape.num_layers;
   std::vector<ParameterValue> present;
   std::int64_t absent = 0;

@@ -50,7 +50,11 @@ StepResult TrainStep::gradients(Stream& stream, const data::Batch& rows, std::in
     const std::int64_t end = std::min(begin + micro_batch, rows.num_rows());
     micro_batches.push_back(make_micro_batch(rows, begin, end, scales, run_.options().dtype, run_.groups().layer_groups().context));
   }
-  const model::Losses losses = pipeline_.train(stream, micro_batches);
+  const model::Losses losses = pipeline_.train(stream, micro_batches, [&](const nn::ParameterList& parameters) {
+    for (const nn::Parameter* parameter : parameters) {
+      if (parameter->options().trainable) optimizer_.ready(*parameter);
+    }
+  });
   StepResult result;
   result.tokens = global_rows * rows.tokens.shape()[1];
   result.loss = losses.main;

@@ -170,10 +170,13 @@ int Trainer::train() {
   return 0;
 }
 
+double Trainer::waited_seconds() const { return world_.ledger() == nullptr ? 0.0 : world_.ledger()->waited_seconds(); }
+
 StepResult Trainer::step(double& seconds) {
   const auto begin = std::chrono::steady_clock::now();
   const comm::Position position("training step");
   if (comm::Ledger* ledger = world_.ledger()) ledger->set_step(state_.step + 1);
+  const double waited_before = waited_seconds();
   const std::int64_t rows = optim::batch_size(config_.train, state_.tokens);
   const data::RowRange share = data::rows_of_rank(rows, static_cast<int>(run_.place().dp_rank), static_cast<int>(run_.layout().grid.dp()));
   const data::Batch batch =
@@ -187,6 +190,7 @@ StepResult Trainer::step(double& seconds) {
   state_.tokens += rows * config_.data.sequence_length;
   state_.next_sample += static_cast<std::uint64_t>(rows);
   seconds = seconds_since(begin);
+  waited_share_ = (waited_seconds() - waited_before) / seconds;
   skipped_in_a_row_ = result.applied ? 0 : skipped_in_a_row_ + 1;
   return result;
 }
@@ -206,6 +210,7 @@ void Trainer::record(const StepResult& result, double seconds) {
   row.set("tokens_per_s", tokens_per_s);
   row.set("step_ms", seconds * 1e3);
   row.set("peak_share", tokens_per_s * flops_per_token_ / peak_flops_);
+  if (world_.size() > 1) row.set("waited_share", waited_share_);
   if (!train_step_.loads().empty()) row.set("max_vio", result.max_violation);
   row.set("memory_bytes", static_cast<std::int64_t>(memory_stats(kCpu).peak_bytes));
   if (!result.applied) row.set("skipped", std::int64_t{1});

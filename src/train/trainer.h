@@ -38,6 +38,8 @@ class Trainer {
   void restore();
   int train();
   StepResult step(double& seconds);
+  /// Of this rank, in communication, so far.
+  double waited_seconds() const;
   void record(const StepResult& result, double seconds);
   void write_metrics(const report::MetricsRow& row);
   void validate(report::MetricsRow& row);
@@ -64,6 +66,7 @@ class Trainer {
   TrainStep train_step_;
   RunState state_;
   double flops_per_token_ = 0;
+  double waited_share_ = 0;       ///< of the last step's time
   double peak_flops_ = 0;         ///< of all ranks together
   std::int64_t last_saved_step_ = -1;
   std::int64_t skipped_in_a_row_ = 0;

@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <exception>
 
+#include "comm/ledger_report.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "core/log.h"
 
 namespace hadal::train {
@@ -30,8 +32,9 @@ std::filesystem::path file_of(const std::filesystem::path& directory, int rank) 
 
 }  // namespace
 
-Watchdog::Watchdog(comm::Communicator& world, const std::filesystem::path& directory, HangBounds bounds, std::function<void()> at_end)
-    : ledger_(*world.ledger()), rank_(world.rank()), clock_(bounds), at_end_(std::move(at_end)) {
+Watchdog::Watchdog(comm::Communicator& world, const std::filesystem::path& directory, HangBounds bounds,
+                   std::function<void()> at_end)
+    : ledger_(*world.ledger()), rank_(world.rank()), clock_(bounds), at_end_(std::move(at_end)), report_(directory / "hang.txt") {
   std::filesystem::create_directories(directory);
   ledger_.move_to(file_of(directory, rank_));
   open_peers(world, directory);
@@ -123,14 +126,18 @@ void Watchdog::look(double passed_s) {
 
 void Watchdog::end_job(const comm::Diagnosis& diagnosis) {
   const bool death = diagnosis.cause == comm::Diagnosis::Cause::kGone;
-  log_error("{}; the job ends{}", diagnosis.sentence, death ? "" : fmt::format(" with code {}", static_cast<int>(ExitCode::kHang)));
+  log_error("{}; the job ends{}", diagnosis.sentence,
+            death ? "" : fmt::format(" with code {}", static_cast<int>(ExitCode::kHang)));
+  const std::string report = fmt::format("{}\n\n{}", diagnosis.sentence, comm::report_of(views()));
   ledger_.set_ended(true);
   try {
     at_end_();
+    write_file_atomically(report_, report);
   } catch (const std::exception& error) {
     log_warning("the end of the job is not noted: {}", error.what());
   }
-  // The launcher notices a death by itself and returns the code of that process; only it can end ranks of other hosts in good order.
+  // The launcher notices a death by itself and returns the code of that process; only it can end ranks of other hosts in good
+  // order.
   if (death) std::this_thread::sleep_for(kLauncher);
   std::_Exit(static_cast<int>(ExitCode::kHang));
 }

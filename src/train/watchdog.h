@@ -1,9 +1,10 @@
 // A thread in every rank that ends a job which would otherwise hang in silence (spec/reliability.md 2, mechanism 6).
 //
-// The ranks of a host map each other's ledgers (comm/ledger.h). Five times a second each looks whether the others' processes are there
-// and run, and, while its own rank waits, who keeps it waiting. One rank of the host then says so in one sentence, writes the code for
-// job scripts and ends the job with code 86: within seconds when a rank is gone (the launcher, which kills the others a second after a
-// death, is forestalled), after HangBounds otherwise. Ranks of other hosts are seen only through the calls that they do not enter.
+// The ranks of a host map each other's ledgers (comm/ledger.h). Five times a second each looks whether the others' processes are
+// there and run, and, while its own rank waits, who keeps it waiting. One rank of the host then says so in one sentence, writes
+// the code for job scripts and ends the job with code 86: within seconds when a rank is gone (the launcher, which kills the
+// others a second after a death, is forestalled), after HangBounds otherwise. Ranks of other hosts are seen only through the
+// calls that they do not enter.
 #pragma once
 
 #include <condition_variable>
@@ -22,8 +23,9 @@ namespace hadal::train {
 
 class Watchdog {
  public:
-  /// For ranks that are processes. Ledgers go to `directory`/ledger-rank-R, which is made. `at_end` is called on the thread of the
-  /// rank that ends the job, after the sentence and before the end; it must not wait for other ranks. Collective. IoError.
+  /// For ranks that are processes. Ledgers go to `directory`/ledger-rank-R, which is made; a table of all ranks and their last
+  /// calls to `directory`/hang.txt, should it come to that. `at_end` is called on the thread of the rank that ends the job, after
+  /// the sentence and before the end; it must not wait for other ranks. Collective. IoError.
   Watchdog(comm::Communicator& world, const std::filesystem::path& directory, HangBounds bounds, std::function<void()> at_end);
   /// The rank leaves in good order, or by an exception that it reports itself.
   ~Watchdog();
@@ -51,10 +53,11 @@ class Watchdog {
   int rank_;
   HangClock clock_;
   std::function<void()> at_end_;
+  std::filesystem::path report_;
   std::vector<Peer> peers_;  ///< the other ranks of this host
   comm::LedgerGlance mine_;
-  double mine_s_ = 0;        ///< since the own rank moved
-  bool silent_ = false;      ///< another rank ends the job
+  double mine_s_ = 0;    ///< since the own rank moved
+  bool silent_ = false;  ///< another rank ends the job
   std::mutex mutex_;
   std::condition_variable leaving_;
   bool left_ = false;

@@ -1,7 +1,13 @@
 #include "verify/logical_tensors.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
+#include <span>
+
+#include "core/error.h"
+#include "kernels/dispatch.h"
 
 namespace hadal::verify {
 namespace {
@@ -24,22 +30,83 @@ void for_each_element(const nn::LogicalPart& part, Visit&& visit) {
   }
 }
 
+void append_number(std::string& out, std::int64_t number) { out.append(reinterpret_cast<const char*>(&number), sizeof number); }
+
+/// The first `count` bytes, which are taken off.
+std::string_view take(std::string_view& bytes, std::size_t count) {
+  HADAL_CHECK(count <= bytes.size(), "{} bytes of {}", count, bytes.size());
+  const std::string_view taken = bytes.substr(0, count);
+  bytes.remove_prefix(count);
+  return taken;
+}
+
+std::int64_t take_number(std::string_view& bytes) {
+  std::int64_t number = 0;
+  std::memcpy(&number, take(bytes, sizeof number).data(), sizeof number);
+  return number;
+}
+
 }  // namespace
+
+LogicalTensors::Values& LogicalTensors::at(const std::string& name, const Shape& shape) {
+  Values& tensor = tensors_[name];
+  if (tensor.values.empty()) {
+    tensor.shape = shape;
+    tensor.values.assign(static_cast<std::size_t>(shape.numel()), 0.0);
+    tensor.times.assign(tensor.values.size(), 0);
+  }
+  return tensor;
+}
+
+void LogicalTensors::put(const std::string& name, Values& to, std::size_t element, double value) {
+  if (holders_ == Holders::kMany && to.times[element] != 0) {
+    const bool same = std::bit_cast<std::uint64_t>(to.values[element]) == std::bit_cast<std::uint64_t>(value);
+    if (!same && differing_copy_.empty()) differing_copy_ = fmt::format("ranks hold different copies of element {} of {}", element, name);
+    return;
+  }
+  to.values[element] = value;
+  ++to.times[element];
+}
 
 void LogicalTensors::add(const nn::Parameter& parameter, ConstView value) {
   const std::scoped_lock lock(mutex_);
-  const double* from = value.as<double>();
   for (const nn::LogicalPart& part : parameter.parts()) {
-    Values& to = tensors_[part.name];
-    if (to.values.empty()) {
-      to.shape = part.shape;
-      to.values.assign(static_cast<std::size_t>(part.shape.numel()), 0.0);
-      to.times.assign(to.values.size(), 0);
-    }
-    for_each_element(part, [&](std::int64_t logical, std::int64_t element) {
-      to.values[static_cast<std::size_t>(logical)] = from[element];
-      ++to.times[static_cast<std::size_t>(logical)];
+    Values& to = at(part.name, part.shape);
+    kernels::visit_float(value.dtype, [&]<class T>() {
+      for_each_element(part, [&](std::int64_t logical, std::int64_t element) {
+        put(part.name, to, static_cast<std::size_t>(logical), static_cast<double>(value.as<T>()[element]));
+      });
     });
+  }
+}
+
+std::string LogicalTensors::bytes() const {
+  std::string out;
+  for (const auto& [name, tensor] : tensors_) {
+    append_number(out, static_cast<std::int64_t>(name.size()));
+    out += name;
+    append_number(out, tensor.shape.rank());
+    for (int d = 0; d < tensor.shape.rank(); ++d) append_number(out, tensor.shape[d]);
+    out.append(reinterpret_cast<const char*>(tensor.values.data()), tensor.values.size() * sizeof(double));
+    out.append(tensor.times.data(), tensor.times.size());
+  }
+  return out;
+}
+
+void LogicalTensors::merge(std::string_view bytes) {
+  const std::scoped_lock lock(mutex_);
+  while (!bytes.empty()) {
+    const std::string name(take(bytes, static_cast<std::size_t>(take_number(bytes))));
+    std::vector<std::int64_t> extents(static_cast<std::size_t>(take_number(bytes)));
+    for (std::int64_t& extent : extents) extent = take_number(bytes);
+    Values& to = at(name, Shape(std::span<const std::int64_t>(extents)));
+    const std::string_view values = take(bytes, to.values.size() * sizeof(double));
+    const std::string_view times = take(bytes, to.times.size());
+    for (std::size_t i = 0; i < times.size(); ++i) {
+      double value = 0;
+      std::memcpy(&value, values.data() + i * sizeof(double), sizeof(double));
+      for (char added = 0; added < times[i]; ++added) put(name, to, i, value);
+    }
   }
 }
 
@@ -49,6 +116,7 @@ LogicalTensors::Difference LogicalTensors::compare(const LogicalTensors& referen
     for (const double value : tensor.values) largest = std::max(largest, std::abs(value));
   }
   Difference result;
+  result.problem = differing_copy_;
   for (const auto& [name, tensor] : tensors_) {
     if (!reference.tensors_.contains(name)) result.problem = fmt::format("{} is in no one-rank model", name);
   }

@@ -18,8 +18,9 @@ void shrink_attention(AttentionSection& a, std::int64_t ranks, std::int64_t laye
   a.num_kv_heads = ranks;
   if (a.kind == AttentionKind::kGqa && a.num_heads % a.num_kv_heads != 0) a.num_heads = 2 * a.num_kv_heads;
   std::erase_if(a.dense_layers, [&](std::int64_t layer) { return layer >= layers; });
-  // Blocks that straddle chunks of a sequence, a window shorter than it, fewer selected blocks than there are.
-  a.nsa = {.block_length = 4, .block_stride = 2, .select_block = 4, .num_selected = 3, .window = 5, .tie_up = a.nsa.tie_up,
+  // Blocks that straddle chunks of a sequence, a window shorter than it, and of eight selection blocks or more four: one beside the first
+  // and the two local ones, so that importance decides.
+  a.nsa = {.block_length = 2, .block_stride = 1, .select_block = 2, .num_selected = 4, .window = 5, .tie_up = a.nsa.tie_up,
            .num_select_groups = a.nsa.num_select_groups > 1 ? std::max<std::int64_t>(ranks / 2, 1) : 1};
 }
 

@@ -88,6 +88,14 @@ void adamw(benchmark::State& state) {
   });
 }
 
+void adamw_bf16_moments(benchmark::State& state) {
+  const Tensor grad = filled<float>({12'000'000});
+  Tensor value = filled<float>(grad.shape(), 2), m = zeros(grad.shape(), DType::kBf16), v = zeros(grad.shape(), DType::kBf16);
+  measure(state, bytes_of({&grad, &value, &value, &m, &m, &v, &v}), [&](Stream& stream) {
+    run(stream, kernels::AdamW{.grad = grad, .value = value, .m = m, .v = v, .ema = {}, .lr = 1e-4, .weight_decay = 0.1});
+  });
+}
+
 void sum_squares(benchmark::State& state) {
   const Tensor x = filled<float>({12'000'000});
   Tensor result = zeros({1}, DType::kF64);
@@ -149,6 +157,7 @@ const bool registered = [] {
                                                                          {"swiglu_forward/f32/131072x256", swiglu_forward},
                                                                          {"swiglu_backward/f32/131072x256", swiglu_backward},
                                                                          {"adamw/f32/12M", adamw},
+                                                                         {"adamw/bf16_moments/12M", adamw_bf16_moments},
                                                                          {"sum_squares/f32/12M", sum_squares},
                                                                          {"gather_rows/f32/131072x256", gather_rows},
                                                                          {"combine_rows/f32/65536x2x256", combine_rows},

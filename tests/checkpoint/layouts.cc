@@ -10,6 +10,7 @@ namespace hadal::checkpoint::test_layouts {
 namespace {
 
 constexpr std::int64_t kHidden = 12, kHeads = 24, kVocab = 48, kExperts = 12, kWidth = 24, kLayers = 6;
+constexpr std::uint64_t kWeights = 1, kFirst = 2, kSecond = 3;
 
 nn::ParameterOptions options(nn::Replication replication, bool trainable = true) {
   return {.init = nn::Init::normal(0.5), .replication = replication, .trainable = trainable};
@@ -54,11 +55,13 @@ RankModel::RankModel(const Layout& layout, int world_rank) : layout_(layout) {
     add_layer(fmt::format("model.layers.{}.", layer));
   }
   if (stage_ == layout.pp - 1) {
-    add("norm", Shape{kHidden}, DType::kF64, options(nn::Replication::kDense), {nn::whole_part("model.norm.weight", Shape{kHidden}, 0)});
+    add("norm", Shape{kHidden}, DType::kF64, options(nn::Replication::kDense),
+        {nn::whole_part("model.norm.weight", Shape{kHidden}, 0)});
   }
 }
 
-void RankModel::add(std::string name, Shape shape, DType dtype, nn::ParameterOptions options, std::vector<nn::LogicalPart> parts) {
+void RankModel::add(std::string name, Shape shape, DType dtype, nn::ParameterOptions options,
+                    std::vector<nn::LogicalPart> parts) {
   Held held;
   held.parameter = std::make_unique<nn::Parameter>(std::move(name), shape, dtype, options, std::move(parts));
   switch (options.replication) {
@@ -81,19 +84,24 @@ void RankModel::add(std::string name, Shape shape, DType dtype, nn::ParameterOpt
 void RankModel::add_layer(const std::string& prefix) {
   const std::int64_t tp = layout_.tp, heads = kHeads / tp, width = kWidth / tp;
   const auto tensor = options(nn::Replication::kTensor);
-  add(prefix + "norm", Shape{kHidden}, DType::kF64, options(nn::Replication::kDense), {nn::whole_part(prefix + "norm.weight", Shape{kHidden}, 0)});
-  add(prefix + "q", Shape{heads, kHidden}, DType::kF32, tensor, {nn::sliced_part(prefix + "q.weight", Shape{kHeads, kHidden}, 0, tp_ * heads, heads, 0)});
-  add(prefix + "o", Shape{kHidden, heads}, DType::kF32, tensor, {nn::sliced_part(prefix + "o.weight", Shape{kHidden, kHeads}, 1, tp_ * heads, heads, 0)});
+  add(prefix + "norm", Shape{kHidden}, DType::kF64, options(nn::Replication::kDense),
+      {nn::whole_part(prefix + "norm.weight", Shape{kHidden}, 0)});
+  add(prefix + "q", Shape{heads, kHidden}, DType::kF32, tensor,
+      {nn::sliced_part(prefix + "q.weight", Shape{kHeads, kHidden}, 0, tp_ * heads, heads, 0)});
+  add(prefix + "o", Shape{kHidden, heads}, DType::kF32, tensor,
+      {nn::sliced_part(prefix + "o.weight", Shape{kHidden, kHeads}, 1, tp_ * heads, heads, 0)});
   // Three branches of every head: a rank's heads are three slices of one tensor.
   std::vector<nn::LogicalPart> gates;
   for (std::int64_t branch = 0; branch < 3; ++branch) {
-    gates.push_back(nn::sliced_part(prefix + "gate.weight", Shape{3 * kHeads, kHidden}, 0, branch * kHeads + tp_ * heads, heads, branch * heads * kHidden));
+    gates.push_back(nn::sliced_part(prefix + "gate.weight", Shape{3 * kHeads, kHidden}, 0, branch * kHeads + tp_ * heads, heads,
+                                    branch * heads * kHidden));
   }
   add(prefix + "gates", Shape{3 * heads, kHidden}, DType::kF32, tensor, std::move(gates));
   add(prefix + "gate_up", Shape{2 * width, kHidden}, DType::kF32, tensor,
       {nn::sliced_part(prefix + "gate_proj.weight", Shape{kWidth, kHidden}, 0, tp_ * width, width, 0),
        nn::sliced_part(prefix + "up_proj.weight", Shape{kWidth, kHidden}, 0, tp_ * width, width, width * kHidden)});
-  add(prefix + "router_bias", Shape{kExperts}, DType::kF32, options(nn::Replication::kDense, false), {nn::whole_part(prefix + "bias", Shape{kExperts}, 0)});
+  add(prefix + "router_bias", Shape{kExperts}, DType::kF32, options(nn::Replication::kDense, false),
+      {nn::whole_part(prefix + "bias", Shape{kExperts}, 0)});
   add_experts(prefix);
 }
 
@@ -156,9 +164,40 @@ std::vector<ParameterValue> RankModel::shares() {
 std::string RankModel::first_difference(const std::vector<ParameterValue>& a, const std::vector<ParameterValue>& b) {
   HADAL_CHECK_EQ(a.size(), b.size());
   for (std::size_t i = 0; i < a.size(); ++i) {
-    if (a[i].value.bytes() != b[i].value.bytes() || std::memcmp(a[i].value.data, b[i].value.data, a[i].value.bytes()) != 0) return a[i].parameter->name();
+    if (a[i].value.bytes() != b[i].value.bytes() || std::memcmp(a[i].value.data, b[i].value.data, a[i].value.bytes()) != 0)
+      return a[i].parameter->name();
   }
   return "";
+}
+
+void save_model(const Layout& layout, comm::Communicator& world, const std::filesystem::path& dir, std::int64_t step) {
+  RankModel weights(layout, world.rank()), first(layout, world.rank()), second(layout, world.rank());
+  weights.fill(kWeights);
+  first.fill(kFirst);
+  second.fill(kSecond);
+  CheckpointWriter writer(dir, step, world, 64 << 10);
+  save_values(writer, weights.chosen(), "");
+  save_values(writer, first.shares(), "optim.m/");
+  save_values(writer, second.shares(), "optim.v/");
+  writer.state().set("saved_by_rank", world.rank());
+  writer.commit();
+}
+
+std::string load_model(const Layout& layout, comm::Communicator& world, const std::filesystem::path& step_dir) {
+  const CheckpointReader reader = CheckpointReader::open(step_dir, world);
+  std::string wrong;
+  for (const std::uint64_t seed : {kWeights, kFirst, kSecond}) {
+    RankModel expected(layout, world.rank()), loaded(layout, world.rank());
+    expected.fill(seed);
+    loaded.spoil();
+    const auto values = seed == kWeights ? loaded.all() : loaded.shares();
+    const char* prefix = seed == kWeights ? "" : seed == kFirst ? "optim.m/" : "optim.v/";
+    load_values(reader, values, prefix, {}, world);
+    const std::string difference = RankModel::first_difference(values, seed == kWeights ? expected.all() : expected.shares());
+    if (!difference.empty()) wrong += fmt::format(" rank {}: {}{}", world.rank(), prefix, difference);
+  }
+  if (reader.state().integer("saved_by_rank") != 0) wrong += " state";
+  return wrong;
 }
 
 }  // namespace hadal::checkpoint::test_layouts

@@ -1,13 +1,15 @@
-// A small model with everything that is sharded in its own way, laid out over ranks: rows, columns, three slices of one tensor in a
-// parameter, fused and stacked parts, experts, pipeline stages, copies. Values depend on names and elements alone.
+// A small model with everything that is sharded in its own way, laid out over ranks: rows, columns, three slices of one tensor in
+// a parameter, fused and stacked parts, experts, pipeline stages, copies. Values depend on names and elements alone.
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "checkpoint/parameters.h"
+#include "comm/communicator.h"
 #include "nn/parameter.h"
 
 namespace hadal::checkpoint::test_layouts {
@@ -43,7 +45,7 @@ class RankModel {
  private:
   struct Held {
     std::unique_ptr<nn::Parameter> parameter;
-    int replica = 0;   ///< this rank's place among those that hold the same slice
+    int replica = 0;  ///< this rank's place among those that hold the same slice
     int replicas = 1;
   };
 
@@ -56,5 +58,10 @@ class RankModel {
   int stage_, dp_, tp_, ep_, etp_, edp_;
   std::vector<Held> held_;
 };
+
+/// Saves step `step`: weights by one chosen replica each, both moments by flat shares. Collective.
+void save_model(const Layout& layout, comm::Communicator& world, const std::filesystem::path& dir, std::int64_t step);
+/// Loads and compares with what save_model saved; what did not come back as it was, empty when all did. Collective.
+std::string load_model(const Layout& layout, comm::Communicator& world, const std::filesystem::path& step_dir);
 
 }  // namespace hadal::checkpoint::test_layouts

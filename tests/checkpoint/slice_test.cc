@@ -1,5 +1,7 @@
-// Guards: the arithmetic of slices against element-by-element counting: boxes of a range, runs that two slices share, tilings, and the
-// layout-free hash of tensors cut in any way.
+// Guards: the arithmetic of slices against element-by-element counting: boxes of a range, runs that two slices share, tilings,
+// and the layout-free hash of tensors cut in any way.
+#include "checkpoint/slice.h"
+
 #include <gtest/gtest.h>
 
 #include <map>
@@ -11,7 +13,6 @@
 #include "checkpoint/checkpoint_reader.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/overlap.h"
-#include "checkpoint/slice.h"
 #include "core/rng.h"
 #include "tests/support/temp_dir.h"
 
@@ -38,7 +39,9 @@ class Choices {
  public:
   explicit Choices(std::uint64_t seed) : engine_(seed) {}
   /// low <= value <= high.
-  std::int64_t between(std::int64_t low, std::int64_t high) { return low + static_cast<std::int64_t>(engine_() % static_cast<std::uint64_t>(high - low + 1)); }
+  std::int64_t between(std::int64_t low, std::int64_t high) {
+    return low + static_cast<std::int64_t>(engine_() % static_cast<std::uint64_t>(high - low + 1));
+  }
   Shape shape() {
     std::vector<std::int64_t> extents(static_cast<std::size_t>(between(0, 4)));
     for (std::int64_t& extent : extents) extent = between(1, 6);
@@ -70,7 +73,8 @@ TEST(Slice, BoxesOfARangeAreItsElementsInOrder) {
       const std::vector<std::int64_t> part = logical_indices(shape, box);
       found.insert(found.end(), part.begin(), part.end());
     }
-    EXPECT_EQ(found, std::vector<std::int64_t>(all.begin() + begin, all.begin() + end)) << slice.str() << " " << begin << " " << end;
+    EXPECT_EQ(found, std::vector<std::int64_t>(all.begin() + begin, all.begin() + end))
+        << slice.str() << " " << begin << " " << end;
     EXPECT_LE(boxes.size(), static_cast<std::size_t>(std::max(1, 2 * shape.rank() - 1)));
   }
 }
@@ -87,7 +91,9 @@ TEST(Slice, RunsOfAnOverlapAreItsElements) {
     std::int64_t first = from.numel(), last = -1;
     for (std::int64_t i = 0; i < from.numel(); ++i) {
       for (std::int64_t j = 0; j < to.numel(); ++j) {
-        if (from_indices[static_cast<std::size_t>(i)] != to_indices[static_cast<std::size_t>(j)] || j < in_to.begin || j >= in_to.end) continue;
+        if (from_indices[static_cast<std::size_t>(i)] != to_indices[static_cast<std::size_t>(j)] || j < in_to.begin ||
+            j >= in_to.end)
+          continue;
         first = std::min(first, i);
         last = std::max(last, i);
         if (i >= in_from.begin && i < in_from.end) expected[i] = j;
@@ -136,7 +142,8 @@ TEST(Slice, HashAndReadsDoNotDependOnTheCut) {
   for (std::size_t i = 0; i < values.span<float>().size(); ++i) values.span<float>()[i] = static_cast<float>(i * 7 % 16777213);
   const auto bytes = std::as_bytes(values.span<float>());
   CheckpointWriter writer(dir.path(), 1, 9 << 20);
-  for (const Slice& slice : {Slice{{0, 0}, {1201, 1}}, Slice{{0, 1}, {700, 2500}}, Slice{{0, 2501}, {700, 2502}}, Slice{{700, 1}, {501, 5002}}}) {
+  for (const Slice& slice :
+       {Slice{{0, 0}, {1201, 1}}, Slice{{0, 1}, {700, 2500}}, Slice{{0, 2501}, {700, 2502}}, Slice{{700, 1}, {501, 5002}}}) {
     Tensor part = Tensor::empty(Shape(std::span<const std::int64_t>(slice.extent)), DType::kF32);
     Overlap(whole_slice(shape), slice).for_each({0, shape.numel()}, {0, slice.numel()}, [&](const Overlap::Run& run) {
       std::copy_n(values.as<float>() + run.from, run.count, part.as<float>() + run.to);

@@ -56,7 +56,9 @@ TEST_F(CheckpointCommand, InspectTellsEveryTensor) {
   EXPECT_EQ(figures["files"].size(), 1u);
   EXPECT_EQ(figures["files"][0]["bytes"], std::filesystem::file_size(step_ / "shard-00000.h5"));
   const ProgramResult text = run_hadal("checkpoint inspect --pieces " + run_);
-  EXPECT_NE(text.out.find("shard-00000.h5  " + std::to_string(std::filesystem::file_size(step_ / "shard-00000.h5")) + " bytes"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find("shard-00000.h5  " + std::to_string(std::filesystem::file_size(step_ / "shard-00000.h5")) + " bytes"),
+            std::string::npos)
+      << text.out;
   EXPECT_NE(text.out.find("  f32   [96, 32]         lm_head.weight\n    shard-00000.h5 at "), std::string::npos) << text.out;
   EXPECT_NE(text.out.find(": [0:96, 0:32]\n"), std::string::npos) << text.out;
 }

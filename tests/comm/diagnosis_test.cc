@@ -5,6 +5,7 @@
 
 #include <deque>
 
+#include "comm/ledger_report.h"
 #include "comm/local/local_group.h"
 #include "comm/position.h"
 #include "core/error.h"
@@ -27,18 +28,21 @@ struct Ranks {
   /// Rank `rank` is in call `op` of the world; `wait` in it, or it goes on after its begin.
   void enter(int rank, Op op, bool wait = true, int peer = -1) {
     Ledger& ledger = ledgers[static_cast<std::size_t>(rank)];
-    const std::uint64_t number = ledger.begin(world_group(static_cast<int>(ledgers.size())), 0, op, 64, peer, peer >= 0 ? 3 : -1, peer >= 0 ? 1 : 0);
+    const std::uint64_t number =
+        ledger.begin(world_group(static_cast<int>(ledgers.size())), 0, op, 64, peer, peer >= 0 ? 3 : -1, peer >= 0 ? 1 : 0);
     if (wait) ledger.wait(number);
     if (!wait) ledger.end(number);
   }
   void at(int rank, const char* phase, int micro_batch, int layer) {
     ledgers[static_cast<std::size_t>(rank)].set_position(phase, micro_batch, layer);
   }
-  std::optional<Diagnosis> diagnose() const {
+  std::vector<RankView> views() const {
     std::vector<RankView> views;
-    for (std::size_t rank = 0; rank < ledgers.size(); ++rank) views.push_back({snapshot_of(ledgers[rank].memory()), states[rank]});
-    return comm::diagnose(views);
+    for (std::size_t rank = 0; rank < ledgers.size(); ++rank)
+      views.push_back({snapshot_of(ledgers[rank].memory()), states[rank]});
+    return views;
   }
+  std::optional<Diagnosis> diagnose() const { return comm::diagnose(views()); }
 
   std::deque<Ledger> ledgers;
   std::vector<ProcessState> states;
@@ -64,7 +68,8 @@ TEST(Diagnosis, a_stopped_rank_with_its_place_and_the_call_that_the_others_wait_
   EXPECT_EQ(diagnosis->cause, Cause::kStopped);
   EXPECT_EQ(diagnosis->culprits, std::vector<int>{3});
   EXPECT_EQ(diagnosis->sentence,
-            "rank 3 is stopped in backward of micro-batch 2, layer 5 (step 7); ranks 0 1 2 wait for it in reduce_scatter #2 of world {0 1 2 3}");
+            "rank 3 is stopped in backward of micro-batch 2, layer 5 (step 7); ranks 0 1 2 wait for it in reduce_scatter #2 of "
+            "world {0 1 2 3}");
 }
 
 TEST(Diagnosis, ranks_that_are_gone_come_first_and_are_all_named) {
@@ -78,7 +83,8 @@ TEST(Diagnosis, ranks_that_are_gone_come_first_and_are_all_named) {
   ASSERT_TRUE(diagnosis);
   EXPECT_EQ(diagnosis->cause, Cause::kGone);
   EXPECT_EQ(diagnosis->sentence,
-            "rank 1 is gone (killed or crashed) in forward of micro-batch 0, layer 1; rank 3 is gone (killed or crashed) in no named phase; "
+            "rank 1 is gone (killed or crashed) in forward of micro-batch 0, layer 1; rank 3 is gone (killed or crashed) in no "
+            "named phase; "
             "rank 2 waits for them in receive #1 (tag 3) from rank 1 of world {0 1 2 3}");
 }
 
@@ -98,7 +104,8 @@ TEST(Diagnosis, a_rank_that_never_comes) {
   ASSERT_TRUE(diagnosis);
   EXPECT_EQ(diagnosis->cause, Cause::kAbsent);
   EXPECT_EQ(diagnosis->culprits, std::vector<int>{1});
-  EXPECT_EQ(diagnosis->sentence, "rank 1 is busy outside any call in optimizer; ranks 0 2 wait for it in all_gather #1 of world {0 1 2}");
+  EXPECT_EQ(diagnosis->sentence,
+            "rank 1 is busy outside any call in optimizer; ranks 0 2 wait for it in all_gather #1 of world {0 1 2}");
 }
 
 TEST(Diagnosis, the_end_of_a_chain_is_named_and_not_those_between) {
@@ -109,8 +116,9 @@ TEST(Diagnosis, the_end_of_a_chain_is_named_and_not_those_between) {
   const auto diagnosis = ranks.diagnose();
   ASSERT_TRUE(diagnosis);
   EXPECT_EQ(diagnosis->culprits, std::vector<int>{2});
-  EXPECT_EQ(diagnosis->sentence, "rank 2 is busy outside any call in data; rank 1 waits for it in receive #1 (tag 3) from rank 2 of world {0 1 2}; "
-                                 "rank 0 waits behind them");
+  EXPECT_EQ(diagnosis->sentence,
+            "rank 2 is busy outside any call in data; rank 1 waits for it in receive #1 (tag 3) from rank 2 of world {0 1 2}; "
+            "rank 0 waits behind them");
 }
 
 TEST(Diagnosis, ranks_that_wait_for_each_other) {
@@ -122,8 +130,36 @@ TEST(Diagnosis, ranks_that_wait_for_each_other) {
   ASSERT_TRUE(diagnosis);
   EXPECT_EQ(diagnosis->cause, Cause::kDeadlock);
   EXPECT_EQ(diagnosis->culprits, (std::vector<int>{0, 1}));
-  EXPECT_EQ(diagnosis->sentence, "ranks 0 1 wait for each other: rank 0 in receive #1 (tag 3) from rank 1 of world {0 1 2} in no named phase, rank 1 in "
-                                 "barrier #1 of world {0 1 2} in no named phase");
+  EXPECT_EQ(
+      diagnosis->sentence,
+      "ranks 0 1 wait for each other: rank 0 in receive #1 (tag 3) from rank 1 of world {0 1 2} in no named phase, rank 1 in "
+      "barrier #1 of world {0 1 2} in no named phase");
+}
+
+TEST(Diagnosis, a_rank_in_a_debugger_is_not_taken_for_stopped) {
+  Ranks ranks(2);
+  ranks.enter(0, Op::kBarrier);
+  ranks.enter(1, Op::kBarrier);
+  ranks.enter(0, Op::kAllGather);
+  ranks.states[1] = ProcessState::kHeld;
+  const auto diagnosis = ranks.diagnose();
+  ASSERT_TRUE(diagnosis);
+  EXPECT_EQ(diagnosis->cause, Cause::kAbsent);
+  EXPECT_EQ(diagnosis->sentence,
+            "rank 1 is held by a debugger in no named phase; rank 0 waits for it in all_gather #2 of world {0 1}");
+}
+
+TEST(Diagnosis, a_report_has_every_rank_and_its_calls) {
+  Ranks ranks(2);
+  ranks.at(1, "backward", 2, 5);
+  ranks.enter(0, Op::kBarrier, false);
+  ranks.enter(0, Op::kReceive, true, 1);
+  ranks.states[1] = ProcessState::kStopped;
+  const std::string report = report_of(ranks.views());
+  EXPECT_NE(report.find("stopped          0  backward of micro-batch 2, layer 5               -\n"), std::string::npos) << report;
+  EXPECT_NE(report.find("receive #1 (tag 3) from rank 1 of world {0 1}\n"), std::string::npos) << report;
+  EXPECT_NE(report.find("last calls of rank 0, newest first\n"), std::string::npos) << report;
+  EXPECT_LT(report.find("under way           64  receive #1"), report.find("           64  barrier #1 of world {0 1}")) << report;
 }
 
 TEST(Diagnosis, a_message_under_way_is_no_deadlock) {
@@ -133,8 +169,9 @@ TEST(Diagnosis, a_message_under_way_is_no_deadlock) {
   const auto diagnosis = ranks.diagnose();
   ASSERT_TRUE(diagnosis);
   EXPECT_EQ(diagnosis->cause, Cause::kUnseen);
-  EXPECT_EQ(diagnosis->sentence, "rank 0 waits in receive #1 (tag 3) from rank 1 of world {0 1} in no named phase; every other rank that this host "
-                                 "sees has begun it");
+  EXPECT_EQ(diagnosis->sentence,
+            "rank 0 waits in receive #1 (tag 3) from rank 1 of world {0 1} in no named phase; every other rank that this host "
+            "sees has begun it");
 }
 
 TEST(Diagnosis, ranks_that_make_different_calls) {
@@ -146,7 +183,8 @@ TEST(Diagnosis, ranks_that_make_different_calls) {
   ASSERT_TRUE(diagnosis);
   EXPECT_EQ(diagnosis->cause, Cause::kDeadlock);
   EXPECT_EQ(diagnosis->sentence,
-            "ranks disagree: rank 0 is in barrier #1 of world {0 1} in no named phase, rank 1 made it all_reduce in backward of micro-batch 1, layer 0");
+            "ranks disagree: rank 0 is in barrier #1 of world {0 1} in no named phase, rank 1 made it all_reduce in backward of "
+            "micro-batch 1, layer 0");
 }
 
 TEST(Diagnosis, what_cannot_be_seen_is_not_blamed_on_anybody) {
@@ -176,8 +214,10 @@ TEST(LocalDeadlock, a_message_that_nobody_sends) {
     if (world.rank() == 0) world.receive(View{&value, DType::kF64, Shape{1}, kCpu}, 1, 5);
     if (world.rank() == 1) world.barrier();
   });
-  EXPECT_EQ(end, "deadlock: ranks 0 1 wait for each other: rank 0 in receive #1 (tag 5) from rank 1 of world {0 1} in forward of micro-batch 1, layer "
-                 "4, rank 1 in barrier #1 of world {0 1} in forward of micro-batch 1, layer 4");
+  EXPECT_EQ(end,
+            "deadlock: ranks 0 1 wait for each other: rank 0 in receive #1 (tag 5) from rank 1 of world {0 1} in forward of "
+            "micro-batch 1, layer "
+            "4, rank 1 in barrier #1 of world {0 1} in forward of micro-batch 1, layer 4");
 }
 
 TEST(LocalDeadlock, a_rank_that_ends_before_the_others) {

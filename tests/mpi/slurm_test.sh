@@ -8,6 +8,8 @@
 set -euo pipefail
 hadal=$1 mpiexec=$2
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
+. "$root/tests/mpi/small_run.sh"
+unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM  # in a job, that is launch/slurm.sbatch's to set
 PATH=$PATH:/usr/sbin:/sbin
 skip() { echo "SKIPPED: $1"; exit 0; }
 for program in munged slurmctld slurmd sbatch; do
@@ -92,10 +94,7 @@ done
 srun --ntasks=2 --mpi=pmix true 2> "$dir/log/start" || skip "srun starts nothing: $(tail -n 1 "$dir/log/start")"
 
 # -------------------------------------------------------------------------------------------------------------------- the run
-awk 'BEGIN { srand(7); for (line = 0; line < 3000; line++) { text = ""; for (w = 0; w < 9; w++) { n = int(rand() * rand() * 200);
-  text = text (w ? " " : "") sprintf("%c%c%s", 97 + n % 26, 97 + int(n / 26), n % 3 ? "ing" : "e") } print text "." } }' > text.txt
-"$hadal" tokenizer train --quiet --input text.txt --vocab-size 300 --out tokenizer
-"$hadal" data build --quiet --input text.txt --documents 1KiB --tokenizer tokenizer --out tokens.h5
+small_tokens "$hadal"
 cat > run.yaml <<'YAML'
 model:
   vocab_size: 300

@@ -23,6 +23,7 @@ check() {
   if [ -n "$7" ] && [ "$(grep -cE "error: $7; the job ends" <<< "$said")" -ne 1 ]; then echo "$name: not said: $7"; failures=1; fi
   if [ "$(grep -c . <<< "$said")" -ne "$(grep -c . <<< "$7")" ]; then echo "$name: more or less than one sentence"; failures=1; fi
   if [ -n "$7" ] && [ ! -e "$dir/run/ended" ]; then echo "$name: the end is not noted"; failures=1; fi
+  if [ -n "$7" ] && [ "$(grep -c '^last calls of rank [0-3]' "$dir/run/log/hang.txt")" -ne 4 ]; then echo "$name: no report"; failures=1; fi
   echo "$name: code $code after $end ms: $said"
 }
 

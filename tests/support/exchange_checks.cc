@@ -19,7 +19,8 @@ using comm::Handle;
 template <class T>
 T value_of(int rank, std::int64_t index, int salt = 0) {
   const std::uint64_t mixed =
-      (static_cast<std::uint64_t>(rank + 131 * salt) * 0x9e3779b97f4a7c15u + static_cast<std::uint64_t>(index)) * 0xbf58476d1ce4e5b9u;
+      (static_cast<std::uint64_t>(rank + 131 * salt) * 0x9e3779b97f4a7c15u + static_cast<std::uint64_t>(index)) *
+      0xbf58476d1ce4e5b9u;
   return static_cast<T>((static_cast<double>(mixed >> 11) * 0x1p-53 - 0.5) * (1 << (mixed % 19)));
 }
 
@@ -72,7 +73,8 @@ std::string check_gather(Communicator& group, std::int64_t part) {
   std::vector<T> in_place(expected.size());
   std::ranges::copy(mine, in_place.begin() + group.rank() * part);
   group.all_gather(view_of(in_place).rows(group.rank() * part, (group.rank() + 1) * part), view_of(in_place));
-  return same_bits(all, expected) && same_bits(in_place, expected) ? "" : fmt::format("gather of {} {}; ", part, name_of(kDTypeOf<T>));
+  return same_bits(all, expected) && same_bits(in_place, expected) ? ""
+                                                                   : fmt::format("gather of {} {}; ", part, name_of(kDTypeOf<T>));
 }
 
 template <class T>
@@ -159,14 +161,16 @@ std::string check_started(Communicator& group) {
     const auto at = static_cast<std::size_t>(i);
     if (!same_bits(sums[at], sum_of<double>(group, kNumel, i))) wrong += fmt::format("started sum {}; ", i);
     const int last = group.size() - 1;
-    if (!same_bits(part_of(alls[at], last, kNumel), values_of<double>(group.world_ranks()[static_cast<std::size_t>(last)], kNumel, i))) {
+    if (!same_bits(part_of(alls[at], last, kNumel),
+                   values_of<double>(group.world_ranks()[static_cast<std::size_t>(last)], kNumel, i))) {
       wrong += fmt::format("started gather {}; ", i);
     }
   }
   return wrong;
 }
 
-/// Three messages of each of two tags around the ring, received tag by tag in the other order; the handles go out of scope unwaited.
+/// Three messages of each of two tags around the ring, received tag by tag in the other order; the handles go out of scope
+/// unwaited.
 std::string check_messages(Communicator& group) {
   if (group.size() == 1) return "";
   const int to = (group.rank() + 1) % group.size();
@@ -181,7 +185,8 @@ std::string check_messages(Communicator& group) {
   {
     std::vector<Handle> sends;
     for (int i = 0; i < kMessages; ++i) {
-      for (const int tag : {0, 1}) sends.push_back(group.start_send(view_of(out[static_cast<std::size_t>(tag * kMessages + i)]), to, tag));
+      for (const int tag : {0, 1})
+        sends.push_back(group.start_send(view_of(out[static_cast<std::size_t>(tag * kMessages + i)]), to, tag));
     }
     for (const int tag : {1, 0}) {
       for (int i = 0; i < kMessages; ++i) group.receive(view_of(in[static_cast<std::size_t>(tag * kMessages + i)]), from, tag);
@@ -249,7 +254,8 @@ std::string check_exchanges(comm::Communicator& world) {
       if (got[0] != 1.0) wrong += "a message was lost between groups; ";
     }
   }
-  for (comm::Communicator* group : {reversed.get(), again.get(), parity.get(), neighbour.get(), quarter.get()}) wrong += check_group(*group);
+  for (comm::Communicator* group : {reversed.get(), again.get(), parity.get(), neighbour.get(), quarter.get()})
+    wrong += check_group(*group);
   return wrong;
 }
 

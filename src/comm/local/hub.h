@@ -2,8 +2,8 @@
 //
 // Everything is brought as a copy, so a rank waits only for what it needs from others, and a rank that fails can leave at once. A
 // collective is an Exchange, found by (group, how many the group began before); the rank that brings the last part completes it.
-// A waiting thread sleeps on the condition variable of its world rank. When all that are left sleep and nothing that they sleep for can
-// come any more, they are told so: a deadlock ends in a sentence at once.
+// A waiting thread sleeps on the condition variable of its world rank. When all that are left sleep and nothing that they sleep
+// for can come any more, they are told so: a deadlock ends in a sentence at once.
 #pragma once
 
 #include <condition_variable>
@@ -35,8 +35,8 @@ struct Part {
 };
 
 struct Exchange {
-  std::vector<Part> parts;    ///< by rank of the group; complete and constant once `ready`
-  std::vector<std::byte> sum; ///< kAllReduce
+  std::vector<Part> parts;     ///< by rank of the group; complete and constant once `ready`
+  std::vector<std::byte> sum;  ///< kAllReduce
   int arrived = 0;
   bool ready = false;
 };

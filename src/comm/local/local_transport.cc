@@ -24,7 +24,8 @@ void check_agreement(const Exchange& exchange, int rank) {
   for (const Part& part : exchange.parts) {
     HADAL_CHECK(part.op == mine.op, "ranks disagree: {} here, {} elsewhere", name_of(mine.op), name_of(part.op));
     HADAL_CHECK(part.dtype == mine.dtype && part.numbers == mine.numbers, "ranks disagree on {}: {} x {} here, {} x {} elsewhere",
-                name_of(mine.op), fmt::join(mine.numbers, ", "), name_of(mine.dtype), fmt::join(part.numbers, ", "), name_of(part.dtype));
+                name_of(mine.op), fmt::join(mine.numbers, ", "), name_of(mine.dtype), fmt::join(part.numbers, ", "),
+                name_of(part.dtype));
   }
 }
 
@@ -68,9 +69,11 @@ std::unique_ptr<Work> LocalTransport::begin_all_gather(std::span<const std::byte
   });
 }
 
-std::unique_ptr<Work> LocalTransport::begin_reduce_scatter_sum(const std::byte* all, std::byte* mine, DType dtype, std::int64_t part_numel) {
+std::unique_ptr<Work> LocalTransport::begin_reduce_scatter_sum(const std::byte* all, std::byte* mine, DType dtype,
+                                                               std::int64_t part_numel) {
   const std::size_t part_bytes = static_cast<std::size_t>(part_numel) * size_of(dtype);
-  const auto exchange = bring({Op::kReduceScatter, dtype, {part_numel}, {}, copy_of({all, part_bytes * group_.world_ranks.size()})});
+  const auto exchange =
+      bring({Op::kReduceScatter, dtype, {part_numel}, {}, copy_of({all, part_bytes * group_.world_ranks.size()})});
   return work([this, exchange, mine, dtype, part_numel, part_bytes] {
     hub_.wait_for(world_rank(), *exchange);
     check_agreement(*exchange, rank_);
@@ -80,8 +83,8 @@ std::unique_ptr<Work> LocalTransport::begin_reduce_scatter_sum(const std::byte* 
   });
 }
 
-std::unique_ptr<Work> LocalTransport::begin_all_to_all(const std::byte* send, std::span<const std::size_t> send_bytes, std::byte* recv,
-                                                       std::span<const std::size_t> recv_bytes) {
+std::unique_ptr<Work> LocalTransport::begin_all_to_all(const std::byte* send, std::span<const std::size_t> send_bytes,
+                                                       std::byte* recv, std::span<const std::size_t> recv_bytes) {
   Part part{Op::kAllToAll, DType::kU8, {}, {send_bytes.begin(), send_bytes.end()}, {}};
   std::size_t total = 0;
   for (const std::size_t bytes : send_bytes) total += bytes;
@@ -96,8 +99,8 @@ std::unique_ptr<Work> LocalTransport::begin_all_to_all(const std::byte* send, st
       std::size_t offset = 0;
       for (int rank = 0; rank < rank_; ++rank) offset += static_cast<std::size_t>(theirs.mine[static_cast<std::size_t>(rank)]);
       const auto bytes = static_cast<std::size_t>(theirs.mine[static_cast<std::size_t>(rank_)]);
-      HADAL_CHECK(bytes == expected[from], "rank {} of {} expects {} bytes of rank {}, which sends {}", rank_, group_.name, expected[from], from,
-                  bytes);
+      HADAL_CHECK(bytes == expected[from], "rank {} of {} expects {} bytes of rank {}, which sends {}", rank_, group_.name,
+                  expected[from], from, bytes);
       copy_out(to, std::span(theirs.bytes).subspan(offset, bytes));
       to += bytes;
     }
@@ -114,14 +117,15 @@ std::unique_ptr<Work> LocalTransport::begin_receive(std::span<std::byte> bytes, 
   const MessageKey key{group_.id, from, rank_, tag, received_[{from, tag}]++};
   return work([this, bytes, key] {
     const std::vector<std::byte> message = hub_.wait_for(world_rank(), key);
-    HADAL_CHECK(message.size() == bytes.size(), "rank {} of {} expects a message of {} bytes from rank {}, which sends {}", rank_, group_.name,
-                bytes.size(), std::get<1>(key), message.size());
+    HADAL_CHECK(message.size() == bytes.size(), "rank {} of {} expects a message of {} bytes from rank {}, which sends {}", rank_,
+                group_.name, bytes.size(), std::get<1>(key), message.size());
     copy_out(bytes.data(), message);
   });
 }
 
 std::unique_ptr<Work> LocalTransport::begin_all_reduce_sum(std::byte* values, DType dtype, std::int64_t numel) {
-  const auto exchange = bring({Op::kAllReduce, dtype, {numel}, {}, copy_of({values, static_cast<std::size_t>(numel) * size_of(dtype)})});
+  const auto exchange =
+      bring({Op::kAllReduce, dtype, {numel}, {}, copy_of({values, static_cast<std::size_t>(numel) * size_of(dtype)})});
   return work([this, exchange, values] {
     hub_.wait_for(world_rank(), *exchange);
     check_agreement(*exchange, rank_);
@@ -137,7 +141,10 @@ std::int64_t LocalTransport::all_reduce_max(std::int64_t value) {
 }
 
 void LocalTransport::broadcast(std::span<std::byte> bytes, int root) {
-  const auto exchange = meet({Op::kBroadcast, DType::kU8, {static_cast<std::int64_t>(bytes.size()), root}, {},
+  const auto exchange = meet({Op::kBroadcast,
+                              DType::kU8,
+                              {static_cast<std::int64_t>(bytes.size()), root},
+                              {},
                               rank_ == root ? copy_of(bytes) : std::vector<std::byte>()});
   if (rank_ != root) copy_out(bytes.data(), exchange->parts[static_cast<std::size_t>(root)].bytes);
 }
@@ -147,7 +154,8 @@ void LocalTransport::barrier() { meet({Op::kBarrier, DType::kU8, {}, {}, {}}); }
 std::vector<std::string> LocalTransport::all_gather(std::string_view bytes) {
   const auto exchange = meet({Op::kAllGatherBytes, DType::kU8, {}, {}, copy_of(std::as_bytes(std::span(bytes)))});
   std::vector<std::string> gathered;
-  for (const Part& part : exchange->parts) gathered.emplace_back(reinterpret_cast<const char*>(part.bytes.data()), part.bytes.size());
+  for (const Part& part : exchange->parts)
+    gathered.emplace_back(reinterpret_cast<const char*>(part.bytes.data()), part.bytes.size());
   return gathered;
 }
 

@@ -17,7 +17,8 @@ class LocalTransport final : public Transport {
   std::string description() const override;
   std::unique_ptr<Transport> subgroup(const Group& group, std::span<const int> members, int rank) override;
   std::unique_ptr<Work> begin_all_gather(std::span<const std::byte> mine, std::byte* all) override;
-  std::unique_ptr<Work> begin_reduce_scatter_sum(const std::byte* all, std::byte* mine, DType dtype, std::int64_t part_numel) override;
+  std::unique_ptr<Work> begin_reduce_scatter_sum(const std::byte* all, std::byte* mine, DType dtype,
+                                                 std::int64_t part_numel) override;
   std::unique_ptr<Work> begin_all_to_all(const std::byte* send, std::span<const std::size_t> send_bytes, std::byte* recv,
                                          std::span<const std::size_t> recv_bytes) override;
   std::unique_ptr<Work> begin_send(std::span<const std::byte> bytes, int to, int tag) override;

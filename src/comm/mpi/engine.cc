@@ -29,7 +29,9 @@ void Engine::progress() {
 }
 
 void Engine::wait(const Operation& operation) {
-  const auto pending = [&] { return std::ranges::any_of(operations_, [&](const auto& other) { return other.get() == &operation; }); };
+  const auto pending = [&] {
+    return std::ranges::any_of(operations_, [&](const auto& other) { return other.get() == &operation; });
+  };
   for (int spin = 0; pending(); ++spin) {
     progress();
     if (spin >= kSpins) sched_yield();

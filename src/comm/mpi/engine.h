@@ -1,5 +1,5 @@
-// Progress of what this rank has under way: an operation of several stages (sums that are then handed on) moves on whenever this rank
-// waits for anything, so that no order of waits can make ranks wait for each other.
+// Progress of what this rank has under way: an operation of several stages (sums that are then handed on) moves on whenever this
+// rank waits for anything, so that no order of waits can make ranks wait for each other.
 #pragma once
 
 #include <memory>

@@ -19,8 +19,8 @@ namespace {
 
 /// Of a blocking sum by messages.
 constexpr std::size_t kBucketBytes = std::size_t{4} << 20;
-/// Two tags for each collective under way, one for meeting before a group is made, then those of send and receive. MPI promises tags
-/// up to 32767 alone; all libraries allow far more, and MPI_Isend refuses what they do not.
+/// Two tags for each collective under way, one for meeting before a group is made, then those of send and receive. MPI promises
+/// tags up to 32767 alone; all libraries allow far more, and MPI_Isend refuses what they do not.
 constexpr std::uint64_t kCollectivesUnderWay = 1 << 14;
 constexpr int kMeetingTag = 2 << 14;
 constexpr int kFirstMessageTag = kMeetingTag + 1;
@@ -82,7 +82,8 @@ std::unique_ptr<Transport> MpiTransport::subgroup(const Group& group, std::span<
   const int code = MPI_Comm_create_group(parent, some, 0, &comm);
   MPI_Group_free(&some);
   MPI_Group_free(&all);
-  HADAL_CHECK(code == MPI_SUCCESS && comm != MPI_COMM_NULL, "MPI_Comm_create_group for \"{}\" of {} ranks", group.name, members.size());
+  HADAL_CHECK(code == MPI_SUCCESS && comm != MPI_COMM_NULL, "MPI_Comm_create_group for \"{}\" of {} ranks", group.name,
+              members.size());
   MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
   return std::unique_ptr<Transport>(new MpiTransport(MPI_Comm_c2f(comm), rank, static_cast<int>(members.size()), false));
 }
@@ -104,13 +105,15 @@ std::unique_ptr<Work> MpiTransport::begin_all_gather(std::span<const std::byte> 
   const int tag = next_tag();
   Transfers moves = transfers();
   const auto part = [&](int rank) { return std::span(all + static_cast<std::size_t>(rank) * mine.size(), mine.size()); };
-  for (int step = 1; step < size_; ++step) moves.receive(part((rank_ + size_ - step) % size_), (rank_ + size_ - step) % size_, tag);
+  for (int step = 1; step < size_; ++step)
+    moves.receive(part((rank_ + size_ - step) % size_), (rank_ + size_ - step) % size_, tag);
   for (int step = 1; step < size_; ++step) moves.send(mine, (rank_ + step) % size_, tag);
   if (part(rank_).data() != mine.data()) std::memmove(part(rank_).data(), mine.data(), mine.size());
   return start_transfers(std::move(moves));
 }
 
-std::unique_ptr<Work> MpiTransport::begin_reduce_scatter_sum(const std::byte* all, std::byte* mine, DType dtype, std::int64_t part_numel) {
+std::unique_ptr<Work> MpiTransport::begin_reduce_scatter_sum(const std::byte* all, std::byte* mine, DType dtype,
+                                                             std::int64_t part_numel) {
   const int tag = next_tag();
   const std::size_t part = static_cast<std::size_t>(part_numel) * size_of(dtype);
   Transfers moves = transfers();
@@ -137,8 +140,8 @@ std::unique_ptr<Work> MpiTransport::begin_reduce_scatter_sum(const std::byte* al
   });
 }
 
-std::unique_ptr<Work> MpiTransport::begin_all_to_all(const std::byte* send, std::span<const std::size_t> send_bytes, std::byte* recv,
-                                                     std::span<const std::size_t> recv_bytes) {
+std::unique_ptr<Work> MpiTransport::begin_all_to_all(const std::byte* send, std::span<const std::size_t> send_bytes,
+                                                     std::byte* recv, std::span<const std::size_t> recv_bytes) {
   const int tag = next_tag();
   Transfers moves = transfers();
   std::vector<std::size_t> from(send_bytes.size(), 0);
@@ -176,7 +179,8 @@ std::unique_ptr<Work> MpiTransport::begin_all_reduce_sum(std::byte* values, DTyp
   const std::size_t element = size_of(dtype);
   const auto segment = [=, ranks = size_](int rank) {
     const Segment range = segment_of(numel, rank, ranks);
-    return std::span(values + static_cast<std::size_t>(range.begin) * element, static_cast<std::size_t>(range.end - range.begin) * element);
+    return std::span(values + static_cast<std::size_t>(range.begin) * element,
+                     static_cast<std::size_t>(range.end - range.begin) * element);
   };
   const std::span<std::byte> mine = segment(rank_);
   Transfers moves = transfers();
@@ -188,7 +192,8 @@ std::unique_ptr<Work> MpiTransport::begin_all_reduce_sum(std::byte* values, DTyp
     if (rank != rank_) moves.receive(place, rank, tag);
   }
   for (int step = 1; step < size_; ++step) moves.send(segment((rank_ + step) % size_), (rank_ + step) % size_, tag);
-  auto hand_out = [this, tag, segment, mine, received, parts, dtype, element, summed = false]() mutable -> std::optional<Transfers> {
+  auto hand_out = [this, tag, segment, mine, received, parts, dtype, element,
+                   summed = false]() mutable -> std::optional<Transfers> {
     if (summed) return std::nullopt;
     summed = true;
     if (!mine.empty()) std::memcpy(bytes_of(*received) + static_cast<std::size_t>(rank_) * mine.size(), mine.data(), mine.size());

@@ -1,5 +1,5 @@
-// The transport between MPI ranks. Data moves by messages between pairs; sums are made by the receiver in rank order. Sums that are
-// waited for at once go through a shared window where all ranks of the group share a host (shared_window.h).
+// The transport between MPI ranks. Data moves by messages between pairs; sums are made by the receiver in rank order. Sums that
+// are waited for at once go through a shared window where all ranks of the group share a host (shared_window.h).
 #pragma once
 
 #include <memory>
@@ -21,7 +21,8 @@ class MpiTransport final : public Transport {
   std::string description() const override;
   std::unique_ptr<Transport> subgroup(const Group& group, std::span<const int> members, int rank) override;
   std::unique_ptr<Work> begin_all_gather(std::span<const std::byte> mine, std::byte* all) override;
-  std::unique_ptr<Work> begin_reduce_scatter_sum(const std::byte* all, std::byte* mine, DType dtype, std::int64_t part_numel) override;
+  std::unique_ptr<Work> begin_reduce_scatter_sum(const std::byte* all, std::byte* mine, DType dtype,
+                                                 std::int64_t part_numel) override;
   std::unique_ptr<Work> begin_all_to_all(const std::byte* send, std::span<const std::size_t> send_bytes, std::byte* recv,
                                          std::span<const std::size_t> recv_bytes) override;
   std::unique_ptr<Work> begin_send(std::span<const std::byte> bytes, int to, int tag) override;

@@ -14,7 +14,8 @@ namespace hadal::comm::mpi {
 
 class SharedWindow {
  public:
-  /// Collective over a communicator (MPI_Comm_c2f); nullptr on every rank unless all ranks share a host and the memory could be had.
+  /// Collective over a communicator (MPI_Comm_c2f); nullptr on every rank unless all ranks share a host and the memory could be
+  /// had.
   static std::unique_ptr<SharedWindow> create(int fortran_comm, int rank, int size);
   ~SharedWindow();
   SharedWindow(const SharedWindow&) = delete;

@@ -44,7 +44,8 @@ Transfers& Transfers::operator=(Transfers&&) noexcept = default;
 void Transfers::send(std::span<const std::byte> bytes, int to, int tag) {
   do {
     const std::span<const std::byte> piece = bytes.first(std::min(kMessageBytes, bytes.size()));
-    check(MPI_Isend(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, to, tag, requests_->comm, requests_->add()), "MPI_Isend");
+    check(MPI_Isend(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, to, tag, requests_->comm, requests_->add()),
+          "MPI_Isend");
     bytes = bytes.subspan(piece.size());
   } while (!bytes.empty());
 }
@@ -61,7 +62,8 @@ void Transfers::receive(std::span<std::byte> bytes, int from, int tag) {
 void Transfers::broadcast(std::span<std::byte> bytes, int root) {
   while (!bytes.empty()) {
     const std::span<std::byte> piece = bytes.first(std::min(kMessageBytes, bytes.size()));
-    check(MPI_Ibcast(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, root, requests_->comm, requests_->add()), "MPI_Ibcast");
+    check(MPI_Ibcast(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, root, requests_->comm, requests_->add()),
+          "MPI_Ibcast");
     bytes = bytes.subspan(piece.size());
   }
 }
@@ -76,9 +78,10 @@ void Transfers::all_gather(const void* mine, void* all, int length) {
   check(MPI_Iallgather(mine, length, MPI_BYTE, all, length, MPI_BYTE, requests_->comm, requests_->add()), "MPI_Iallgather");
 }
 
-void Transfers::all_gather(std::span<const std::byte> mine, std::byte* all, std::span<const int> lengths, std::span<const int> offsets) {
-  check(MPI_Iallgatherv(mine.data(), static_cast<int>(mine.size()), MPI_BYTE, all, lengths.data(), offsets.data(), MPI_BYTE, requests_->comm,
-                        requests_->add()),
+void Transfers::all_gather(std::span<const std::byte> mine, std::byte* all, std::span<const int> lengths,
+                           std::span<const int> offsets) {
+  check(MPI_Iallgatherv(mine.data(), static_cast<int>(mine.size()), MPI_BYTE, all, lengths.data(), offsets.data(), MPI_BYTE,
+                        requests_->comm, requests_->add()),
         "MPI_Iallgatherv");
 }
 

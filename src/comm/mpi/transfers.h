@@ -1,5 +1,5 @@
-// MPI requests that are waited for together, as an operation of the engine. MPI communicators travel as the integers of MPI's Fortran
-// binding, so that no header needs mpi.h.
+// MPI requests that are waited for together, as an operation of the engine. MPI communicators travel as the integers of MPI's
+// Fortran binding, so that no header needs mpi.h.
 #pragma once
 
 #include <cstddef>

@@ -30,10 +30,10 @@ struct MoeLayer::Record : Saved {
   Tensor scores;    // [T, E]
   Tensor experts;   // I32 [T, K]
   Tensor d_scores;  // [T, E] of the balance loss, or undefined
-  Tensor d_logits;  // [T, E]
   std::unique_ptr<ExpertRoute> route;
   ExpertsSaved expert_rows;
   SavedPtr shared;
+  Tensor y, d_x;  // [T, d]: the shared experts' share, until the others' has come
 };
 
 MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options)
@@ -88,48 +88,77 @@ void MoeLayer::route(Context& ctx, ConstView x, bool training, Record& r) {
 }
 
 Tensor MoeLayer::forward(Context& ctx, ConstView x, SavedPtr* saved) {
+  SavedPtr pass = start_forward(ctx, x, saved != nullptr);
+  forward_experts(ctx, *pass);
+  Tensor y = finish_forward(ctx, *pass);
+  if (saved != nullptr) *saved = std::move(pass);
+  return y;
+}
+
+SavedPtr MoeLayer::start_forward(Context& ctx, ConstView x, bool keep) {
   auto owned = std::make_unique<Record>();
   Record& r = *owned;
   r.x = x;
-  route(ctx, x, saved != nullptr, r);
+  route(ctx, x, keep, r);
+  if (shared_) r.y = shared_->forward(ctx, x, keep ? &r.shared : nullptr);
+  return owned;
+}
 
-  Tensor y;
-  if (shared_) y = shared_->forward(ctx, x, saved == nullptr ? nullptr : &r.shared);
+void MoeLayer::forward_experts(Context& ctx, Saved& saved) {
+  Record& r = saved_as<Record>(saved);
   Tensor rows = r.route->finish_dispatch(ctx.stream);
   Tensor expert_out = experts_.forward(ctx.stream, std::move(rows), r.route->offsets(), r.route->row_weight(), r.expert_rows);
   r.route->start_combine(ctx.stream, std::move(expert_out), {});
-  if (!shared_) y = Tensor::empty(x.shape, x.dtype, x.device);
+}
+
+Tensor MoeLayer::finish_forward(Context& ctx, Saved& saved) {
+  Record& r = saved_as<Record>(saved);
+  Tensor y = shared_ ? std::move(r.y) : Tensor::empty(r.x.shape, r.x.dtype, r.x.device);
   r.route->finish_combine(ctx.stream, shared_ ? y.view() : View{}, y, {});
-  if (saved != nullptr) *saved = std::move(owned);
   return y;
 }
 
 Tensor MoeLayer::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
+  start_backward(ctx, d_y, saved);
+  backward_experts(ctx, saved);
+  return finish_backward(ctx, saved);
+}
+
+void MoeLayer::start_backward(Context& ctx, ConstView d_y, Saved& saved) {
   Record& r = saved_as<Record>(saved);
   r.route->start_dispatch(ctx.stream, d_y);
+  r.d_x = shared_ ? shared_->backward_input(ctx, d_y, *r.shared) : Tensor::empty(d_y.shape, d_y.dtype, d_y.device);
+}
+
+void MoeLayer::backward_experts(Context& ctx, Saved& saved) {
+  Record& r = saved_as<Record>(saved);
   Tensor d_y_rows = r.route->finish_dispatch(ctx.stream);
   auto [d_rows, d_row_weight] =
       experts_.backward_input(ctx.stream, std::move(d_y_rows), r.route->offsets(), r.route->row_weight(), r.expert_rows);
   r.route->start_combine(ctx.stream, std::move(d_rows), std::move(d_row_weight));
+}
 
-  Tensor d_x = shared_ ? shared_->backward_input(ctx, d_y, *r.shared) : Tensor::empty(d_y.shape, d_y.dtype, d_y.device);
-  Tensor d_weights = Tensor::empty(r.experts.shape(), d_y.dtype, d_y.device);
+Tensor MoeLayer::finish_backward(Context& ctx, Saved& saved) {
+  Record& r = saved_as<Record>(saved);
+  Tensor d_x = std::move(r.d_x);
+  Tensor d_weights = Tensor::empty(r.experts.shape(), d_x.dtype(), d_x.device());
   r.route->finish_combine(ctx.stream, shared_ ? d_x.view() : View{}, d_x, d_weights);
-  r.d_logits = Tensor::empty(r.scores.shape(), d_y.dtype, d_y.device);
+  Tensor d_logits = Tensor::empty(r.scores.shape(), d_x.dtype(), d_x.device());
   run(ctx.stream, kernels::RouterBackward{.options = options_.router,
                                           .scores = r.scores,
                                           .experts = r.experts,
                                           .d_weights = d_weights,
                                           .d_scores = view_or_empty(r.d_scores),
-                                          .d_logits = r.d_logits});
-  kernels::linear_backward_input(ctx.stream, r.d_logits, router_.value(), d_x, 1.0);
+                                          .d_logits = d_logits});
+  kernels::linear_backward_input(ctx.stream, d_logits, router_.value(), d_x, 1.0);
+  // The router's gradient is small and finished here: backward_weight then waits for nothing.
+  kernels::linear_backward_weight(ctx.stream, d_logits, r.x, router_.grad());
   return d_x;
 }
 
 void MoeLayer::backward_weight(Context& ctx, Saved& saved) {
   Record& r = saved_as<Record>(saved);
   experts_.backward_weight(ctx.stream, r.route->offsets(), r.expert_rows);
-  kernels::linear_backward_weight(ctx.stream, r.d_logits, r.x, router_.grad());
   if (shared_) shared_->backward_weight(ctx, *r.shared);
 }
 

@@ -1,7 +1,8 @@
 // Mixture of experts with shared experts (spec/model.md 5, appendix A):
 //   y_t = shared(x_t) + sum_k weight[t,k] FFN_expert[t,k](x_t)
 // The rows of all tokens, sorted by expert, run as grouped products (experts.h). Tokens reach their experts through an
-// ExpertExchange; the shared experts run while they travel.
+// ExpertExchange; the shared experts run while they travel. Forward and backward_input also come in three parts, cut where they wait
+// for tokens, so that a caller may run another micro-batch in between.
 #pragma once
 
 #include <memory>
@@ -47,6 +48,17 @@ class MoeLayer : public Layer {
   Tensor backward_input(Context& ctx, ConstView d_y, Saved& saved) override;
   void backward_weight(Context& ctx, Saved& saved) override;
   void collect(ParameterList& parameters) override;
+
+  /// forward() in parts, tokens on their way from each to the next. x stays unchanged until the last one, with `keep` until
+  /// backward is done.
+  SavedPtr start_forward(Context& ctx, ConstView x, bool keep);
+  void forward_experts(Context& ctx, Saved& saved);
+  Tensor finish_forward(Context& ctx, Saved& saved);
+  /// backward_input() in parts; d_y as x above. backward_weight() may come before the last one: it needs no token that is on its
+  /// way back.
+  void start_backward(Context& ctx, ConstView d_y, Saved& saved);
+  void backward_experts(Context& ctx, Saved& saved);
+  Tensor finish_backward(Context& ctx, Saved& saved);
 
   /// (token, slot) pairs of the tokens here per expert since the last reset, I64 [E]. Summed over all ranks of the global batch,
   /// they are what the balancer and the load statistics read.

@@ -1,0 +1,69 @@
+// Started under mpirun by ctest: a covering dozen of layouts over real ranks, every schedule among them, against one rank. Each process
+// runs its rank; what they hold of each logical tensor meets on rank 0, which judges.
+#include <fmt/core.h>
+
+#include <cstdio>
+#include <optional>
+
+#include "comm/world.h"
+#include "core/error.h"
+#include "tests/verify/small_models.h"
+#include "verify/layouts.h"
+#include "verify/reference.h"
+#include "verify/shrink.h"
+#include "verify/synthetic_data.h"
+
+namespace {
+
+using namespace hadal;
+
+/// A covering set, and deeper pipelines than it has.
+std::vector<ParallelSection> layouts_of(const Config& small, int ranks) {
+  std::vector<ParallelSection> layouts = verify::covering_layouts(small, ranks);
+  for (const ScheduleKind schedule : {ScheduleKind::kOneFOneB, ScheduleKind::kZeroBubbleH2, ScheduleKind::kDualPipe}) {
+    layouts.push_back(verify::test::Split{.tp = ranks / 4, .pp = 4, .schedule = schedule}.section());
+  }
+  return layouts;
+}
+
+/// What all processes have, on every one of them.
+void meet(comm::Communicator& world, const verify::Trajectory& mine, verify::Trajectory& whole) {
+  whole.steps = mine.steps;
+  whole.loads = mine.loads;
+  for (const std::string& bytes : world.all_gather(mine.gradients.bytes())) whole.gradients.merge(bytes);
+  for (const std::string& bytes : world.all_gather(mine.parameters.bytes())) whole.parameters.merge(bytes);
+}
+
+int run() {
+  auto world = comm::init_from_environment();
+  const Config small = verify::shrink(verify::test::everything(), world->size(), 6);
+  const auto sampler = verify::synthetic_sampler(small.model.vocab_size, small.data.sequence_length, static_cast<std::uint64_t>(small.run.seed));
+  std::optional<verify::Reference> reference;
+  if (world->is_root()) reference.emplace(small);
+  int failed = 0;
+  for (const ParallelSection& layout : layouts_of(small, world->size())) {
+    Config config = small;
+    config.parallel = layout;
+    verify::Trajectory mine, whole;
+    verify::RankRun(config, *world, *sampler).run(mine);
+    meet(*world, mine, whole);
+    if (!world->is_root()) continue;
+    const verify::LayoutResult result = reference->judge(whole);
+    fmt::print("{} {}: {:.1e} {}{}\n", result.passed ? "ok  " : "FAIL", verify::describe(layout, world->size()), result.worst_error,
+               result.passed ? "" : result.tensor, result.problem);
+    std::fflush(stdout);
+    failed += result.passed ? 0 : 1;
+  }
+  return comm::finish(std::move(world), failed == 0 ? 0 : 1);
+}
+
+}  // namespace
+
+int main() {
+  try {
+    return run();
+  } catch (const hadal::Error& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    hadal::comm::abort_all(static_cast<int>(error.code()));
+  }
+}
