@@ -1,8 +1,7 @@
 // hadal plan CONFIG: what a config costs on a number of ranks of a machine, and the best layouts, without launching anything.
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
-
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "cli/command_functions.h"
 #include "cli/common_flags.h"
@@ -18,14 +17,21 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 Json memory_json(const plan::RankMemory& m) {
-  return {{"weights", m.weights},         {"gradients", m.gradients}, {"optimizer", m.optimizer}, {"average", m.average},
-          {"inputs", m.inputs},           {"activations", m.activations}, {"transfers", m.transfers}, {"workspace", m.work},
-          {"peak", m.peak},               {"micro_batches_in_flight", m.micro_batches_in_flight}};
+  return {{"weights", m.weights},     {"gradients", m.gradients},
+          {"optimizer", m.optimizer}, {"average", m.average},
+          {"inputs", m.inputs},       {"activations", m.activations},
+          {"transfers", m.transfers}, {"workspace", m.work},
+          {"peak", m.peak},           {"micro_batches_in_flight", m.micro_batches_in_flight}};
 }
 
 Json wire_json(const plan::WireBytes& w) {
-  return {{"tp", w.layers.tp},       {"cp", w.layers.cp},         {"pp", w.pp},        {"ep_intra", w.layers.ep_intra},
-          {"ep_inter", w.layers.ep_inter}, {"dp_gradients", w.gradients}, {"dp_values", w.values}};
+  return {{"tp", w.layers.tp},
+          {"cp", w.layers.cp},
+          {"pp", w.pp},
+          {"ep_intra", w.layers.ep_intra},
+          {"ep_inter", w.layers.ep_inter},
+          {"dp_gradients", w.gradients},
+          {"dp_values", w.values}};
 }
 
 Json forecast_json(const plan::Forecast& f, const plan::ForecastOptions& options) {
@@ -33,7 +39,8 @@ Json forecast_json(const plan::Forecast& f, const plan::ForecastOptions& options
   for (const plan::RankForecast& rank : f.ranks) {
     Json parameters;
     for (int kind = 0; kind < plan::kNumParameterKinds; ++kind) {
-      parameters[std::string(plan::name_of(static_cast<plan::ParameterKind>(kind)))] = rank.parameters[static_cast<std::size_t>(kind)];
+      parameters[std::string(plan::name_of(static_cast<plan::ParameterKind>(kind)))] =
+          rank.parameters[static_cast<std::size_t>(kind)];
     }
     ranks.push_back({{"pp_rank", rank.pp_rank},
                      {"stage", rank.content},
@@ -88,11 +95,14 @@ int plan_command(const std::vector<std::string>& arguments) {
   plan::ForecastOptions options;
   add_config_arguments(app, config_arguments);
   add_output_flags(app, output);
-  app.add_option("--ranks", ranks, "ranks to run on (default: as many as pp, cp, tp, ep and etp ask for)")->check(CLI::Range(1, 1 << 24));
+  app.add_option("--ranks", ranks, "ranks to run on (default: as many as pp, cp, tp, ep and etp ask for)")
+      ->check(CLI::Range(1, 1 << 24));
   app.add_option("--machine", machine, "cpu, h100, h200, h800, or a YAML file like those in configs/machine");
-  app.add_option("--search", search_ranks, "the best layouts on so many ranks within memory, instead of the config's own")->check(CLI::Range(1, 1 << 24));
+  app.add_option("--search", search_ranks, "the best layouts on so many ranks within memory, instead of the config's own")
+      ->check(CLI::Range(1, 1 << 24));
   app.add_option("--top", count, "with --search: how many layouts")->check(CLI::Range(1, 1000));
-  app.add_option("--imbalance", options.expert_imbalance, "rows at the busiest rank of an expert group over the mean")->check(CLI::Range(1.0, 100.0));
+  app.add_option("--imbalance", options.expert_imbalance, "rows at the busiest rank of an expert group over the mean")
+      ->check(CLI::Range(1.0, 100.0));
   app.add_option("--threads", options.threads, "threads per CPU rank")->check(CLI::Range(1, 1024));
   parse_arguments(app, "plan", arguments);
 
@@ -103,7 +113,9 @@ int plan_command(const std::vector<std::string>& arguments) {
   if (search_ranks > 0) {
     const std::vector<plan::Candidate> candidates = plan::search(config, search_ranks, options, count);
     if (output.json_path != "-") std::fputs(plan::describe(candidates, search_ranks, options).c_str(), stdout);
-    write_figures(output, Json{{"machine", options.machine.name}, {"num_ranks", search_ranks}, {"layouts", search_json(candidates)}}.dump(2));
+    write_figures(
+        output,
+        Json{{"machine", options.machine.name}, {"num_ranks", search_ranks}, {"layouts", search_json(candidates)}}.dump(2));
     return 0;
   }
   const plan::Forecast forecast = plan::forecast(config, ranks > 0 ? ranks : plan::smallest_num_ranks(config.parallel), options);

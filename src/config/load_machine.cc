@@ -21,7 +21,8 @@ void check(const MachineSection& machine, const config::Origins& origins, const 
   }
   const bool bf16 = machine.precision == MachinePrecision::kBf16;
   if (bf16 ? machine.peak.bf16 <= 0 : machine.peak.f32 <= 0 && machine.peak.f64 <= 0) {
-    problems.add(file, fmt::format("peak.{} is missing: precision {} computes in it", bf16 ? "bf16" : "f32", bf16 ? "bf16" : "config"));
+    problems.add(file,
+                 fmt::format("peak.{} is missing: precision {} computes in it", bf16 ? "bf16" : "f32", bf16 ? "bf16" : "config"));
   }
   if (machine.reserve_gib >= machine.memory_gib && origins.contains("memory_gib")) {
     const auto at = origins.find("reserve_gib");

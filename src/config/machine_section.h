@@ -1,5 +1,5 @@
-// Keys of a machine file (configs/machine/*.yaml): what one rank has, for `hadal plan`. A schema of its own beside config.h, of the
-// same form. Bandwidths and peaks are of one rank (a GPU, or the cores of a CPU rank).
+// Keys of a machine file (configs/machine/*.yaml): what one rank has, for `hadal plan`. A schema of its own beside config.h, of
+// the same form. Bandwidths and peaks are of one rank (a GPU, or the cores of a CPU rank).
 #pragma once
 
 #include <cstdint>
@@ -72,7 +72,8 @@ struct MachineOverlapSection {
   template <class V>
   void visit(V& v) {
     v.key("experts", experts, between(0.0, 1.0), "of the experts' all-to-all, under the shared experts of the same tokens");
-    v.key("pairs", pairs, between(0.0, 1.0), "of all transfers of an F&B pair (dualpipe, dualpipe_v), under the pair's computations");
+    v.key("pairs", pairs, between(0.0, 1.0),
+          "of all transfers of an F&B pair (dualpipe, dualpipe_v), under the pair's computations");
     v.key("gradients", gradients, between(0.0, 1.0), "of the gradients' reduction, under the last micro-batch's backward pass");
   }
 };
@@ -93,10 +94,12 @@ struct MachineSection {
   void visit(V& v) {
     v.key("name", name, "as it is called in tables");
     v.key("precision", precision, {{"config", MachinePrecision::kConfig}, {"bf16", MachinePrecision::kBf16}},
-          "config: everything in precision.compute; bf16: weights and activations in bf16, master weights, gradients and moments in f32");
+          "config: everything in precision.compute; bf16: weights and activations in bf16, master weights, gradients and moments "
+          "in f32");
     v.key("ranks_per_node", ranks_per_node, between(1, 1024), "ranks that share the faster links");
     v.key("memory_gib", memory_gib, between(0.001, 1e6), "memory of one rank");
-    v.key("reserve_gib", reserve_gib, between(0.0, 1e6), "of it, what the runtime, communication libraries and fragmentation take");
+    v.key("reserve_gib", reserve_gib, between(0.0, 1e6),
+          "of it, what the runtime, communication libraries and fragmentation take");
     v.key("memory_bandwidth", memory_bandwidth, between(1.0, 1e15), "bytes per second, reads and writes together");
     v.section("peak", peak, "matrix products");
     v.section("link", link, "between ranks");

@@ -23,7 +23,9 @@ AttentionShape::AttentionShape(const RankShape& rank)
            .width = a.kind == AttentionKind::kMla ? a.qk_nope_head_dim + a.qk_rope_head_dim : a.head_dim,
            .value = a.v_head_dim,
            .shared = a.kind == AttentionKind::kMla ? a.qk_rope_head_dim : 0};
-  const auto entries_of = [&](std::int64_t length) { return kernels::num_compressed(length, a.nsa.block_length, a.nsa.block_stride); };
+  const auto entries_of = [&](std::int64_t length) {
+    return kernels::num_compressed(length, a.nsa.block_length, a.nsa.block_stride);
+  };
   all_entries = rank.batch * entries_of(rank.whole_seq);
   causal_entries = rank.batch * entries_of(rank.last_position);
   entries = shards ? all_entries / rank.cp : all_entries;

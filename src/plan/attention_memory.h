@@ -10,15 +10,16 @@ namespace hadal::plan {
 struct AttentionShape {
   explicit AttentionShape(const RankShape& rank);
 
-  std::int64_t tokens;   ///< T: rows of queries
-  std::int64_t whole;    ///< B S: rows of whole sequences
-  std::int64_t causal;   ///< rows of keys up to the last token here
+  std::int64_t tokens;  ///< T: rows of queries
+  std::int64_t whole;   ///< B S: rows of whole sequences
+  std::int64_t causal;  ///< rows of keys up to the last token here
   std::int64_t d, heads, groups;
-  bool shards;           ///< context parallelism
+  bool shards;  ///< context parallelism
   const AttentionSection& a;
   AttentionSizes spans;  ///< one call of dense attention
-  std::int64_t all_entries = 0, causal_entries = 0;  ///< compressed entries of whole sequences, and of those the last token here sees
-  std::int64_t entries = 0;                          ///< that this rank makes
+  std::int64_t all_entries = 0,
+               causal_entries = 0;  ///< compressed entries of whole sequences, and of those the last token here sees
+  std::int64_t entries = 0;         ///< that this rank makes
 
   std::int64_t whole_rows() const { return shards ? whole : tokens; }
   std::int64_t query_width() const { return heads * spans.width; }

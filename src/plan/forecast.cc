@@ -12,7 +12,8 @@ namespace {
 /// Every efficiency times `factor`, at most 1.
 MachineSection scaled(MachineSection machine, double factor) {
   MachineEfficiencySection& e = machine.efficiency;
-  for (double* share : {&e.gemm, &e.grouped_gemm, &e.attention_forward, &e.attention_backward, &e.sparse_attention, &e.memory, &e.intra, &e.inter}) {
+  for (double* share : {&e.gemm, &e.grouped_gemm, &e.attention_forward, &e.attention_backward, &e.sparse_attention, &e.memory,
+                        &e.intra, &e.inter}) {
     *share = std::min(1.0, *share * factor);
   }
   return machine;
@@ -41,7 +42,8 @@ std::map<std::int64_t, StageMemory> stage_memories(const Layout& layout, const R
   return stages;
 }
 
-std::vector<RankForecast> rank_forecasts(const Config& config, const Layout& layout, const RankShape& shape, const schedule::Plan& plan) {
+std::vector<RankForecast> rank_forecasts(const Config& config, const Layout& layout, const RankShape& shape,
+                                         const schedule::Plan& plan) {
   const std::map<std::int64_t, StageMemory> stages = stage_memories(layout, shape);
   std::vector<RankForecast> ranks;
   for (std::int64_t pp_rank = 0; pp_rank < layout.grid.pp(); ++pp_rank) {
@@ -50,7 +52,8 @@ std::vector<RankForecast> rank_forecasts(const Config& config, const Layout& lay
     for (const std::int64_t stage : layout.stage_placement(pp_rank).slots) {
       rank.content += (rank.content.empty() ? "" : " | ") + layout.stages[static_cast<std::size_t>(stage)].describe();
     }
-    for (const ParameterSize& parameter : rank_parameters(config, layout, place)) rank.parameters[static_cast<std::size_t>(parameter.kind)] += parameter.numel;
+    for (const ParameterSize& parameter : rank_parameters(config, layout, place))
+      rank.parameters[static_cast<std::size_t>(parameter.kind)] += parameter.numel;
     rank.memory = rank_memory(config, layout, shape, place, plan, stages);
     rank.wire = wire_bytes(config, layout, shape, place, plan);
     ranks.push_back(std::move(rank));
@@ -78,7 +81,9 @@ Forecast forecast(const Config& config, std::int64_t num_ranks, const ForecastOp
   const StateTraffic state = state_traffic(result.ranks);
   result.tokens_per_step = static_cast<double>(config.train.global_batch * config.data.sequence_length);
   const auto rate = [&](const StepTime& time) { return result.tokens_per_step / time.total() / static_cast<double>(num_ranks); };
-  const auto time_at = [&](double factor) { return step_time(config, layout, shape, scaled(options.machine, factor), result.plan, state); };
+  const auto time_at = [&](double factor) {
+    return step_time(config, layout, shape, scaled(options.machine, factor), result.plan, state);
+  };
   result.time = time_at(1);
   const double spread = options.machine.efficiency.spread;
   result.tokens_per_s_per_rank = rate(result.time);

@@ -40,7 +40,8 @@ struct Forecast {
 std::map<std::int64_t, StageMemory> stage_memories(const Layout& layout, const RankShape& shape);
 
 /// By pipeline rank, in a step of `plan`.
-std::vector<RankForecast> rank_forecasts(const Config& config, const Layout& layout, const RankShape& shape, const schedule::Plan& plan);
+std::vector<RankForecast> rank_forecasts(const Config& config, const Layout& layout, const RankShape& shape,
+                                         const schedule::Plan& plan);
 StateTraffic state_traffic(const std::vector<RankForecast>& ranks);
 std::int64_t peak_bytes(const std::vector<RankForecast>& ranks);
 

@@ -30,7 +30,8 @@ bool reads_stored(const Tape& tape, Product product, std::int64_t m, std::int64_
 std::int64_t gradient_parts(const Tape& tape, const AttentionSizes& s, std::int64_t sums) {
   constexpr std::int64_t kTasks = 32, kMinRows = 256, kBytes = 256 * kMiB;
   const std::int64_t wanted = (kTasks + s.batch * s.key_heads - 1) / (s.batch * s.key_heads);
-  const std::int64_t parts = std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(1, s.queries * s.heads / s.key_heads / kMinRows));
+  const std::int64_t parts =
+      std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(1, s.queries * s.heads / s.key_heads / kMinRows));
   return std::clamp<std::int64_t>(kBytes / std::max<std::int64_t>(sums * element(tape), 1), 1, parts);
 }
 
@@ -75,7 +76,9 @@ void attention_backward_scratch(Tape& tape, const AttentionSizes& s) {
   const std::int64_t one = s.keys * (wp + vp), sums = s.batch * s.key_heads * one;
   const std::int64_t parts = gradient_parts(tape, s, sums);
   const bool apart = s.shared > 0 && s.key_heads > 1;
-  const Held partial = parts > 1 ? tape.take(parts * sums) : apart ? tape.take(s.batch * s.key_heads * s.keys * s.shared) : Held();
+  const Held partial = parts > 1 ? tape.take(parts * sums)
+                       : apart   ? tape.take(s.batch * s.key_heads * s.keys * s.shared)
+                                 : Held();
   const std::int64_t tasks = std::min<std::int64_t>(tape.cpu_threads(), s.batch * s.key_heads * parts);
   tape.touch(tasks * ((s.width + s.value) * keys + keys * wp + rows * (2 * wp + vp) + 2 * rows * 128 + 2 * rows + one));
 }

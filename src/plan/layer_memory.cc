@@ -10,7 +10,8 @@ namespace {
 
 class FeedForward final : public LayerMemory {
  public:
-  FeedForward(const RankShape& shape, std::int64_t width, std::int64_t rows) : d_(shape.model.hidden_size), width_(width), rows_(rows) {}
+  FeedForward(const RankShape& shape, std::int64_t width, std::int64_t rows)
+      : d_(shape.model.hidden_size), width_(width), rows_(rows) {}
 
   Held forward(Tape& tape, SavedMemoryPtr& saved) const override {
     auto s = std::make_unique<Saved>();
@@ -58,7 +59,9 @@ class Borders final : public LayerMemory {
     const Held d_x = inner_->backward_input(tape, *s.inner);
     return tape.take(shard());
   }
-  void backward_weight(Tape& tape, SavedMemory& saved) const override { inner_->backward_weight(tape, *static_cast<Saved&>(saved).inner); }
+  void backward_weight(Tape& tape, SavedMemory& saved) const override {
+    inner_->backward_weight(tape, *static_cast<Saved&>(saved).inner);
+  }
 
  private:
   struct Saved : SavedMemory {
@@ -74,8 +77,10 @@ class Borders final : public LayerMemory {
 
 class Block final : public LayerMemory {
  public:
-  Block(const RankShape& shape, bool sparse, bool moe) : shape_(shape), attention_(between_borders(shape, attention_memory(shape, sparse))) {
-    ffn_ = moe ? moe_memory(shape) : between_borders(shape, feed_forward_memory(shape, shape.model.intermediate_size / shape.tp, shape.tokens));
+  Block(const RankShape& shape, bool sparse, bool moe)
+      : shape_(shape), attention_(between_borders(shape, attention_memory(shape, sparse))) {
+    ffn_ = moe ? moe_memory(shape)
+               : between_borders(shape, feed_forward_memory(shape, shape.model.intermediate_size / shape.tp, shape.tokens));
   }
 
   Held forward(Tape& tape, SavedMemoryPtr& saved) const override {

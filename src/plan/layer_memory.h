@@ -1,5 +1,5 @@
-// Mirrors of the layers on a tape: what each takes and keeps in forward, backward_input and backward_weight (nn/layer.h), line by line
-// like the layer it is named after. Their measure is tests/plan/memory_test.cc, which holds them to the allocator's peak.
+// Mirrors of the layers on a tape: what each takes and keeps in forward, backward_input and backward_weight (nn/layer.h), line by
+// line like the layer it is named after. Their measure is tests/plan/memory_test.cc, which holds them to the allocator's peak.
 #pragma once
 
 #include <memory>

@@ -29,9 +29,12 @@ double LayerClock::element() const { return static_cast<double>(size_of(s_.forma
 
 double LayerClock::peak() const {
   switch (s_.formats.compute) {
-    case DType::kF64: return m_.peak.f64;
-    case DType::kBf16: return m_.peak.bf16;
-    default: return m_.peak.f32;
+    case DType::kF64:
+      return m_.peak.f64;
+    case DType::kBf16:
+      return m_.peak.bf16;
+    default:
+      return m_.peak.f32;
   }
 }
 
@@ -40,7 +43,8 @@ double LayerClock::pass(double bytes) const { return bytes / (m_.memory_bandwidt
 double LayerClock::send(double bytes, std::int64_t ranks, double messages) const {
   if (bytes <= 0) return 0;
   const bool inside = ranks <= m_.ranks_per_node;
-  return bytes / (inside ? m_.link.intra * m_.efficiency.intra : m_.link.inter * m_.efficiency.inter) + messages * m_.link.latency_us * 1e-6;
+  return bytes / (inside ? m_.link.intra * m_.efficiency.intra : m_.link.inter * m_.efficiency.inter) +
+         messages * m_.link.latency_us * 1e-6;
 }
 
 LayerTime LayerClock::products(Kind kind, double m, double n, double k, double count) const {
@@ -61,7 +65,8 @@ PassTime LayerClock::traffic(const LayerBytes& bytes) const {
   PassTime time;
   time.transfer = send(bytes.tp, s_.tp, 2) + send(bytes.cp, s_.cp * s_.tp, 1);
   // The two hops of an all-to-all follow each other for one token, but rows of both kinds of link are under way at once.
-  const double experts = std::max(send(bytes.ep_intra, 1, 2), bytes.ep_inter > 0 ? send(bytes.ep_inter, m_.ranks_per_node + 1, 2) : 0);
+  const double experts =
+      std::max(send(bytes.ep_intra, 1, 2), bytes.ep_inter > 0 ? send(bytes.ep_inter, m_.ranks_per_node + 1, 2) : 0);
   time.transfer += experts;
   time.exposed = time.transfer;
   return time;
@@ -69,7 +74,8 @@ PassTime LayerClock::traffic(const LayerBytes& bytes) const {
 
 LayerTime LayerClock::scores(bool sparse) const {
   const AttentionSection& a = s_.model.attention;
-  const double qk = number(a.kind == AttentionKind::kMla ? a.qk_nope_head_dim + a.qk_rope_head_dim : a.head_dim), v = number(a.v_head_dim);
+  const double qk = number(a.kind == AttentionKind::kMla ? a.qk_nope_head_dim + a.qk_rope_head_dim : a.head_dim),
+               v = number(a.v_head_dim);
   const double heads = number(a.num_heads / s_.tp), sequence = number(s_.whole_seq), share = number(s_.batch) / number(s_.cp);
   double keys = sequence * (sequence + 1) / 2, importance = 0;
   if (sparse) {
@@ -89,17 +95,20 @@ LayerTime LayerClock::scores(bool sparse) const {
 
 LayerTime LayerClock::attention(bool sparse) const {
   const AttentionSection& a = s_.model.attention;
-  const double t = number(s_.tokens), d = number(s_.model.hidden_size), heads = number(a.num_heads) / number(s_.tp), v = number(a.v_head_dim);
+  const double t = number(s_.tokens), d = number(s_.model.hidden_size), heads = number(a.num_heads) / number(s_.tp),
+               v = number(a.v_head_dim);
   const double branches = sparse ? 3 : 1;
   LayerTime time = scores(sparse);
   if (a.kind == AttentionKind::kMla) {
-    const double qk = number(a.qk_nope_head_dim + a.qk_rope_head_dim), rank = number(a.kv_lora_rank), rope = number(a.qk_rope_head_dim);
+    const double qk = number(a.qk_nope_head_dim + a.qk_rope_head_dim), rank = number(a.kv_lora_rank),
+                 rope = number(a.qk_rope_head_dim);
     const double up = heads * (number(a.qk_nope_head_dim) + v), whole = number(s_.batch * s_.last_position);
     if (a.q_lora_rank > 0) time += products(Kind::kDense, t, number(a.q_lora_rank), d);
     time += products(Kind::kDense, t, heads * qk, a.q_lora_rank > 0 ? number(a.q_lora_rank) : d);
     time += products(Kind::kDense, t, rank + rope, d);
     time += products(Kind::kDense, whole * (sparse ? 2 : 1), up, rank);
-    time += elements(3 * t * (number(a.q_lora_rank) + rank + rope) + 2 * t * heads * rope, 6 * t * (number(a.q_lora_rank) + rank) + 2 * t * heads * rope);
+    time += elements(3 * t * (number(a.q_lora_rank) + rank + rope) + 2 * t * heads * rope,
+                     6 * t * (number(a.q_lora_rank) + rank) + 2 * t * heads * rope);
   } else {
     const double groups = number(a.num_kv_heads) / number(s_.tp), dk = number(a.head_dim);
     time += products(Kind::kDense, t, heads * dk, d);
@@ -136,10 +145,13 @@ LayerTime LayerClock::moe() const {
   time += products(Kind::kGrouped, rows, d, width, here);
   time += products(Kind::kDense, t, e, d);
   const double moved = 2 * (s_.experts.first_sent + s_.experts.second_sent) * d;
-  time += elements(3 * rows * width + (3 * rows + 2 * t) * d + 4 * t * e + moved, 5 * rows * width + (3 * rows + 2 * t) * d + 4 * t * e + moved);
+  time += elements(3 * rows * width + (3 * rows + 2 * t) * d + 4 * t * e + moved,
+                   5 * rows * width + (3 * rows + 2 * t) * d + 4 * t * e + moved);
   const LayerTraffic bytes = ffn_traffic(s_, true);
   PassTime forward = traffic(bytes.forward), backward = traffic(bytes.backward);
-  const auto hide = [&](PassTime& pass, const PassTime& under) { pass.exposed -= std::min(pass.transfer, under.compute) * m_.overlap.experts; };
+  const auto hide = [&](PassTime& pass, const PassTime& under) {
+    pass.exposed -= std::min(pass.transfer, under.compute) * m_.overlap.experts;
+  };
   hide(forward, shared.forward);
   hide(backward, shared.input);
   time.forward += forward;

@@ -1,5 +1,5 @@
-// Seconds of one micro-batch on one layer of a rank: products at a share of the peak or of the memory bandwidth, whichever takes longer,
-// passes over tensors at the memory's, transfers at the links'. The shares are the machine file's.
+// Seconds of one micro-batch on one layer of a rank: products at a share of the peak or of the memory bandwidth, whichever takes
+// longer, passes over tensors at the memory's, transfers at the links'. The shares are the machine file's.
 #pragma once
 
 #include "plan/rank_shape.h"

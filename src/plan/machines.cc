@@ -11,7 +11,8 @@ namespace hadal::plan {
 MachineSection find_machine(const std::string& name_or_file) {
   std::vector<std::string_view> names;
   for (const MachineText& machine : machine_texts()) {
-    if (machine.name == name_or_file) return load_machine_text(std::string(machine.yaml), fmt::format("configs/machine/{}.yaml", machine.name));
+    if (machine.name == name_or_file)
+      return load_machine_text(std::string(machine.yaml), fmt::format("configs/machine/{}.yaml", machine.name));
     names.push_back(machine.name);
   }
   if (name_or_file.find('/') != std::string::npos || name_or_file.ends_with(".yaml")) return load_machine(name_or_file);

@@ -15,8 +15,8 @@ struct MachineText {
 };
 std::span<const MachineText> machine_texts();
 
-/// `name_or_file`: a known name, else a path (with a slash, or ending in .yaml). UserError with the known names, or with what is wrong in
-/// the file.
+/// `name_or_file`: a known name, else a path (with a slash, or ending in .yaml). UserError with the known names, or with what is
+/// wrong in the file.
 MachineSection find_machine(const std::string& name_or_file);
 
 }  // namespace hadal::plan

@@ -92,7 +92,9 @@ class Moe final : public LayerMemory {
   std::int64_t experts_here() const { return num_experts_ / shape_.ep; }
   /// Rows that arrive on the last hop: as many as leave on it, at the mean rank.
   std::int64_t sent() const { return whole(shape_.experts.first_sent); }
-  std::int64_t received() const { return whole(shape_.experts.second_sent > 0 ? shape_.experts.second_sent : shape_.experts.first_sent); }
+  std::int64_t received() const {
+    return whole(shape_.experts.second_sent > 0 ? shape_.experts.second_sent : shape_.experts.first_sent);
+  }
 
   void route(Tape& tape, Saved& s) const {
     const auto ints = [&](std::size_t i, std::int64_t count) { s.route[i] = tape.take(count, DType::kI32); };
@@ -105,13 +107,13 @@ class Moe final : public LayerMemory {
       return;
     }
     const std::int64_t items = whole(shape_.experts.items);
-    ints(1, items);                                     // item_pair
-    ints(2, sent());                                    // sent_row
-    ints(3, tokens_ * shape_.model.moe.top_k);          // row_sends
-    ints(4, items);                                     // item_position
-    ints(5, 2 * rows_);                                 // source, item_row
+    ints(1, items);                                                          // item_pair
+    ints(2, sent());                                                         // sent_row
+    ints(3, tokens_ * shape_.model.moe.top_k);                               // row_sends
+    ints(4, items);                                                          // item_position
+    ints(5, 2 * rows_);                                                      // source, item_row
     ints(6, received() * std::min(shape_.model.moe.top_k, experts_here()));  // row_items
-    s.route[7] = tape.take(rows_);                      // row_weight
+    s.route[7] = tape.take(rows_);                                           // row_weight
   }
 
   void start_dispatch(Tape& tape, Saved& s) const {

@@ -69,7 +69,9 @@ class Sparse : public LayerMemory {
     }
   }
   /// Rows of logits of a pooling: blocks reach past the tokens that are here.
-  std::int64_t pool_rows() const { return s_.shards ? s_.entries * s_.a.nsa.block_stride + 2 * (s_.a.nsa.block_length - s_.a.nsa.block_stride) : s_.tokens; }
+  std::int64_t pool_rows() const {
+    return s_.shards ? s_.entries * s_.a.nsa.block_stride + 2 * (s_.a.nsa.block_length - s_.a.nsa.block_stride) : s_.tokens;
+  }
 
   AttentionShape s_;
   std::int64_t select_groups_;

@@ -16,7 +16,7 @@ std::string bytes_text(double bytes);
 std::string schedule_text(ScheduleKind kind);
 
 struct PrintOptions {
-  int width = 100;      ///< of the timeline
+  int width = 100;  ///< of the timeline
   bool colour = false;
 };
 

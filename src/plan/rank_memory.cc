@@ -15,7 +15,8 @@ std::int64_t block(std::int64_t numel, DType dtype) {
 }
 
 /// Parameters lie in the slabs of optim/flat_layout.h, one layout for each replica group.
-void add_state(const Config& config, const Layout& layout, const RankShape& shape, const parallel::Place& place, RankMemory& memory) {
+void add_state(const Config& config, const Layout& layout, const RankShape& shape, const parallel::Place& place,
+               RankMemory& memory) {
   std::map<std::pair<std::vector<std::int64_t>, nn::Replication>, std::vector<const ParameterSize*>> groups;
   const std::vector<ParameterSize> parameters = rank_parameters(config, layout, place);
   for (const ParameterSize& parameter : parameters) {
@@ -42,19 +43,21 @@ void add_state(const Config& config, const Layout& layout, const RankShape& shap
 }
 
 /// data::Batch of this rank's rows, model::MicroBatch of each micro-batch, and what the layers hold beside their parameters.
-void add_inputs(const Config& config, const Layout& layout, const RankShape& shape, const parallel::Place& place, std::int64_t micro_batches,
-                RankMemory& memory) {
+void add_inputs(const Config& config, const Layout& layout, const RankShape& shape, const parallel::Place& place,
+                std::int64_t micro_batches, RankMemory& memory) {
   const std::int64_t dp = layout.grid.dp(), global = config.train.global_batch, s = shape.whole_seq;
   const std::int64_t rows = global / dp + (place.dp_rank < global % dp ? 1 : 0);
   memory.inputs += 4 * block(rows * s, DType::kI32) + block(rows * s, DType::kU8);
   const std::int64_t prediction = block(shape.tokens, DType::kI32) + block(shape.tokens, shape.formats.compute);
-  memory.inputs += micro_batches * (block(shape.tokens, DType::kI32) + prediction + shape.model.mtp.depth * (block(shape.tokens, DType::kI32) + prediction));
+  memory.inputs += micro_batches * (block(shape.tokens, DType::kI32) + prediction +
+                                    shape.model.mtp.depth * (block(shape.tokens, DType::kI32) + prediction));
   const AttentionSection& a = shape.model.attention;
   const std::int64_t rope = a.kind == AttentionKind::kMla ? a.qk_rope_head_dim : a.head_dim;
   for (const std::int64_t stage : layout.stage_placement(place.pp_rank).slots) {
     memory.inputs += 2 * block(shape.model.max_positions * rope / 2, shape.formats.compute);
     const model::StageContent& content = layout.stages[static_cast<std::size_t>(stage)];
-    if (shape.model.moe.num_experts > 0) memory.inputs += (content.num_layers + content.num_mtp) * block(shape.model.moe.num_experts, DType::kI64);
+    if (shape.model.moe.num_experts > 0)
+      memory.inputs += (content.num_layers + content.num_mtp) * block(shape.model.moe.num_experts, DType::kI64);
   }
 }
 
@@ -66,11 +69,20 @@ class Walk {
   void run(const schedule::ActionList& list) {
     for (const schedule::Action& action : list) {
       switch (action.op) {
-        case schedule::Op::kSend: break;
-        case schedule::Op::kReceive: transfers_ += memory_of(action.work).boundary; break;
-        case schedule::Op::kRelease: transfers_ -= memory_of(action.work).boundary; break;
-        case schedule::Op::kForward: forward(action.work); break;
-        case schedule::Op::kBackward: backward(action.work); break;
+        case schedule::Op::kSend:
+          break;
+        case schedule::Op::kReceive:
+          transfers_ += memory_of(action.work).boundary;
+          break;
+        case schedule::Op::kRelease:
+          transfers_ -= memory_of(action.work).boundary;
+          break;
+        case schedule::Op::kForward:
+          forward(action.work);
+          break;
+        case schedule::Op::kBackward:
+          backward(action.work);
+          break;
         case schedule::Op::kForwardBackward:
           forward(action.work);
           backward(action.backward);
@@ -140,7 +152,8 @@ RankMemory rank_memory(const Config& config, const Layout& layout, const RankSha
   add_state(config, layout, shape, place, memory);
   add_inputs(config, layout, shape, place, plan.placement.num_micro_batches(), memory);
   Walk(stages, memory).run(plan.ranks[static_cast<std::size_t>(place.pp_rank)]);
-  memory.peak = memory.weights + memory.gradients + memory.optimizer + memory.average + memory.inputs + memory.activations + memory.transfers + memory.work;
+  memory.peak = memory.weights + memory.gradients + memory.optimizer + memory.average + memory.inputs + memory.activations +
+                memory.transfers + memory.work;
   return memory;
 }
 

@@ -155,8 +155,9 @@ class List {
 }  // namespace
 
 std::string_view name_of(ParameterKind kind) {
-  constexpr std::string_view kNames[kNumParameterKinds] = {"embedding", "head",   "attention", "nsa", "dense FFN", "routed experts", "shared experts",
-                                                           "router",    "norms", "mtp",       "balancing bias"};
+  constexpr std::string_view kNames[kNumParameterKinds] = {"embedding",      "head",           "attention", "nsa",   "dense FFN",
+                                                           "routed experts", "shared experts", "router",    "norms", "mtp",
+                                                           "balancing bias"};
   return kNames[static_cast<int>(kind)];
 }
 
@@ -169,9 +170,12 @@ std::vector<ParameterSize> rank_parameters(const Config& config, const Layout& l
 std::int64_t replicas(const ParameterSize& parameter, const parallel::ProcessGrid& grid) {
   const auto holders = static_cast<std::int64_t>(parameter.holders.size());
   switch (parameter.replication) {
-    case Replication::kDense: return holders * grid.stage_ranks();
-    case Replication::kTensor: return holders * grid.dp() * grid.cp();
-    case Replication::kExpert: return holders * grid.edp();
+    case Replication::kDense:
+      return holders * grid.stage_ranks();
+    case Replication::kTensor:
+      return holders * grid.dp() * grid.cp();
+    case Replication::kExpert:
+      return holders * grid.edp();
   }
   return holders;
 }

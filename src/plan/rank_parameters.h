@@ -1,5 +1,5 @@
-// The parameters of one rank of a layout, as sizes: what the constructors of model/stage.h and below would make there, in their order.
-// Names and shapes: spec/interop.md 3.1, 3.4, 7.3; the tests add the ranks up to model/parameter_count.h.
+// The parameters of one rank of a layout, as sizes: what the constructors of model/stage.h and below would make there, in their
+// order. Names and shapes: spec/interop.md 3.1, 3.4, 7.3; the tests add the ranks up to model/parameter_count.h.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,19 @@
 namespace hadal::plan {
 
 /// The parts of model::ParameterCount.
-enum class ParameterKind { kEmbedding, kHead, kAttention, kNsa, kDenseFfn, kRoutedExperts, kSharedExperts, kRouter, kNorms, kMtp, kBuffer };
+enum class ParameterKind {
+  kEmbedding,
+  kHead,
+  kAttention,
+  kNsa,
+  kDenseFfn,
+  kRoutedExperts,
+  kSharedExperts,
+  kRouter,
+  kNorms,
+  kMtp,
+  kBuffer
+};
 inline constexpr int kNumParameterKinds = 11;
 std::string_view name_of(ParameterKind kind);
 

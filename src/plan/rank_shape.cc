@@ -15,7 +15,8 @@ double distinct_boxes(double boxes, double size, double draws) {
   return boxes * (1 - missed);
 }
 
-/// Of `boxes` equal shares of the experts, those that a token's top_k hit: the router draws from topk_groups of num_groups groups.
+/// Of `boxes` equal shares of the experts, those that a token's top_k hit: the router draws from topk_groups of num_groups
+/// groups.
 double shares_of_token(const MoeSection& moe, double boxes) {
   const bool limited = moe.topk_method != TopkMethod::kGreedy && moe.num_groups > 1;
   const double size = static_cast<double>(moe.num_experts) / boxes;
@@ -74,7 +75,8 @@ Formats formats_of(const Config& config, const MachineSection& machine) {
   Formats formats;
   formats.compute = config.precision.compute == ComputeType::kF64 ? DType::kF64 : DType::kF32;
   formats.gradient = formats.compute;
-  if (machine.precision == MachinePrecision::kBf16) formats = {.compute = DType::kBf16, .gradient = DType::kF32, .moment = DType::kF32, .master = true};
+  if (machine.precision == MachinePrecision::kBf16)
+    formats = {.compute = DType::kBf16, .gradient = DType::kF32, .moment = DType::kF32, .master = true};
   formats.moment = config.optim.moments == MomentType::kBf16 ? DType::kBf16 : formats.gradient;
   return formats;
 }

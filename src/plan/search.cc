@@ -27,15 +27,17 @@ struct ScheduleChoice {
   std::int64_t chunks;
 };
 
-constexpr ScheduleChoice kSchedules[] = {{ScheduleKind::kOneFOneB, 2},     {ScheduleKind::kInterleaved, 2},  {ScheduleKind::kInterleaved, 4},
-                                         {ScheduleKind::kZeroBubbleH1, 2}, {ScheduleKind::kZeroBubbleH2, 2}, {ScheduleKind::kDualPipeV, 2},
+constexpr ScheduleChoice kSchedules[] = {{ScheduleKind::kOneFOneB, 2},     {ScheduleKind::kInterleaved, 2},
+                                         {ScheduleKind::kInterleaved, 4},  {ScheduleKind::kZeroBubbleH1, 2},
+                                         {ScheduleKind::kZeroBubbleH2, 2}, {ScheduleKind::kDualPipeV, 2},
                                          {ScheduleKind::kDualPipe, 2},     {ScheduleKind::kGpipe, 2}};
 
 /// Quick refusals; make_layout has the last word.
 bool may_be_laid_out(const ModelSection& model, const ParallelSection& p) {
   const std::int64_t stages = p.pp * model::stages_per_rank(p);
   return stages <= model.num_layers + 2 + model.mtp.depth && model.attention.num_heads % p.tp == 0 &&
-         (p.ep * p.etp == 1 || (model.moe.num_experts > 0 && model.moe.num_experts % p.ep == 0 && model.moe.intermediate_size % p.etp == 0));
+         (p.ep * p.etp == 1 ||
+          (model.moe.num_experts > 0 && model.moe.num_experts % p.ep == 0 && model.moe.intermediate_size % p.etp == 0));
 }
 
 /// Weights and gradients of the fullest rank are at least those of the mean one.
@@ -43,9 +45,11 @@ double least_state_bytes(const Config& config, const Layout& layout, const Forec
   const Formats formats = formats_of(config, options.machine);
   double numel = 0;
   for (std::int64_t pp_rank = 0; pp_rank < layout.grid.pp(); ++pp_rank) {
-    for (const ParameterSize& parameter : rank_parameters(config, layout, {.pp_rank = pp_rank})) numel += static_cast<double>(parameter.numel);
+    for (const ParameterSize& parameter : rank_parameters(config, layout, {.pp_rank = pp_rank}))
+      numel += static_cast<double>(parameter.numel);
   }
-  return numel / static_cast<double>(layout.grid.pp()) * static_cast<double>(size_of(formats.compute) + size_of(formats.gradient));
+  return numel / static_cast<double>(layout.grid.pp()) *
+         static_cast<double>(size_of(formats.compute) + size_of(formats.gradient));
 }
 
 struct Open {
@@ -70,7 +74,8 @@ class Plans {
     }
     return found->second.emplace_back(std::move(plan));
   }
-  /// The same schedule with at most four micro-batches per stage: what is in flight at its peak is there by then, or grows further.
+  /// The same schedule with at most four micro-batches per stage: what is in flight at its peak is there by then, or grows
+  /// further.
   const schedule::Plan& early(const Layout& layout, std::int64_t micro_batches) {
     return of(layout, std::min<std::int64_t>(micro_batches, 4 * layout.placement.num_stages()));
   }
@@ -91,18 +96,21 @@ std::int64_t early_peak_bytes(const Config& config, const Layout& layout, const 
 }
 
 /// The layout in full, or nothing when it does not fit.
-std::optional<Candidate> evaluate(const Config& config, const Try& chosen, std::int64_t num_ranks, const ForecastOptions& options, Plans& plans) {
+std::optional<Candidate> evaluate(const Config& config, const Try& chosen, std::int64_t num_ranks, const ForecastOptions& options,
+                                  Plans& plans) {
   const Layout layout = make_layout(config, num_ranks);
   const RankShape shape(config, layout, options);
   const double usable = usable_bytes(options.machine);
   const std::int64_t micro_batches = num_micro_batches(config, layout.grid, config.train.global_batch, 0);
-  if (static_cast<double>(early_peak_bytes(config, layout, shape, plans.early(layout, micro_batches))) > usable) return std::nullopt;
+  if (static_cast<double>(early_peak_bytes(config, layout, shape, plans.early(layout, micro_batches))) > usable)
+    return std::nullopt;
   const schedule::Plan& plan = plans.of(layout, micro_batches);
   const std::vector<RankForecast> ranks = rank_forecasts(config, layout, shape, plan);
   if (static_cast<double>(peak_bytes(ranks)) > usable) return std::nullopt;
   const StepTime time = step_time(config, layout, shape, options.machine, plan, state_traffic(ranks));
   const double tokens = static_cast<double>(config.train.global_batch * config.data.sequence_length);
-  return Candidate{chosen.parallel, chosen.micro_batch, time.total(), tokens / time.total() / static_cast<double>(num_ranks), time.bubble_share, peak_bytes(ranks)};
+  return Candidate{chosen.parallel,   chosen.micro_batch, time.total(), tokens / time.total() / static_cast<double>(num_ranks),
+                   time.bubble_share, peak_bytes(ranks)};
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The fastest layouts of a config on a number of ranks that fit their memory: every product of axes, schedule and micro-batch that
-// make_layout accepts, in the order of a bound that no schedule can beat, until the bound says that nothing better can come.
+// The fastest layouts of a config on a number of ranks that fit their memory: every product of axes, schedule and micro-batch
+// that make_layout accepts, in the order of a bound that no schedule can beat, until the bound says that nothing better can come.
 #pragma once
 
 #include <cstdint>

@@ -14,7 +14,8 @@ class Stage {
  public:
   Stage(const RankShape& shape, const model::StageContent& content, bool last) : s_(shape), content_(content), last_(last) {
     for (std::int64_t i = 0; i < content.num_layers; ++i) blocks_.push_back(block_memory(shape, content.first_layer + i));
-    for (std::int64_t k = 0; k < content.num_mtp; ++k) modules_.push_back(block_memory(shape, shape.model.num_layers + content.first_mtp + k));
+    for (std::int64_t k = 0; k < content.num_mtp; ++k)
+      modules_.push_back(block_memory(shape, shape.model.num_layers + content.first_mtp + k));
   }
 
   struct Module {
@@ -135,7 +136,8 @@ class Stage {
     }
     const std::int64_t fitting = (std::int64_t{16} << 20) / (columns * static_cast<std::int64_t>(size_of(tape.compute())));
     const std::int64_t chunk = std::min(std::clamp<std::int64_t>(fitting / 64 * 64, 64, 512), s_.tokens);
-    const Held packed = tape.cpu_threads() > 0 ? tape.take(columns * d) : Held(), packed_back = tape.cpu_threads() > 0 ? tape.take(columns * d) : Held();
+    const Held packed = tape.cpu_threads() > 0 ? tape.take(columns * d) : Held(),
+               packed_back = tape.cpu_threads() > 0 ? tape.take(columns * d) : Held();
     const Held logits = tape.take(chunk * columns);
     gemm_scratch(tape, Product::kBackwardWeight, columns, d, chunk);
     return token_loss;
@@ -173,7 +175,9 @@ class Stage {
 StageMemory stage_memory(const RankShape& shape, const model::StageContent& content, bool last) {
   const Stage stage(shape, content, last);
   StageMemory memory{.first = content.embedding, .last = last};
-  const auto boundary = [&](Tape& tape, bool there) { return there ? tape.take(shape.token_rows * shape.model.hidden_size) : Held(); };
+  const auto boundary = [&](Tape& tape, bool there) {
+    return there ? tape.take(shape.token_rows * shape.model.hidden_size) : Held();
+  };
   // Forward, then both ways of going back.
   for (const bool weights : {true, false}) {
     Tape tape(shape.formats.compute, shape.cpu_threads);

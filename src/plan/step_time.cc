@@ -53,7 +53,8 @@ StageDurations stage_durations(const Layout& layout, const RankShape& shape, con
     result.compute += t.forward.compute + t.input.compute + t.weight.compute;
   }
   result.durations.pair_factor = pair_factor(stages, machine.overlap.pairs);
-  const double boundary = static_cast<double>(shape.token_rows * shape.model.hidden_size) * static_cast<double>(size_of(shape.formats.compute));
+  const double boundary =
+      static_cast<double>(shape.token_rows * shape.model.hidden_size) * static_cast<double>(size_of(shape.formats.compute));
   result.durations.transfer = layout.grid.pp() > 1 ? clock.send(boundary, layout.grid.stage_ranks() + 1, 1) : 0;
   return result;
 }
@@ -67,12 +68,14 @@ StepTime step_time(const Config& config, const Layout& layout, const RankShape& 
   time.pipeline = time.simulation.makespan;
   time.bubble_share = time.simulation.bubble_share();
   const double micro_batches = plan.placement.num_micro_batches();
-  time.exposed_share = std::max(0.0, 1 - time.bubble_share - stages.compute * micro_batches / (time.pipeline * static_cast<double>(plan.ranks.size())));
+  time.exposed_share = std::max(
+      0.0, 1 - time.bubble_share - stages.compute * micro_batches / (time.pipeline * static_cast<double>(plan.ranks.size())));
 
   const LayerClock clock(shape, machine);
   const std::int64_t stage_ranks = layout.grid.stage_ranks();
   double last_backward = 0;
-  for (const schedule::StageTimes& stage : time.durations.stages) last_backward = std::max(last_backward, stage.input + stage.weight);
+  for (const schedule::StageTimes& stage : time.durations.stages)
+    last_backward = std::max(last_backward, stage.input + stage.weight);
   const double reduction = clock.send(state.gradient_bytes, stage_ranks, 1);
   time.gradients = std::max(0.0, reduction - machine.overlap.gradients * last_backward);
   time.values = clock.send(state.value_bytes, stage_ranks, 1);

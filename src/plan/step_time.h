@@ -12,14 +12,14 @@ namespace hadal::plan {
 
 /// Seconds.
 struct StepTime {
-  schedule::Durations durations;     ///< by stage
+  schedule::Durations durations;  ///< by stage
   schedule::Simulation simulation;
-  double pipeline = 0;               ///< first forward to last backward
-  double bubble_share = 0;           ///< of all ranks' time in it
-  double exposed_share = 0;          ///< of it, transfers that nothing hides, at the mean rank
-  double gradients = 0;              ///< their reduction, what stands out behind the last backward pass
-  double optimizer = 0;              ///< zeroing, norm, update
-  double values = 0;                 ///< all-gather of the new weights
+  double pipeline = 0;       ///< first forward to last backward
+  double bubble_share = 0;   ///< of all ranks' time in it
+  double exposed_share = 0;  ///< of it, transfers that nothing hides, at the mean rank
+  double gradients = 0;      ///< their reduction, what stands out behind the last backward pass
+  double optimizer = 0;      ///< zeroing, norm, update
+  double values = 0;         ///< all-gather of the new weights
   double total() const { return pipeline + gradients + optimizer + values; }
 };
 

@@ -1,5 +1,6 @@
 // A run of the code without tensors: what it would take from the allocator and give back, in the code's own order. The mirrors of
-// plan/*_memory.cc are written on it like the layers they stand for, so that live and peak bytes come out as the allocator counts them.
+// plan/*_memory.cc are written on it like the layers they stand for, so that live and peak bytes come out as the allocator counts
+// them.
 #pragma once
 
 #include <cstdint>

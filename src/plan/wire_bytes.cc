@@ -12,10 +12,14 @@ namespace {
 double bytes_of(const RankShape& shape) { return static_cast<double>(size_of(shape.formats.compute)); }
 
 /// All-gather or reduce-scatter of [T, w] over tp.
-double over_tp(const RankShape& shape, double width) { return static_cast<double>((shape.tp - 1) * shape.token_rows) * width * bytes_of(shape); }
+double over_tp(const RankShape& shape, double width) {
+  return static_cast<double>((shape.tp - 1) * shape.token_rows) * width * bytes_of(shape);
+}
 
 /// All-gather or reduce-scatter over cp of rows of which `own` lie here.
-double over_cp(const RankShape& shape, double own, double width) { return static_cast<double>(shape.cp - 1) * own * width * bytes_of(shape); }
+double over_cp(const RankShape& shape, double own, double width) {
+  return static_cast<double>(shape.cp - 1) * own * width * bytes_of(shape);
+}
 
 LayerTraffic both_ways(const LayerBytes& bytes) { return {bytes, bytes}; }
 
@@ -35,9 +39,11 @@ LayerTraffic attention_traffic(const RankShape& shape, bool sparse) {
   if (shape.cp > 1) {
     const bool mla = a.kind == AttentionKind::kMla;
     const double groups = static_cast<double>(a.num_kv_heads / shape.tp);
-    const double width = mla ? static_cast<double>(a.kv_lora_rank + a.qk_rope_head_dim) : groups * static_cast<double>(a.head_dim + a.v_head_dim);
-    const double entries = static_cast<double>(shape.batch * kernels::num_compressed(shape.whole_seq, a.nsa.block_length, a.nsa.block_stride)) /
-                           static_cast<double>(shape.cp);
+    const double width =
+        mla ? static_cast<double>(a.kv_lora_rank + a.qk_rope_head_dim) : groups * static_cast<double>(a.head_dim + a.v_head_dim);
+    const double entries =
+        static_cast<double>(shape.batch * kernels::num_compressed(shape.whole_seq, a.nsa.block_length, a.nsa.block_stride)) /
+        static_cast<double>(shape.cp);
     const double tokens = static_cast<double>(shape.tokens) * (sparse && !mla ? 3 : 1);
     const double moved = over_cp(shape, tokens, width) + (sparse ? over_cp(shape, entries, width) : 0);
     traffic.forward.cp = traffic.backward.cp = moved;
@@ -67,7 +73,9 @@ LayerTraffic ffn_traffic(const RankShape& shape, bool moe) {
   return traffic;
 }
 
-LayerTraffic embedding_traffic(const RankShape& shape) { return both_ways({.tp = over_tp(shape, static_cast<double>(shape.model.hidden_size))}); }
+LayerTraffic embedding_traffic(const RankShape& shape) {
+  return both_ways({.tp = over_tp(shape, static_cast<double>(shape.model.hidden_size))});
+}
 
 LayerTraffic head_traffic(const RankShape& shape) {
   const double statistics = static_cast<double>((shape.tp - 1) * shape.tokens * kernels::kNumVocabStatistics) * bytes_of(shape);
@@ -102,7 +110,8 @@ WireBytes wire_bytes(const Config& config, const Layout& layout, const RankShape
     }
   }
   for (const schedule::Action& action : plan.ranks[static_cast<std::size_t>(place.pp_rank)]) {
-    if (action.op == schedule::Op::kSend) bytes.pp += static_cast<double>(shape.token_rows * shape.model.hidden_size) * bytes_of(shape);
+    if (action.op == schedule::Op::kSend)
+      bytes.pp += static_cast<double>(shape.token_rows * shape.model.hidden_size) * bytes_of(shape);
   }
   for (const ParameterSize& parameter : rank_parameters(config, layout, place)) {
     if (!parameter.trainable()) continue;

@@ -32,9 +32,12 @@ train: {global_batch: 16, micro_batch: 2}
 precision: {compute: f32}
 )";
 
-const std::vector<std::string> kMoe{"model.moe={num_experts: 8, num_shared: 1, top_k: 2, intermediate_size: 64, first_dense_layers: 1, num_groups: 4, topk_groups: 2}"};
-const std::vector<std::string> kNsa{"model.attention.sparse=nsa",
-                                    "model.attention.nsa={block_length: 16, block_stride: 8, select_block: 16, num_selected: 3, window: 32}"};
+const std::vector<std::string> kMoe{
+    "model.moe={num_experts: 8, num_shared: 1, top_k: 2, intermediate_size: 64, first_dense_layers: 1, num_groups: 4, "
+    "topk_groups: 2}"};
+const std::vector<std::string> kNsa{
+    "model.attention.sparse=nsa",
+    "model.attention.nsa={block_length: 16, block_stride: 8, select_block: 16, num_selected: 3, window: 32}"};
 const std::vector<std::string> kGqa{"model.attention={kind: gqa, num_heads: 4, num_kv_heads: 2, head_dim: 32, v_head_dim: 32}"};
 const std::vector<std::string> kMtp{"model.mtp.depth=1"};
 
@@ -56,7 +59,8 @@ data::Batch synthetic_rows(const Config& config, std::int64_t rows) {
   const Random random(7, RandomPurpose::kSynthetic);
   for (std::int64_t i = 0; i < rows * seq; ++i) {
     const auto id = [&](std::int64_t draw) {
-      return static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(draw), static_cast<std::uint64_t>(config.model.vocab_size)));
+      return static_cast<std::int32_t>(
+          random.below(static_cast<std::uint64_t>(draw), static_cast<std::uint64_t>(config.model.vocab_size)));
     };
     batch.tokens.as<std::int32_t>()[i] = id(2 * i);
     batch.targets.as<std::int32_t>()[i] = id(2 * i + 1);
@@ -71,11 +75,14 @@ std::vector<double> measured(const Config& config, int ranks) {
   const int threads = num_threads();
   set_num_threads(1);
   comm::run_local_group(ranks, [&](comm::Communicator& world) {
-    train::RunModel run(config, [&] {
-      model::ModelOptions options = model::model_options(config);
-      options.forced_routing = true;  // evenly, as the plan expects
-      return options;
-    }(), world);
+    train::RunModel run(
+        config,
+        [&] {
+          model::ModelOptions options = model::model_options(config);
+          options.forced_routing = true;  // evenly, as the plan expects
+          return options;
+        }(),
+        world);
     run.model().initialize(1);
     optim::ShardedAdamW optimizer(config.optim, train::optimizer_groups(run), world);
     train::TrainStep step(run, optimizer);
@@ -112,7 +119,8 @@ std::vector<double> planned(const Config& config, int ranks) {
   for (int rank = 0; rank < ranks; ++rank) {
     const parallel::Place place = layout.grid.place(rank);
     const RankShape shape(config, layout, options, place.cp_rank);
-    const schedule::Plan plan = schedule::make_plan(layout.request(num_micro_batches(config, layout.grid, config.train.global_batch, place.dp_rank)));
+    const schedule::Plan plan =
+        schedule::make_plan(layout.request(num_micro_batches(config, layout.grid, config.train.global_batch, place.dp_rank)));
     std::map<std::int64_t, StageMemory> stages;
     for (const std::int64_t s : layout.stage_placement(place.pp_rank).slots) {
       stages[s] = stage_memory(shape, layout.stages[static_cast<std::size_t>(s)], plan.placement.is_last(static_cast<int>(s)));
@@ -130,14 +138,16 @@ void compare(const Overrides& overrides, int ranks = 1) {
   const std::vector<double> plan = planned(config, ranks), real = measured(config, ranks);
   fmt::print("{:+6.2f} % on {} ranks: {}\n", 100 * (plan[0] / real[0] - 1), ranks, text);
   for (std::size_t rank = 0; rank < plan.size(); ++rank) {
-    EXPECT_NEAR(plan[rank] / real[rank], 1.0, 0.05) << "rank " << rank << ": " << plan[rank] << " planned, " << real[rank] << " measured";
+    EXPECT_NEAR(plan[rank] / real[rank], 1.0, 0.05)
+        << "rank " << rank << ": " << plan[rank] << " planned, " << real[rank] << " measured";
   }
 }
 
 TEST(PlanMemory, OneRankOfEveryKindOfModel) {
   for (const char* dtype : {"precision.compute=f32", "precision.compute=f64"}) {
     const Overrides type{dtype};
-    for (const Overrides& model : {Overrides{}, kMoe, kNsa, kGqa, all({kGqa, kNsa}), kMtp, all({kNsa, kMoe, kMtp})}) compare(all({type, model}));
+    for (const Overrides& model : {Overrides{}, kMoe, kNsa, kGqa, all({kGqa, kNsa}), kMtp, all({kNsa, kMoe, kMtp})})
+      compare(all({type, model}));
   }
 }
 
@@ -149,11 +159,13 @@ TEST(PlanMemory, DataParallelRanksShareTheOptimizer) {
 }
 
 TEST(PlanMemory, TensorParallelRanks) {
-  for (const Overrides& model : {Overrides{}, all({kNsa, kMoe, kMtp}), all({kGqa, kNsa})}) compare(all({model, parallel_of("tp: 2")}), 2);
+  for (const Overrides& model : {Overrides{}, all({kNsa, kMoe, kMtp}), all({kGqa, kNsa})})
+    compare(all({model, parallel_of("tp: 2")}), 2);
 }
 
 TEST(PlanMemory, ContextParallelRanks) {
-  for (const Overrides& model : {Overrides{}, kGqa, all({kNsa, kMoe}), all({kGqa, kNsa, kMtp})}) compare(all({model, parallel_of("cp: 2")}), 2);
+  for (const Overrides& model : {Overrides{}, kGqa, all({kNsa, kMoe}), all({kGqa, kNsa, kMtp})})
+    compare(all({model, parallel_of("cp: 2")}), 2);
 }
 
 TEST(PlanMemory, ExpertParallelRanks) {

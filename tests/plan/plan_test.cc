@@ -41,8 +41,13 @@ std::array<double, kNumParameterKinds> summed(const Config& config, int num_rank
 }
 
 TEST(PlanParameters, AddUpOverTheRanks) {
-  const std::vector<std::string> layouts{"{}", "{tp: 2}", "{pp: 2, schedule: dualpipe}", "{pp: 4, schedule: interleaved}", "{cp: 2, ep: 4}",
-                                         "{pp: 2, tp: 2, ep: 2, etp: 2, schedule: dualpipe_v}", "{pp: 2, tp: 4, cp: 2, ep: 8}"};
+  const std::vector<std::string> layouts{"{}",
+                                         "{tp: 2}",
+                                         "{pp: 2, schedule: dualpipe}",
+                                         "{pp: 4, schedule: interleaved}",
+                                         "{cp: 2, ep: 4}",
+                                         "{pp: 2, tp: 2, ep: 2, etp: 2, schedule: dualpipe_v}",
+                                         "{pp: 2, tp: 4, cp: 2, ep: 8}"};
   int compared = 0;
   for (const char* name : {"tiny", "small", "deepseek_v2_lite", "deepseek_v2", "deepseek_v3", "nsa_27b"}) {
     for (const std::string& text : layouts) {
@@ -56,10 +61,12 @@ TEST(PlanParameters, AddUpOverTheRanks) {
       }
       ++compared;
       const model::ParameterCount count = model::count_parameters(config.model);
-      const std::array<std::int64_t, 10> wanted{count.embedding,      count.head,           count.attention, count.nsa,   count.dense_ffn,
-                                                count.routed_experts, count.shared_experts, count.router,    count.norms, count.mtp};
+      const std::array<std::int64_t, 10> wanted{
+          count.embedding,      count.head,           count.attention, count.nsa,   count.dense_ffn,
+          count.routed_experts, count.shared_experts, count.router,    count.norms, count.mtp};
       for (std::size_t kind = 0; kind < wanted.size(); ++kind) {
-        EXPECT_NEAR(sums[kind], static_cast<double>(wanted[kind]), 1e-9 * static_cast<double>(wanted[kind])) << name_of(static_cast<ParameterKind>(kind));
+        EXPECT_NEAR(sums[kind], static_cast<double>(wanted[kind]), 1e-9 * static_cast<double>(wanted[kind]))
+            << name_of(static_cast<ParameterKind>(kind));
       }
     }
   }
@@ -67,10 +74,11 @@ TEST(PlanParameters, AddUpOverTheRanks) {
 }
 
 Config small(const std::vector<std::string>& more) {
-  std::vector<std::string> overrides{"model={vocab_size: 100, hidden_size: 32, num_layers: 4, intermediate_size: 64}",
-                                     "model.attention={kind: mla, num_heads: 4, q_lora_rank: 16, kv_lora_rank: 16, qk_nope_head_dim: 8, qk_rope_head_dim: 8, "
-                                     "v_head_dim: 8}",
-                                     "data.sequence_length=64", "train={global_batch: 16, micro_batch: 2}"};
+  std::vector<std::string> overrides{
+      "model={vocab_size: 100, hidden_size: 32, num_layers: 4, intermediate_size: 64}",
+      "model.attention={kind: mla, num_heads: 4, q_lora_rank: 16, kv_lora_rank: 16, qk_nope_head_dim: 8, qk_rope_head_dim: 8, "
+      "v_head_dim: 8}",
+      "data.sequence_length=64", "train={global_batch: 16, micro_batch: 2}"};
   overrides.insert(overrides.end(), more.begin(), more.end());
   return load_config_text("", "small.yaml", overrides).config;
 }
@@ -78,8 +86,9 @@ Config small(const std::vector<std::string>& more) {
 ForecastOptions on(const char* machine) { return {.machine = find_machine(machine), .expert_imbalance = 1.0, .threads = 1}; }
 
 TEST(PlanWire, TensorParallelByHand) {
-  // 8 micro-batches; [T', d] of 64 rows x 32 channels in f32. A layer has two regions, each one gather and one scatter forward and back;
-  // the embedding scatters forward and gathers back; the head gathers and scatters once and gathers 4 statistics of each of 128 rows.
+  // 8 micro-batches; [T', d] of 64 rows x 32 channels in f32. A layer has two regions, each one gather and one scatter forward
+  // and back; the embedding scatters forward and gathers back; the head gathers and scatters once and gathers 4 statistics of
+  // each of 128 rows.
   const Forecast f = forecast(small({"parallel.tp=2"}), 2, on("cpu"));
   const double rows = 64 * 32 * 4;
   EXPECT_DOUBLE_EQ(f.ranks[0].wire.layers.tp, 8 * (4 * 8 * rows + 2 * rows + 2 * rows + 128 * 4 * 4));
@@ -110,10 +119,11 @@ TEST(PlanWire, DataParallelByHand) {
 }
 
 TEST(PlanWire, ExpertParallelByHand) {
-  // 4 experts on 4 ranks, top 1: of 128 rows three quarters leave, there and back, forward and backward; forward 24 bytes say for which
-  // expert, backward the weight's gradient comes home.
-  const Config config = small({"model.moe={num_experts: 4, num_shared: 0, top_k: 1, intermediate_size: 16, first_dense_layers: 3, topk_method: greedy}",
-                               "parallel.ep=4"});
+  // 4 experts on 4 ranks, top 1: of 128 rows three quarters leave, there and back, forward and backward; forward 24 bytes say for
+  // which expert, backward the weight's gradient comes home.
+  const Config config = small(
+      {"model.moe={num_experts: 4, num_shared: 0, top_k: 1, intermediate_size: 16, first_dense_layers: 3, topk_method: greedy}",
+       "parallel.ep=4"});
   const Forecast f = forecast(config, 4, on("cpu"));
   const double micro_batches = 2, away = 128 * 0.75;
   EXPECT_NEAR(f.ranks[0].wire.layers.ep_intra, micro_batches * away * (4 * 32 * 4 + 24 + 4), 1e-6);
@@ -122,7 +132,8 @@ TEST(PlanWire, ExpertParallelByHand) {
 
 TEST(PlanSearch, FindsWhatTryingEverythingFinds) {
   ForecastOptions options = on("cpu");
-  const Config config = small({"model.moe={num_experts: 8, num_shared: 1, top_k: 2, intermediate_size: 32, first_dense_layers: 1}", "model.mtp.depth=1"});
+  const Config config = small(
+      {"model.moe={num_experts: 8, num_shared: 1, top_k: 2, intermediate_size: 32, first_dense_layers: 1}", "model.mtp.depth=1"});
   for (const double memory : {1.0, 0.0012}) {
     options.machine.memory_gib = memory;
     std::vector<double> steps;
@@ -167,7 +178,9 @@ std::string refusal(const std::string& text) {
 TEST(PlanMachines, MistakesAreNamedWithTheirPlace) {
   const std::string good = "name: x\nmemory_gib: 8\nmemory_bandwidth: 1e10\npeak: {f32: 1e11}\nlink: {intra: 1e9, inter: 1e9}\n";
   EXPECT_EQ(refusal(good), "");
-  const auto names = [](const std::string& text, const std::string& words) { EXPECT_NE(text.find(words), std::string::npos) << text; };
+  const auto names = [](const std::string& text, const std::string& words) {
+    EXPECT_NE(text.find(words), std::string::npos) << text;
+  };
   names(refusal(good + "memory_gb: 9\n"), "machine.yaml:6:1: memory_gb: unknown key (did you mean memory_gib?)");
   names(refusal(good + "efficiency: {gemm: 1.5}\n"), "machine.yaml:6:20: efficiency.gemm");
   names(refusal("name: x\n"), "memory_gib is missing");
