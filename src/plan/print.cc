@@ -103,6 +103,24 @@ std::string wire_table(const Forecast& f) {
   return text;
 }
 
+/// What the people who trained a model of this shape have told of it; nothing for other shapes and machines.
+std::string published_text(const ModelSection& model, const MachineSection& machine) {
+  struct Run {
+    std::int64_t num_layers, hidden_size, num_experts;
+    std::string_view machine, sentence;
+  };
+  // spec/parallelism.md 13.
+  static constexpr Run kRuns[] = {{61, 7168, 256, "NVIDIA H800", "180K hours on 2048 GPUs for DeepSeek-V3, in FP8"},
+                                  {60, 5120, 160, "NVIDIA H800", "172.8K hours for DeepSeek-V2"}};
+  for (const Run& run : kRuns) {
+    if (run.num_layers == model.num_layers && run.hidden_size == model.hidden_size && run.num_experts == model.moe.num_experts &&
+        run.machine == machine.name) {
+      return fmt::format("  published: {}\n", run.sentence);
+    }
+  }
+  return "";
+}
+
 std::string time_text(const Config& config, const Forecast& f, const ForecastOptions& options) {
   const StepTime& t = f.time;
   const double flops = model::model_flops_per_token(config.model, config.data.sequence_length);
@@ -118,7 +136,7 @@ std::string time_text(const Config& config, const Forecast& f, const ForecastOpt
   const auto hours = [](double rate) { return 1e12 / rate / 3600; };
   text += fmt::format("  {:.0f}K rank hours per trillion tokens ({:.0f}K to {:.0f}K)\n", f.rank_hours_per_trillion_tokens / 1e3,
                       hours(f.fastest_tokens_per_s_per_rank) / 1e3, hours(f.slowest_tokens_per_s_per_rank) / 1e3);
-  return text;
+  return text + published_text(config.model, options.machine);
 }
 
 }  // namespace
