@@ -104,7 +104,7 @@ class Mla final : public LayerMemory {
     }
     m.d_kv = tape.take(s_.causal * s_.up_width());
     attention_backward_scratch(tape, s_.spans);
-    for (Held* done : {&m.latent.q, &m.kv, &m.lse}) done->reset();
+    for (Held* done : {&m.latent.q, &m.kv, &m.k_rope, &m.lse}) done->reset();
     gemm_scratch(tape, Product::kBackwardInput, s_.causal, s_.a.kv_lora_rank, s_.up_width());
     if (s_.shards) tape.touch(s_.whole * latent_width());
     Held d_x = tape.take(s_.tokens * s_.d);

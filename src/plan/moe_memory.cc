@@ -53,6 +53,7 @@ class Moe final : public LayerMemory {
   Held backward_input(Tape& tape, SavedMemory& saved) const override {
     auto& s = static_cast<Saved&>(saved);
     start_dispatch(tape, s);
+    Held d_x = shared_ ? shared_->backward_input(tape, *s.shared) : tape.take(tokens_ * d_);
     s.d_y = finish_dispatch(tape, s);
     Held d_row_weight = tape.take(rows_);
     {
@@ -62,24 +63,23 @@ class Moe final : public LayerMemory {
     Held d_rows = tape.take(rows_ * d_);
     grouped_scratch(tape, Product::kBackwardInput, experts_here(), rows_, d_, 2 * width_);
     Combine combine = start_combine(tape, std::move(d_rows), std::move(d_row_weight));
-    Held d_x = shared_ ? shared_->backward_input(tape, *s.shared) : tape.take(tokens_ * d_);
     const Held d_weights = tape.take(pairs_);
     combine = {};
-    s.d_logits = tape.take(tokens_ * num_experts_);
+    const Held d_logits = tape.take(tokens_ * num_experts_);
     gemm_scratch(tape, Product::kBackwardInput, tokens_, d_, num_experts_);
+    gemm_scratch(tape, Product::kBackwardWeight, num_experts_, d_, tokens_);
     return d_x;
   }
 
   void backward_weight(Tape& tape, SavedMemory& saved) const override {
     grouped_scratch(tape, Product::kBackwardWeight, experts_here(), rows_, width_, 0);
     grouped_scratch(tape, Product::kBackwardWeight, experts_here(), rows_, d_, 0);
-    gemm_scratch(tape, Product::kBackwardWeight, num_experts_, d_, tokens_);
     if (shared_) shared_->backward_weight(tape, *static_cast<Saved&>(saved).shared);
   }
 
  private:
   struct Saved : SavedMemory {
-    Held scores, experts, d_scores, d_logits;
+    Held scores, experts, d_scores;
     Held route[8];  ///< index tensors of the way
     Held out, in;   ///< buffers of the dispatch under way
     Held rows, gate_up, h, d_y;

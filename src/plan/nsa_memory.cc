@@ -116,6 +116,7 @@ class NsaMla final : public Sparse {
     }
     if (!window_shares_keys_) m->kv[kWindow] = tape.take(window_rows_ * s_.up_width());
     attention_scratch(tape, window_);
+    if (s_.shards) m->kv[kSelected].reset();
     Held y = mix(tape, *m);
     saved = std::move(m);
     return y;
@@ -126,6 +127,10 @@ class NsaMla final : public Sparse {
     LatentMemory& latent = m.latent;
     Held d_x = tape.take(s_.tokens * s_.d);
     std::array<Held, 3> d_o = unmix(tape, m);
+    if (s_.shards && !in_latent_) {
+      m.kv[kSelected] = tape.take(s_.causal * s_.up_width());
+      gemm_scratch(tape, Product::kForward, s_.causal, s_.up_width(), rank_);
+    }
     branches_backward(tape, m, d_o);
     latent.d_c = tape.take(s_.tokens * rank_);
     latent.d_kv_a = tape.take(s_.tokens * (rank_ + rope_));

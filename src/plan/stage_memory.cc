@@ -24,9 +24,10 @@ class Stage {
   struct Record {
     std::vector<Held> inputs, d_outputs;
     std::vector<SavedMemoryPtr> blocks;
-    Held head_in, final_rms, d_normed, hidden;
+    Held head_in, final_rms, d_normed;
     std::vector<Module> mtp;
-    std::vector<Held> embeddings, outputs, d_mtp;
+    std::vector<Held> hidden;
+    std::vector<Held> embeddings, d_mtp;
     Held told;
   };
 
@@ -49,7 +50,7 @@ class Stage {
     }
     for (std::size_t i = 0; i < modules_.size(); ++i) {
       Held next = run_module(tape, i, r);
-      (i == 0 ? r.hidden : r.outputs.emplace_back()) = std::move(h);
+      r.hidden.push_back(std::move(h));
       h = std::move(next);
     }
     return last_ ? Held() : std::move(h);
@@ -62,11 +63,16 @@ class Stage {
       m.d_block_out = tape.take(rows());
       norm_scratch(tape, s_.token_rows, s_.model.hidden_size);
       m.d_projected = modules_[i]->backward_input(tape, *m.block);
+      if (weights) {
+        modules_[i]->backward_weight(tape, *m.block);
+        m.block.reset();
+        m.d_block_out.reset();
+      }
       const Held d_normed = tape.take(rows()), d_embedding = tape.take(rows());
       Held d_hidden = tape.take(rows());
       norm_scratch(tape, s_.token_rows, s_.model.hidden_size);
       if (weights) {
-        module_weights(tape, i, m);
+        projection_weights(tape);
         m = {};
       }
       if (s_.tp > 1) tape.touch(s_.tokens * s_.model.hidden_size);
@@ -96,7 +102,10 @@ class Stage {
   }
 
   void backward_weight(Tape& tape, Record& r) const {
-    for (std::size_t i = modules_.size(); i-- > 0;) module_weights(tape, i, r.mtp[i]);
+    for (std::size_t i = modules_.size(); i-- > 0;) {
+      modules_[i]->backward_weight(tape, *r.mtp[i].block);
+      projection_weights(tape);
+    }
     for (std::size_t i = blocks_.size(); i-- > 0;) blocks_[i]->backward_weight(tape, *r.blocks[i]);
   }
 
@@ -149,8 +158,7 @@ class Stage {
     return out;
   }
 
-  void module_weights(Tape& tape, std::size_t i, Module& m) const {
-    modules_[i]->backward_weight(tape, *m.block);
+  void projection_weights(Tape& tape) const {
     gemm_scratch(tape, Product::kBackwardWeight, s_.model.hidden_size, s_.model.hidden_size, s_.token_rows);
   }
 
