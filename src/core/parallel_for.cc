@@ -114,8 +114,9 @@ class Pool {
         wake_.wait(lock, [&] { return gate_.load() / kLoop != seen; });
         sleepers_.fetch_sub(1);
       }
-      if (stopping_.load(std::memory_order_acquire)) return;
+      // In this order: a gate that stop() has moved comes with stopping_, while a stop between the two reads moves the gate once more.
       std::uint64_t gate = gate_.load(std::memory_order_acquire);
+      if (stopping_.load(std::memory_order_acquire)) return;
       while ((gate & kOpen) != 0) {
         if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
           drain();

@@ -91,7 +91,8 @@ void TrainStep::reduce(StepResult& result) {
   for (const model::Stage::PlacedMoe& moe : run_.model().moe_layers()) {
     f[1] += *moe.layer->balance_loss().as<double>();
     std::int64_t* sum = counts_of(moe.layer_idx);
-    for (const std::int64_t count : moe.layer->counts().span<std::int64_t>()) *sum++ += count;
+    const View counts_here = moe.layer->counts();
+    for (const std::int64_t count : counts_here.span<std::int64_t>()) *sum++ += count;
   }
   std::ranges::copy(result.mtp_loss, f + 2);
   const View views[] = {figures.view(), counts.view()};

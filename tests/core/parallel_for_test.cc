@@ -97,5 +97,17 @@ TEST_F(ParallelFor, RangesCoverTheCount) {
   for (const auto& count : calls) EXPECT_EQ(count.load(), 1);
 }
 
+// A pool that is stopped right after a loop, while its workers come out of it, ends: none waits for a loop that will not come.
+TEST_F(ParallelFor, StopsRightAfterALoop) {
+  const int threads = num_threads();
+  std::atomic<std::int64_t> sum{0};
+  for (int i = 0; i < 3000; ++i) {
+    set_num_threads(1 + i % 3);
+    parallel_for(4, [&](std::int64_t chunk) { sum.fetch_add(chunk, std::memory_order_relaxed); });
+  }
+  set_num_threads(threads);
+  EXPECT_EQ(sum.load(), 3000 * 6);
+}
+
 }  // namespace
 }  // namespace hadal

@@ -20,7 +20,7 @@ using namespace hadal;
 /// A covering set, and deeper pipelines than it has.
 std::vector<ParallelSection> layouts_of(const Config& small, int ranks) {
   std::vector<ParallelSection> layouts = verify::covering_layouts(small, ranks);
-  for (const ScheduleKind schedule : {ScheduleKind::kOneFOneB, ScheduleKind::kZeroBubbleH2, ScheduleKind::kDualPipe}) {
+  for (const ScheduleKind schedule : {ScheduleKind::kOneFOneB, ScheduleKind::kZeroBubbleH2, ScheduleKind::kDualPipeV, ScheduleKind::kDualPipe}) {
     layouts.push_back(verify::test::Split{.tp = ranks / 4, .pp = 4, .schedule = schedule}.section());
   }
   return layouts;
@@ -36,12 +36,14 @@ void meet(comm::Communicator& world, const verify::Trajectory& mine, verify::Tra
 
 int run() {
   auto world = comm::init_from_environment();
-  const Config small = verify::shrink(verify::test::everything(), world->size(), 6);
+  const Config small = verify::shrink(verify::test::everything(), world->size(), 8);
   const auto sampler = verify::synthetic_sampler(small.model.vocab_size, small.data.sequence_length, static_cast<std::uint64_t>(small.run.seed));
   std::optional<verify::Reference> reference;
   if (world->is_root()) reference.emplace(small);
+  const std::vector<ParallelSection> layouts = layouts_of(small, world->size());
+  HADAL_CHECK(layouts.size() >= 12, "{} layouts of {} ranks", layouts.size(), world->size());
   int failed = 0;
-  for (const ParallelSection& layout : layouts_of(small, world->size())) {
+  for (const ParallelSection& layout : layouts) {
     Config config = small;
     config.parallel = layout;
     verify::Trajectory mine, whole;

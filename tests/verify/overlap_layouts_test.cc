@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "config/load.h"
+#include "verify/reference.h"
 #include "verify/shrink.h"
-#include "verify/verify.h"
 
 namespace hadal::verify {
 namespace {
@@ -37,7 +37,7 @@ TEST_P(OverlapLayouts, EqualOneRank) {
   ASSERT_GT(small.model.moe.num_experts, 0);
   // Enough micro-batches for several overlapped pairs on each rank.
   small.train.global_batch = 32;
-  const LayoutResult result = verify_layout(small, c.layout, c.ranks);
+  const LayoutResult result = Reference(small).prove(c.layout, c.ranks);
   EXPECT_TRUE(result.passed) << result.name << ": " << result.tensor << " differs by " << result.worst_error << " " << result.problem;
 }
 
