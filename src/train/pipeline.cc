@@ -109,7 +109,7 @@ model::Losses Pipeline::train(Stream& stream, const std::vector<model::MicroBatc
   if (micro_batches.empty()) return sum;
   const schedule::Plan& step = plan(static_cast<std::int64_t>(micro_batches.size()), false);
   Runner runner(run_, stream, step.placement, micro_batches, &complete);
-  execution_ = schedule::execute(step, run_.pipeline(), runner);
+  schedule::execute(step, run_.pipeline(), runner);
   for (const model::Stage::Outcome& outcome : runner.outcomes()) {
     sum.main += outcome.losses.main;
     for (std::size_t k = 0; k < outcome.losses.mtp.size(); ++k) sum.mtp[k] += outcome.losses.mtp[k];

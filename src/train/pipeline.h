@@ -20,8 +20,6 @@ class Pipeline {
   model::Losses train(Stream& stream, const std::vector<model::MicroBatch>& micro_batches, const model::Stage::Complete& complete);
   /// Forward alone; what the pieces here say of each micro-batch.
   std::vector<model::Stage::Outcome> evaluate(Stream& stream, const std::vector<model::MicroBatch>& micro_batches);
-  /// Of the last step: what the executor measured.
-  const schedule::Execution& execution() const { return execution_; }
 
  private:
   class Runner;
@@ -30,7 +28,6 @@ class Pipeline {
 
   RunModel& run_;
   std::map<std::pair<std::int64_t, bool>, schedule::Plan> plans_;  ///< by micro-batches (few: those of a batch ramp), and forward_only
-  schedule::Execution execution_;
 };
 
 }  // namespace hadal::train

@@ -50,7 +50,6 @@ class TrainStep {
 
   /// Of the last step, the same on every rank: every MoE layer of the model, in order.
   const std::vector<LayerLoad>& loads() const { return loads_; }
-  const Pipeline& pipeline() const { return pipeline_; }
 
  private:
   void reduce(StepResult& result);

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "plan/layout.h"
+#include "schedule/kinds.h"
 
 namespace hadal::verify {
 namespace {
@@ -119,8 +120,7 @@ std::string describe(const ParallelSection& p, std::int64_t ranks) {
   const auto add = [&](bool there, const std::string& part) {
     if (there) text += (text.empty() ? "" : " ") + part;
   };
-  constexpr std::string_view kNames[] = {"gpipe", "1f1b", "interleaved", "zb_h1", "zb_h2", "dualpipe_v", "dualpipe"};
-  add(p.pp > 1, fmt::format("pp {} ({})", p.pp, kNames[static_cast<std::size_t>(p.schedule)]));
+  add(p.pp > 1, fmt::format("pp {} ({})", p.pp, schedule::name_of(plan::schedule_kind(p.schedule))));
   const std::int64_t dp = ranks / (p.pp * p.cp * p.tp);
   add(dp > 1, fmt::format("dp {}", dp));
   add(p.cp > 1, fmt::format("cp {}", p.cp));
