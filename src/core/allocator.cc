@@ -8,13 +8,17 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/device_backend.h"
 #include "core/error.h"
 
 namespace hadal {
 namespace {
 
-class CpuPool {
+/// Blocks of one device, kept by size.
+class Pool {
  public:
+  explicit Pool(Device device) : device_(device) {}
+
   void* take(std::size_t bytes) {
     const std::size_t size = block_bytes(bytes);
     const std::scoped_lock lock(mutex_);
@@ -24,10 +28,15 @@ class CpuPool {
       block = blocks.back();
       blocks.pop_back();
     } else {
-      block = std::aligned_alloc(64, size);
+      block = obtain(size);
+      // Kept blocks of other sizes may be what is missing.
+      if (block == nullptr && stats_.reserved_bytes > stats_.live_bytes) {
+        release_kept();
+        block = obtain(size);
+      }
       if (block == nullptr) {
-        throw Error(ExitCode::kIo, fmt::format("out of memory: {} bytes asked for, {} in use; use a smaller batch, sequence or model",
-                                               bytes, stats_.live_bytes));
+        throw Error(ExitCode::kIo, fmt::format("{} is out of memory: {} bytes asked for, {} in use; use a smaller batch, sequence or model",
+                                               name_of(device_), bytes, stats_.live_bytes));
       }
       stats_.reserved_bytes += size;
     }
@@ -55,14 +64,29 @@ class CpuPool {
 
   void trim() {
     const std::scoped_lock lock(mutex_);
+    release_kept();
+  }
+
+ private:
+  void* obtain(std::size_t size) {
+    return device_.is_cpu() ? std::aligned_alloc(64, size) : backend_of(device_).allocate(device_.index, size);
+  }
+
+  void release_kept() {
     for (auto& [size, blocks] : free_) {
-      for (void* block : blocks) std::free(block);
+      for (void* block : blocks) {
+        if (device_.is_cpu()) {
+          std::free(block);
+        } else {
+          backend_of(device_).release(device_.index, block);
+        }
+      }
       stats_.reserved_bytes -= size * blocks.size();
       blocks.clear();
     }
   }
 
- private:
+  const Device device_;
   std::mutex mutex_;
   std::unordered_map<std::size_t, std::vector<void*>> free_;
   MemoryStats stats_;
@@ -76,10 +100,13 @@ struct ThreadCount {
 thread_local ThreadCount of_thread;
 
 // Leaked on purpose: tensors with static lifetime may outlive any order of destruction.
-CpuPool& pool(Device device) {
-  HADAL_CHECK(device.is_cpu(), "no allocator for device {}", name_of(device));
-  static CpuPool* const cpu = new CpuPool;
-  return *cpu;
+Pool& pool(Device device) {
+  static Pool* const cpu = new Pool(kCpu);
+  if (device.is_cpu()) return *cpu;
+  static auto* const mutex = new std::mutex;
+  static auto* const others = new std::unordered_map<int, Pool>;
+  const std::scoped_lock lock(*mutex);
+  return others->try_emplace(device.index, device).first->second;
 }
 
 }  // namespace

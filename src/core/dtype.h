@@ -15,6 +15,12 @@ std::size_t size_of(DType dtype);
 /// "f64", "f32", "bf16", "f8e4m3", "i64", "i32", "u8".
 std::string_view name_of(DType dtype);
 
+/// In which dtype sums over values of `dtype` are held, and with them statistics, gradients of parameters and parameters that are
+/// too small to be worth rounding (norm gains, biases, the router): f32 for bf16 and fp8, else the dtype itself.
+constexpr DType accumulation_dtype(DType dtype) {
+  return dtype == DType::kBf16 || dtype == DType::kF8E4M3 ? DType::kF32 : dtype;
+}
+
 /// bfloat16 storage; arithmetic happens in float.
 struct Bf16 {
   std::uint16_t bits;

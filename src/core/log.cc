@@ -37,6 +37,8 @@ spdlog::level::level_enum spdlog_level(LogLevel level) {
 
 }  // namespace
 
+int log_rank() { return g_rank.load(); }
+
 void set_log_level(LogLevel level) { logger().set_level(spdlog_level(level)); }
 
 void set_log_rank(int rank, int num_ranks) {

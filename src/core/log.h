@@ -15,6 +15,8 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 void set_log_level(LogLevel level);
 /// Ranks other than 0 print warnings and errors only.
 void set_log_rank(int rank, int num_ranks);
+/// What set_log_rank was told; 0 before.
+int log_rank();
 void log_message(LogLevel level, std::string_view message);
 
 template <class... Args>

@@ -1,5 +1,7 @@
 #include "core/tensor.h"
 
+#include "core/device_backend.h"
+
 namespace hadal {
 namespace {
 
@@ -49,14 +51,24 @@ Tensor Tensor::zeros(Shape shape, DType dtype, Device device) {
 }
 
 void Tensor::fill_zero() {
-  HADAL_CHECK(view_.device.is_cpu(), "fill_zero on {}", name_of(view_.device));
-  if (view_.bytes() > 0) std::memset(view_.data, 0, view_.bytes());
+  if (view_.bytes() == 0) return;
+  if (view_.device.is_cpu()) {
+    std::memset(view_.data, 0, view_.bytes());
+    return;
+  }
+  const DeviceBackend& backend = backend_of(view_.device);
+  backend.zero(view_.device.index, backend.compute_stream(view_.device.index), view_.data, view_.bytes());
 }
 
 Tensor Tensor::clone() const {
   Tensor copy = empty(view_.shape, view_.dtype, view_.device);
-  HADAL_CHECK(view_.device.is_cpu(), "clone on {}", name_of(view_.device));
-  if (view_.bytes() > 0) std::memcpy(copy.view_.data, view_.data, view_.bytes());
+  if (view_.bytes() == 0) return copy;
+  if (view_.device.is_cpu()) {
+    std::memcpy(copy.view_.data, view_.data, view_.bytes());
+    return copy;
+  }
+  const DeviceBackend& backend = backend_of(view_.device);
+  backend.copy(view_.device.index, backend.compute_stream(view_.device.index), copy.view_.data, view_.data, view_.bytes());
   return copy;
 }
 

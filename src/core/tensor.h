@@ -115,6 +115,7 @@ class Tensor {
     return static_cast<ConstView>(view_).span<T>();
   }
 
+  /// Both in the order of the device's compute stream (core/copy.h).
   void fill_zero();
   Tensor clone() const;
   /// Frees the memory now.

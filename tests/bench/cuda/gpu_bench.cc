@@ -1,0 +1,154 @@
+#include "gpu_bench.h"
+
+#include <cuda_runtime.h>
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <utility>
+
+#include "core/device_backend.h"
+#include "core/rng.h"
+#include "kernels/gemm.h"
+
+namespace hadal::bench {
+namespace {
+
+constexpr int kWarmUp = 3, kLeastRuns = 20, kMostRuns = 200;
+constexpr double kSeconds = 0.25;  ///< of runs per row
+constexpr std::int64_t kSweep = std::int64_t{256} << 20;  ///< several times the L2 cache
+
+struct Bench {
+  const char* name;
+  BenchBody body;
+};
+std::vector<Bench>& benches() {
+  static std::vector<Bench> list;
+  return list;
+}
+
+void check(cudaError_t status, const char* call) { HADAL_CHECK(status == cudaSuccess, "{}: {}", call, cudaGetErrorString(status)); }
+
+}  // namespace
+
+RegisterBench::RegisterBench(const char* name, BenchBody body) { benches().push_back({name, body}); }
+
+double time_ms(Stream& stream, const std::function<void()>& body, bool cold) {
+  const auto queue = static_cast<cudaStream_t>(stream.native());
+  Tensor sweep = cold ? Tensor::empty({kSweep}, DType::kU8, kGpu) : Tensor();
+  cudaEvent_t begin = nullptr, end = nullptr;
+  check(cudaEventCreate(&begin), "cudaEventCreate");
+  check(cudaEventCreate(&end), "cudaEventCreate");
+  for (int i = 0; i < kWarmUp; ++i) body();
+  synchronize(stream);
+  std::vector<double> times;
+  const auto start = std::chrono::steady_clock::now();
+  while (static_cast<int>(times.size()) < kLeastRuns ||
+         (static_cast<int>(times.size()) < kMostRuns && std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < kSeconds)) {
+    if (cold) fill_zero(stream, sweep.view());
+    check(cudaEventRecord(begin, queue), "cudaEventRecord");
+    body();
+    check(cudaEventRecord(end, queue), "cudaEventRecord");
+    check(cudaEventSynchronize(end), "cudaEventSynchronize");
+    float ms = 0;
+    check(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+    times.push_back(ms);
+  }
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  std::ranges::nth_element(times, times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2));
+  return times[times.size() / 2];
+}
+
+Tensor random_tensor(Stream& stream, Shape shape, DType dtype, std::uint64_t seed, double std) {
+  // A period of random values, repeated: drawing billions on the host would take longer than the bench.
+  constexpr std::int64_t kPeriod = (1 << 18) + 37;
+  const Random random(seed, RandomPurpose::kInit, 2);
+  std::vector<float> drawn(static_cast<std::size_t>(std::min(kPeriod, std::max<std::int64_t>(shape.numel(), 1))));
+  for (std::size_t i = 0; i < drawn.size(); ++i) drawn[i] = static_cast<float>(std * random.normal(i));
+  Tensor host = Tensor::empty(shape, dtype);
+  for (std::int64_t i = 0; i < shape.numel(); ++i) {
+    const float x = drawn[static_cast<std::size_t>(i) % drawn.size()];
+    if (dtype == DType::kBf16) {
+      host.as<Bf16>()[i] = to_bf16(x);
+    } else {
+      host.as<float>()[i] = x;
+    }
+  }
+  return to_device(stream, host, kGpu);
+}
+
+Table::Table(Stream& stream) : stream_(stream) {
+  constexpr std::int64_t kSize = 8192, kBytes = std::int64_t{2} << 30;
+  {
+    const Tensor a = random_tensor(stream, {kSize, kSize}, DType::kBf16, 1), b = random_tensor(stream, {kSize, kSize}, DType::kBf16, 2);
+    Tensor c = Tensor::empty({kSize, kSize}, DType::kBf16, kGpu);
+    const double ms = time_ms(stream, [&] { run(stream, kernels::Gemm{.a = a, .b = b, .c = c, .transpose_b = true}); });
+    peak_tflops_ = 2.0 * kSize * kSize * kSize / ms / 1e9;
+  }
+  {
+    Tensor from = Tensor::zeros({kBytes}, DType::kU8, kGpu), to = Tensor::empty({kBytes}, DType::kU8, kGpu);
+    const double ms = time_ms(stream, [&] { copy(stream, from, to); });
+    copy_gbs_ = 2.0 * kBytes / ms / 1e6;
+  }
+  trim(kGpu);
+}
+
+void Table::add_flops(const std::string& name, const std::string& shape, double ms, double flops) {
+  const double tflops = flops / ms / 1e9;
+  add({name, shape, ms, tflops, tflops / peak_tflops_, true});
+}
+
+void Table::add_bytes(const std::string& name, const std::string& shape, double ms, double bytes) {
+  const double gbs = bytes / ms / 1e6;
+  add({name, shape, ms, gbs, gbs / copy_gbs_, false});
+}
+
+void Table::add(Row row) {
+  // At once, so that a bench that dies later has told what it measured.
+  fmt::print("{:<34} {:<40} {:>9.3f} ms {:>8.1f} {} {:>5.1f} % of {}\n", row.name, row.shape, row.ms, row.rate, row.is_flops ? "TFLOP/s" : "GB/s   ",
+             100 * row.fraction, row.is_flops ? "peak" : "copy");
+  std::fflush(stdout);
+  rows_.push_back(std::move(row));
+}
+
+void Table::print() const { fmt::print("measured ceilings: {:.0f} TFLOP/s bf16, {:.0f} GB/s copy\n", peak_tflops_, copy_gbs_); }
+
+void Table::write_json(const std::string& path) const {
+  std::FILE* file = std::fopen(path.c_str(), "w");
+  HADAL_CHECK(file != nullptr, "{} cannot be written", path);
+  fmt::print(file, "{{\"name\": \"ceilings\", \"tflops\": {:.2f}, \"gbs\": {:.1f}}}\n", peak_tflops_, copy_gbs_);
+  for (const Row& row : rows_) {
+    fmt::print(file, "{{\"name\": \"{}\", \"shape\": \"{}\", \"ms\": {:.5f}, \"{}\": {:.2f}, \"fraction\": {:.4f}}}\n", row.name, row.shape, row.ms,
+               row.is_flops ? "tflops" : "gbs", row.rate, row.fraction);
+  }
+  std::fclose(file);
+}
+
+}  // namespace hadal::bench
+
+int main(int argc, char** argv) {
+  using namespace hadal;
+  if (num_cuda_devices() == 0) {
+    std::puts("no CUDA device here");
+    return 77;
+  }
+  const std::string only = argc > 1 ? argv[1] : "";
+  Stream stream = stream_of(bench::kGpu);
+  bench::Table table(stream);
+  table.print();
+  int failed = 0;
+  for (const auto& [name, body] : bench::benches()) {
+    if (std::string(name).find(only) == std::string::npos) continue;
+    try {
+      body(table);
+    } catch (const std::exception& error) {
+      fmt::print("{}: {}\n", name, error.what());
+      failed = 1;
+    }
+    trim(bench::kGpu);
+  }
+  if (argc > 2) table.write_json(argv[2]);
+  return failed;
+}
