@@ -69,8 +69,9 @@ TEST(CopyHeadsOp, MovesAndAddsColumnsOfEachHead) {
   const Tensor x = normal_tensor({5, 2, 7}, 1), before = normal_tensor({4, 2, 6}, 2);
   for (const bool accumulate : {false, true}) {
     Tensor y = before.clone();
-    run(stream, CopyHeads{.x = token_rows(heads_of(x.view(), 2, 7, 3, 4), 1, 3), .y = token_rows(heads_of(y.view(), 2, 6, 1, 4), 0, 3),
-                          .accumulate = accumulate});
+    run(stream,
+        CopyHeads{
+            .x = token_rows(heads_of(x.view(), 2, 7, 3, 4), 1, 3), .y = token_rows(heads_of(y.view(), 2, 6, 1, 4), 0, 3), .accumulate = accumulate});
     for (int t = 0; t < 4; ++t) {
       for (int h = 0; h < 2; ++h) {
         for (int i = 0; i < 6; ++i) {

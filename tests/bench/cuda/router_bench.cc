@@ -36,12 +36,9 @@ void measure(Table& table, const std::string& shape, std::int64_t tokens, std::i
   };
   table.add_bytes("router_backward", shape, time_ms(stream, backward), 2 * row_bytes + 2 * pair_bytes);
   const auto plan = [&] {
-    run(stream, kernels::DispatchPlan{.num_experts = num_experts,
-                                      .experts = experts,
-                                      .offsets = offsets,
-                                      .row_token = row_token,
-                                      .row_pair = row_pair,
-                                      .pair_row = pair_row});
+    run(stream,
+        kernels::DispatchPlan{
+            .num_experts = num_experts, .experts = experts, .offsets = offsets, .row_token = row_token, .row_pair = row_pair, .pair_row = pair_row});
   };
   table.add_bytes("dispatch_plan", shape, time_ms(stream, plan), 4 * pair_bytes);
   for (const bool with_raw : {false, true}) {

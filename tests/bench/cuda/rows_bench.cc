@@ -24,12 +24,9 @@ void dispatch(Table& table) {
   Tensor offsets = Tensor::empty({kExperts + 1}, DType::kI64, kGpu);
   run(stream, kernels::RouterForward{
                   .options = {.top_k = kSlots}, .logits = logits, .bias = {}, .token = {}, .scores = scores, .experts = experts, .weights = weights});
-  run(stream, kernels::DispatchPlan{.num_experts = kExperts,
-                                    .experts = experts,
-                                    .offsets = offsets,
-                                    .row_token = row_token,
-                                    .row_pair = row_pair,
-                                    .pair_row = pair_row});
+  run(stream,
+      kernels::DispatchPlan{
+          .num_experts = kExperts, .experts = experts, .offsets = offsets, .row_token = row_token, .row_pair = row_pair, .pair_row = pair_row});
 
   Tensor x = random_tensor(stream, {kTokens, kWidth}, DType::kBf16, 2);
   Tensor rows = Tensor::empty({kTokens * kSlots, kWidth}, DType::kBf16, kGpu);
