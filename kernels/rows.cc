@@ -34,6 +34,8 @@ void run(Stream& stream, const ScatterAddRows& args) {
 void run(Stream& stream, const Add& args) {
   HADAL_CHECK(args.a.numel() == args.y.numel() && args.b.numel() == args.y.numel(), "a {}, b {}, y {}", args.a.shape.str(),
               args.b.shape.str(), args.y.shape.str());
+  HADAL_CHECK(args.a.dtype == args.y.dtype && args.b.dtype == args.y.dtype, "a {}, b {}, y {}", name_of(args.a.dtype), name_of(args.b.dtype),
+              name_of(args.y.dtype));
   launch(stream, args);
 }
 
