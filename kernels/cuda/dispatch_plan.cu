@@ -55,12 +55,13 @@ __global__ void __launch_bounds__(kThreads) count_kernel(const int* experts, int
   for (int e = static_cast<int>(threadIdx.x); e < num_experts; e += kThreads) block_counts[blockIdx.x * num_experts + e] = counts[e];
 }
 
-__global__ void __launch_bounds__(kThreads) fill_kernel(const int* experts, int pairs, int pairs_per_warp, int num_experts, int top_k,
-                                                        const int* block_counts, std::int64_t* offsets, int* row_token, int* row_pair, int* pair_row) {
+__global__ void __launch_bounds__(kThreads)
+    fill_kernel(const int* experts, int pairs, int pairs_per_warp, int num_experts, int top_k, const int* block_counts, std::int64_t* offsets,
+                int* row_token, int* row_pair, int* pair_row) {
   extern __shared__ int shared[];
-  int* const next = shared;                             // [kWarps, E]: the next row of each expert, for each warp
-  int* const total = shared + kWarps * num_experts;     // [E]: pairs of each expert
-  int* const before = total + num_experts;              // [E]: those in the blocks before
+  int* const next = shared;                          // [kWarps, E]: the next row of each expert, for each warp
+  int* const total = shared + kWarps * num_experts;  // [E]: pairs of each expert
+  int* const before = total + num_experts;           // [E]: those in the blocks before
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
   const int blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
   for (int i = thread; i < (kWarps + 2) * num_experts; i += kThreads) shared[i] = 0;

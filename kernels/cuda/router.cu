@@ -180,8 +180,8 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 }
 
 template <int Parts>
-__global__ void __launch_bounds__(kWarps* kWarp) backward_kernel(Routing r, const float* scores, const int* experts, const float* d_weights,
-                                                                 const float* d_scores, float* d_logits) {
+__global__ void __launch_bounds__(kWarps* kWarp)
+    backward_kernel(Routing r, const float* scores, const int* experts, const float* d_weights, const float* d_scores, float* d_logits) {
   __shared__ float gradient_rows[kWarps][Parts * kWarp];
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   float* const row = gradient_rows[warp];
@@ -229,9 +229,8 @@ void router_forward(Stream& stream, const RouterForward& args) {
   const Routing r = routing_of(args.options, tokens, num_experts);
   visit_parts(num_experts, [&]<int Parts>() {
     forward_kernel<Parts><<<blocks_for(stream, tokens), kWarps * kWarp, 0, native(stream)>>>(
-        r, args.logits.as<float>(), args.bias.empty() ? nullptr : args.bias.as<float>(),
-        args.token.empty() ? nullptr : args.token.as<std::int64_t>(), args.scores.as<float>(), args.experts.as<std::int32_t>(),
-        args.weights.as<float>());
+        r, args.logits.as<float>(), args.bias.empty() ? nullptr : args.bias.as<float>(), args.token.empty() ? nullptr : args.token.as<std::int64_t>(),
+        args.scores.as<float>(), args.experts.as<std::int32_t>(), args.weights.as<float>());
   });
   check_launch(RouterForward::kName);
 }

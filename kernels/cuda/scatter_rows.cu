@@ -84,12 +84,13 @@ void scatter_add_rows(Stream& stream, const ScatterAddRows& args) {
   Tensor pairs = Tensor::empty({4, rows}, DType::kI32, stream.device());
   auto* const targets = reinterpret_cast<std::uint32_t*>(pairs.as<std::int32_t>());
   std::uint32_t *const row = targets + rows, *const sorted_targets = row + rows, *const sorted_row = sorted_targets + rows;
-  targets_kernel<<<(count + kThreads - 1) / kThreads, kThreads, 0, native(stream)>>>(args.index.as<std::int32_t>(), count, static_cast<int>(num_targets),
-                                                                                     targets, row);
+  targets_kernel<<<(count + kThreads - 1) / kThreads, kThreads, 0, native(stream)>>>(args.index.as<std::int32_t>(), count,
+                                                                                     static_cast<int>(num_targets), targets, row);
   check_launch(ScatterAddRows::kName);
   const int bits = std::bit_width(static_cast<std::uint32_t>(num_targets));
   std::size_t bytes = 0;
-  check(cub::DeviceRadixSort::SortPairs(nullptr, bytes, targets, sorted_targets, row, sorted_row, count, 0, bits, native(stream)), ScatterAddRows::kName);
+  check(cub::DeviceRadixSort::SortPairs(nullptr, bytes, targets, sorted_targets, row, sorted_row, count, 0, bits, native(stream)),
+        ScatterAddRows::kName);
   Tensor scratch = Tensor::empty({static_cast<std::int64_t>(bytes)}, DType::kU8, stream.device());
   check(cub::DeviceRadixSort::SortPairs(scratch.view().data, bytes, targets, sorted_targets, row, sorted_row, count, 0, bits, native(stream)),
         ScatterAddRows::kName);
