@@ -2,9 +2,12 @@
 // block of 128 to 1024 threads for wide ones, up to two pieces of 16 bytes a thread. Rows that are not aligned, or wider than that,
 // are read element by element, twice.
 //
-// Backward gives each block a chunk of consecutive rows, so that the gain's gradient too stays in registers until the chunk ends;
-// chunks' sums lie in a workspace and are added in order by a second kernel. Chunks depend on T and d alone.
+// Backward gives each block a chunk of consecutive rows, so that the gain and its gradient stay in registers until the chunk ends;
+// the next row comes into shared memory meanwhile. Chunks' sums lie in a workspace and are added in order by a second kernel.
+// Chunks depend on T and d alone.
 #include "kernels/rms_norm.h"
+
+#include <cuda_pipeline.h>
 
 #include <algorithm>
 
@@ -105,33 +108,59 @@ struct BackwardPointers {
   float* partials;  ///< [chunks, d]
 };
 
+/// What one thread has of a row in shared memory while the row before is worked on: written and read by this thread alone, so that
+/// its own wait is all the ordering there is. Slots of neighbouring threads are neighbours.
+template <class T, int Threads>
+struct Stage {
+  Pack<T, kPiece<T>> x[kPieces][Threads], d_y[kPieces][Threads], d_residual[kPieces][Threads];
+};
+constexpr int kStages = 2;
+
+template <class T, int RowThreads>
+__device__ void fetch(const Rows& shape, const BackwardPointers<T>& p, int64_t row, int lane, Stage<T, kThreads<RowThreads>>& stage) {
+#pragma unroll
+  for (int k = 0; k < kPieces; ++k) {
+    const int at = (k * RowThreads + lane) * kPiece<T>;
+    if (at >= shape.width) continue;
+    __pipeline_memcpy_async(&stage.x[k][threadIdx.x], p.x + row * shape.x_stride + at, 16);
+    __pipeline_memcpy_async(&stage.d_y[k][threadIdx.x], p.d_y + row * shape.width + at, 16);
+    if (p.d_residual != nullptr) __pipeline_memcpy_async(&stage.d_residual[k][threadIdx.x], p.d_residual + row * shape.width + at, 16);
+  }
+}
+
 template <class T, int RowThreads>
 __global__ __launch_bounds__(kThreads<RowThreads>, kResident<RowThreads>) void backward_held(Rows shape, BackwardPointers<T> p,
                                                                                              int64_t chunk_rows) {
   constexpr int kRows = kThreads<RowThreads> / RowThreads, kCount = kPiece<T>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  auto* const stages = reinterpret_cast<Stage<T, kThreads<RowThreads>>*>(shared);
   const int lane = static_cast<int>(threadIdx.x) % RowThreads, mine = static_cast<int>(threadIdx.x) / RowThreads;
   const int64_t begin = blockIdx.x * chunk_rows, end = min(begin + chunk_rows, shape.rows);
-  Floats<kCount> d_gain[kPieces] = {};
-  for (int64_t row = begin + mine; row < end; row += kRows) {
-    Pack<T, kCount> xs[kPieces], d_ys[kPieces];
+  Floats<kCount> gain[kPieces], d_gain[kPieces] = {};
 #pragma unroll
-    for (int k = 0; k < kPieces; ++k) {
-      const int at = (k * RowThreads + lane) * kCount;
-      if (at >= shape.width) continue;
-      xs[k] = load_pack<kCount>(p.x + row * shape.x_stride + at);
-      d_ys[k] = load_pack<kCount>(p.d_y + row * shape.width + at);
-    }
+  for (int k = 0; k < kPieces; ++k) {
+    const int at = (k * RowThreads + lane) * kCount;
+    if (at < shape.width) gain[k] = load_floats<kCount>(p.gain + at);
+  }
+  int current = 0;
+  if (begin + mine < end) fetch<T, RowThreads>(shape, p, begin + mine, lane, stages[0]);
+  __pipeline_commit();
+  for (int64_t row = begin + mine; row < end; row += kRows) {
+    const auto& stage = stages[current];
+    current = 1 - current;
+    if (row + kRows < end) fetch<T, RowThreads>(shape, p, row + kRows, lane, stages[current]);
+    __pipeline_commit();
     const float rho = p.inverse_rms[row];
+    __pipeline_wait_prior(kStages - 1);
     float sum = 0;
 #pragma unroll
     for (int k = 0; k < kPieces; ++k) {
-      const int at = (k * RowThreads + lane) * kCount;
-      if (at >= shape.width) continue;
-      const Floats<kCount> x = floats_of(xs[k]), d_y = floats_of(d_ys[k]), gain = load_floats<kCount>(p.gain + at);
+      if ((k * RowThreads + lane) * kCount >= shape.width) continue;
+      const Floats<kCount> x = floats_of(stage.x[k][threadIdx.x]), d_y = floats_of(stage.d_y[k][threadIdx.x]);
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
         const float product = d_y.at[i] * x.at[i];
-        sum += product * gain.at[i];
+        sum += product * gain[k].at[i];
         d_gain[k].at[i] += product * rho;
       }
     }
@@ -140,11 +169,11 @@ __global__ __launch_bounds__(kThreads<RowThreads>, kResident<RowThreads>) void b
     for (int k = 0; k < kPieces; ++k) {
       const int at = (k * RowThreads + lane) * kCount;
       if (at >= shape.width) continue;
-      const Floats<kCount> x = floats_of(xs[k]), d_y = floats_of(d_ys[k]), gain = load_floats<kCount>(p.gain + at);
+      const Floats<kCount> x = floats_of(stage.x[k][threadIdx.x]), d_y = floats_of(stage.d_y[k][threadIdx.x]);
       Floats<kCount> d_x{};
-      if (p.d_residual != nullptr) d_x = load_floats<kCount>(p.d_residual + row * shape.width + at);
+      if (p.d_residual != nullptr) d_x = floats_of(stage.d_residual[k][threadIdx.x]);
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) d_x.at[i] += gain.at[i] * d_y.at[i] * rho - x.at[i] * pull;
+      for (int i = 0; i < kCount; ++i) d_x.at[i] += gain[k].at[i] * d_y.at[i] * rho - x.at[i] * pull;
       store_floats(p.d_x + row * shape.d_x_stride + at, d_x);
     }
   }
@@ -277,7 +306,9 @@ void rms_norm_backward(Stream& stream, const RmsNormBackward& args) {
       if constexpr (RowThreads == 0) {
         backward_any<<<static_cast<unsigned>(chunks), kBlock, 0, native(stream)>>>(shape, p, chunk_rows);
       } else {
-        backward_held<T, RowThreads><<<static_cast<unsigned>(chunks), kThreads<RowThreads>, 0, native(stream)>>>(shape, p, chunk_rows);
+        constexpr std::size_t kBytes = kStages * sizeof(Stage<T, kThreads<RowThreads>>);
+        allow_shared_memory(backward_held<T, RowThreads>, kBytes, RmsNormBackward::kName);
+        backward_held<T, RowThreads><<<static_cast<unsigned>(chunks), kThreads<RowThreads>, kBytes, native(stream)>>>(shape, p, chunk_rows);
       }
       add_partials<<<static_cast<unsigned>((shape.width + kColumns - 1) / kColumns), dim3(kColumns, kGroups), 0, native(stream)>>>(
           chunks, shape.width, p.partials, args.d_gain.as<float>());
