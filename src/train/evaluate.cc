@@ -5,7 +5,7 @@
 #include <numbers>
 #include <vector>
 
-#include "kernels/dispatch.h"
+#include "core/copy.h"
 #include "model/model.h"
 #include "train/micro_batch.h"
 #include "train/pipeline.h"
@@ -38,6 +38,9 @@ model::Agreement agreement(RunModel& run, Stream& stream, const model::MicroBatc
   const int pp_rank = static_cast<int>(run.place().pp_rank);
   const nn::SequenceShard* sequence = run.groups().layer_groups().context;
   const std::int64_t seq = sequence == nullptr ? whole.seq : whole.seq / run.layout().grid.cp();
+  for (Tensor* ids : {&outcome.choice, &outcome.draft}) {
+    if (ids->defined()) *ids = to_host(stream, *ids);
+  }
   if (head_rank != draft_rank) {
     if (pp_rank == head_rank) run.pipeline().send(outcome.choice, draft_rank, kTag);
     if (pp_rank == draft_rank) {
@@ -48,8 +51,9 @@ model::Agreement agreement(RunModel& run, Stream& stream, const model::MicroBatc
   if (pp_rank != draft_rank) return {};
   if (sequence != nullptr) {
     for (Tensor* ids : {&outcome.choice, &outcome.draft}) {
+      Stream host;
       Tensor gathered = Tensor::empty({whole.batch * whole.seq}, DType::kI32);
-      sequence->gather(stream, whole.batch, ids->view().reshape({ids->numel(), 1}), gathered.view().reshape({gathered.numel(), 1}));
+      sequence->gather(host, whole.batch, ids->view().reshape({ids->numel(), 1}), gathered.view().reshape({gathered.numel(), 1}));
       *ids = std::move(gathered);
     }
   }
@@ -127,12 +131,13 @@ EvaluationResult evaluate(RunModel& run, Stream& stream, const data::Sampler& sa
     const ValidCounts valid = count_valid(batch, shape.mtp.depth);
     const LossScales scales{.valid = valid, .sequences = size, .mtp_weight = 0.0};
     std::vector<model::MicroBatch> micro_batches;
-    micro_batches.push_back(make_micro_batch(batch, 0, size, scales, run.options().dtype, run.groups().layer_groups().context));
-    model::Stage::Outcome outcome = std::move(pipeline.evaluate(stream, micro_batches).front());
-    sums.nll += outcome.losses.main * static_cast<double>(valid.main);
+    micro_batches.push_back(upload(
+        stream, make_micro_batch(batch, 0, size, scales, run.options().dtype, run.groups().layer_groups().context), run.options().device));
+    auto [outcome, losses] = std::move(pipeline.evaluate(stream, micro_batches).front());
+    sums.nll += losses.main * static_cast<double>(valid.main);
     add_rows(run, batch, valid, tokenizer, sums);
     if (shape.mtp.depth == 0) continue;
-    sums.mtp_nll += outcome.losses.mtp[0] * static_cast<double>(valid.mtp[0]);
+    sums.mtp_nll += losses.mtp[0] * static_cast<double>(valid.mtp[0]);
     const int head_rank = rank_with(layout, 0, [](const model::StageContent& stage) { return stage.head; });
     const int draft_rank = rank_with(layout, 0, [](const model::StageContent& stage) { return stage.num_mtp > 0 && stage.first_mtp == 0; });
     const model::MicroBatch whole = make_micro_batch(batch, 0, size, scales, run.options().dtype);
