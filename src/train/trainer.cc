@@ -19,7 +19,9 @@
 #include "optim/lr_schedule.h"
 #include "train/device_peak.h"
 #include "train/micro_batch.h"
+#include "train/rank_figures.h"
 #include "train/run_device.h"
+#include "train/write_plan.h"
 
 namespace hadal::train {
 namespace {
@@ -134,6 +136,7 @@ void Trainer::restore() {
   if (!world_.is_root()) return;
   const std::string yaml = to_yaml(config_);
   write_file_atomically(run_dir / "config.yaml", yaml);
+  write_plan(config_, world_.size(), num_threads(), run_dir);
   metrics_.emplace(run_dir, restored ? std::optional(state_.step) : std::nullopt, yaml);
   progress_.emplace(detect_progress(config_.train.steps, quiet_), stderr);
   if (!restored) tell_engines(config_.model);
@@ -226,6 +229,7 @@ void Trainer::record(const StepResult& result, double seconds) {
   row.set("memory_bytes", static_cast<std::int64_t>(memory_stats(device_).peak_bytes));
   if (!result.applied) row.set("skipped", std::int64_t{1});
   if (interval_ended) {
+    add_rank_figures(row, world_);
     for (const LayerLoad& load : train_step_.loads()) row.set(fmt::format("moe.layer_{}.load", load.layer_idx), load_shares(load));
   }
   validate(row);
