@@ -2,11 +2,30 @@
 #include "kernels/cuda/attention_statistics.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/flash_attention_paths.h"
+#include "kernels/cuda/heads_map.h"
 
 namespace hadal::kernels::cuda {
 namespace {
 
-void forward(Stream& stream, const FlashAttentionForward& args) { general_forward(native(stream), args); }
+/// Pairs of bf16 can be stored.
+bool can_store_pairs(const ConstHeads& x) {
+  return reinterpret_cast<std::uintptr_t>(x.data) % 4 == 0 && x.token_stride % 2 == 0 && (x.heads == 1 || x.head_stride % 2 == 0);
+}
+
+template <class Args>
+bool inputs_fit(const Args& args) {
+  using hopper::can_map;
+  return can_map(args.q) && can_map(args.k) && can_map(args.v) && args.k.width <= 128 && args.v.width <= 128 && args.scale > 0 &&
+         (!args.k_shared.defined() || (can_map(args.k_shared) && args.k_shared.width <= 64));
+}
+
+void forward(Stream& stream, const FlashAttentionForward& args) {
+  if (fits_hopper(args)) {
+    hopper_forward(native(stream), args);
+  } else {
+    general_forward(native(stream), args);
+  }
+}
 
 void backward(Stream& stream, const FlashAttentionBackward& args) {
   const Tensor statistics = row_statistics(native(stream), stream.device(), args);
@@ -23,4 +42,7 @@ const RegisterCuda<FlashAttentionForward> registered_forward{forward};
 const RegisterCuda<FlashAttentionBackward> registered_backward{backward};
 
 }  // namespace
+
+bool fits_hopper(const FlashAttentionForward& args) { return inputs_fit(args) && can_store_pairs(args.o); }
+
 }  // namespace hadal::kernels::cuda
