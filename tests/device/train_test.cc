@@ -46,8 +46,6 @@ void expect_same_tensors(const std::filesystem::path& a, const std::filesystem::
 
 class OnDevice : public testing::Test {
  protected:
-  OnDevice() { test::use_fake_cuda(); }
-
   test::TempDir dir_;
   SmallRun run_{dir_.path(), {"data.validation_fraction=0.1", "train.eval_interval=10"}};
 };
