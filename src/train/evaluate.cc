@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "comm/position.h"
-#include "kernels/dispatch.h"
+#include "core/copy.h"
 #include "model/model.h"
 #include "train/micro_batch.h"
 #include "train/pipeline.h"
@@ -44,6 +44,9 @@ model::Agreement agreement(RunModel& run, Stream& stream, const model::MicroBatc
   const int pp_rank = static_cast<int>(run.place().pp_rank);
   const nn::SequenceShard* sequence = run.groups().layer_groups().context;
   const std::int64_t seq = sequence == nullptr ? whole.seq : whole.seq / run.layout().grid.cp();
+  for (Tensor* ids : {&outcome.choice, &outcome.draft}) {
+    if (ids->defined()) *ids = to_host(stream, *ids);
+  }
   if (head_rank != draft_rank) {
     if (pp_rank == head_rank) run.pipeline().send(outcome.choice, draft_rank, kTag);
     if (pp_rank == draft_rank) {
@@ -54,8 +57,9 @@ model::Agreement agreement(RunModel& run, Stream& stream, const model::MicroBatc
   if (pp_rank != draft_rank) return {};
   if (sequence != nullptr) {
     for (Tensor* ids : {&outcome.choice, &outcome.draft}) {
+      Stream host;
       Tensor gathered = Tensor::empty({whole.batch * whole.seq}, DType::kI32);
-      sequence->gather(stream, whole.batch, ids->view().reshape({ids->numel(), 1}), gathered.view().reshape({gathered.numel(), 1}));
+      sequence->gather(host, whole.batch, ids->view().reshape({ids->numel(), 1}), gathered.view().reshape({gathered.numel(), 1}));
       *ids = std::move(gathered);
     }
   }
@@ -103,12 +107,13 @@ class Evaluation {
   void add(std::vector<Piece> pieces) {
     std::vector<model::MicroBatch> micro_batches;
     for (const Piece& piece : pieces) {
-      micro_batches.push_back(
-          make_micro_batch(piece.rows, 0, piece.rows.num_rows(), piece.scales, run_.options().dtype, run_.groups().layer_groups().context));
+      model::MicroBatch made =
+          make_micro_batch(piece.rows, 0, piece.rows.num_rows(), piece.scales, run_.options().dtype, run_.groups().layer_groups().context);
+      micro_batches.push_back(upload(stream_, std::move(made), run_.options().device));
     }
-    std::vector<model::Stage::Outcome> outcomes = pipeline_.evaluate(stream_, micro_batches);
+    std::vector<Pipeline::Evaluation> ended = pipeline_.evaluate(stream_, micro_batches);
     const schedule::Placement placement = schedule::placement_of(run_.layout().request(static_cast<std::int64_t>(pieces.size())));
-    for (std::size_t i = 0; i < pieces.size(); ++i) add(pieces[i], outcomes[i], placement, static_cast<int>(i));
+    for (std::size_t i = 0; i < pieces.size(); ++i) add(pieces[i], ended[i], placement, static_cast<int>(i));
   }
 
   /// The mirrored stages of dualpipe let every other micro-batch end on another rank: sums by micro-batch first, then in their order,
@@ -129,10 +134,10 @@ class Evaluation {
   }
 
  private:
-  void add(const Piece& piece, model::Stage::Outcome& outcome, const schedule::Placement& placement, int micro_batch) {
+  void add(const Piece& piece, Pipeline::Evaluation& ended, const schedule::Placement& placement, int micro_batch) {
     const bool mtp = !piece.valid.mtp.empty();
-    nll_.push_back(outcome.losses.main * static_cast<double>(piece.valid.main));
-    nll_.push_back(mtp ? outcome.losses.mtp[0] * static_cast<double>(piece.valid.mtp[0]) : 0.0);
+    nll_.push_back(ended.losses.main * static_cast<double>(piece.valid.main));
+    nll_.push_back(mtp ? ended.losses.mtp[0] * static_cast<double>(piece.valid.mtp[0]) : 0.0);
     add_rows(run_, piece.rows, piece.valid, tokenizer_, sums_);
     if (!mtp) return;
     const plan::Layout& layout = run_.layout();
@@ -140,7 +145,7 @@ class Evaluation {
     const int head_rank = rank_with(layout, placement, micro_batch, [](const model::StageContent& stage) { return stage.head; });
     const int draft_rank = rank_with(layout, placement, micro_batch, [](const model::StageContent& s) { return s.num_mtp > 0 && s.first_mtp == 0; });
     const model::MicroBatch whole = make_micro_batch(piece.rows, 0, piece.rows.num_rows(), piece.scales, run_.options().dtype);
-    const model::Agreement agreed = agreement(run_, stream_, whole, outcome, head_rank, draft_rank);
+    const model::Agreement agreed = agreement(run_, stream_, whole, ended.outcome, head_rank, draft_rank);
     sums_.drafts += agreed.drafts;
     sums_.accepted += agreed.accepted;
   }
