@@ -296,6 +296,7 @@ void forward(Stream& stream, const NsaSelectedForward& args) {
 
 void backward(Stream& stream, const NsaSelectedBackward& args) {
   check_sizes(args.kName, selected_sizes(args));
+  if (mma_backward(stream, args)) return;
   visit(args.q.dtype, [&]<class T>() { plain_backward<T>(stream, args); });
 }
 

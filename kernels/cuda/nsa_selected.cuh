@@ -8,6 +8,7 @@ namespace hadal::kernels::cuda {
 
 /// True if it did the work: bf16 heads of a size and alignment that it knows.
 bool mma_forward(Stream& stream, const NsaSelectedForward& args);
+bool mma_backward(Stream& stream, const NsaSelectedBackward& args);
 
 /// delta[t, h] = <d_o, o>, [B*S, H].
 template <class T>

@@ -3,7 +3,7 @@
 // in the layout of the fragments (nsa_mma.cuh), two buffers ahead. No shared memory is used, so all of it is L1 cache: the warps of a
 // multiprocessor own neighbouring tokens, and what they select in common is fetched once.
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/nsa_segments.cuh"
+#include "kernels/cuda/nsa_fragments.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
 
 namespace hadal::kernels::cuda {
@@ -11,53 +11,6 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kStep = 32;  // keys at a time, in two halves of 16
-
-// 16 keys: rows quad and quad + 8 for the scores.
-template <int kWidth>
-struct KeyBuffer {
-  uint4 at[kWidth / 32][2];
-
-  __device__ void load(const HeadRows<const bf16>& k, std::int64_t first, int head, int key, int last, int lane) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = min(key + lane / 4 + 8 * half, last);
-      const bf16* const from = k.at(first + row, head) + lane % 4 * 8;
-#pragma unroll
-      for (int c = 0; c < kWidth / 32; ++c) at[c][half] = load_row16(from + c * 32);
-    }
-  }
-};
-
-// 16 keys of values: rows 2 pair + {0, 1, 8, 9}, channels 8 quad .. 8 quad + 7 of each 64.
-template <int kValue>
-struct ValueBuffer {
-  uint4 at[kValue / 64][4];
-
-  __device__ void load(const HeadRows<const bf16>& v, std::int64_t first, int head, int key, int last, int lane) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = min(key + lane % 4 * 2 + i % 2 + i / 2 * 8, last);
-      const bf16* const from = v.at(first + row, head) + lane / 4 * 8;
-#pragma unroll
-      for (int g = 0; g < kValue / 64; ++g) at[g][i] = load_row16(from + g * 64);
-    }
-  }
-};
-
-template <int kValue>
-__device__ void add_values(float (&out)[kValue / 8][4], const ValueBuffer<kValue>& v, const std::uint32_t (&p)[4]) {
-#pragma unroll
-  for (int g = 0; g < kValue / 64; ++g) {
-    const uint4 *a = v.at[g];
-    const std::uint32_t rows[4][4] = {{a[0].x, a[0].y, a[0].z, a[0].w}, {a[1].x, a[1].y, a[1].z, a[1].w},
-                                      {a[2].x, a[2].y, a[2].z, a[2].w}, {a[3].x, a[3].y, a[3].z, a[3].w}};
-#pragma unroll
-    for (int e = 0; e < 8; e += 2) {
-      mma(out[g * 8 + e], p[0], p[1], p[2], p[3], low_halves(rows[0][e / 2], rows[1][e / 2]), low_halves(rows[2][e / 2], rows[3][e / 2]));
-      mma(out[g * 8 + e + 1], p[0], p[1], p[2], p[3], high_halves(rows[0][e / 2], rows[1][e / 2]), high_halves(rows[2][e / 2], rows[3][e / 2]));
-    }
-  }
-}
 
 // grid (tokens of all sequences / kWarps, segments * tiles): neighbours run together, the keys of one head after another's.
 template <int kWidth, int kValue>
@@ -84,7 +37,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) forward_kernel(SelectedInput
   float out[kValue / 8][4] = {};
   float row_max[2] = {-INFINITY, -INFINITY}, row_sum[2] = {};
   const float scale = sizes.scale * kLog2E;
-  KeyBuffer<kWidth> keys[2];
+  RowBuffer<kWidth> keys[2];
   bool more = walk.next();
   if (more) {
 #pragma unroll
@@ -92,7 +45,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) forward_kernel(SelectedInput
   }
   while (more) {
     const int key = walk.key, end = walk.end;
-    ValueBuffer<kValue> values[2];
+    ColumnBuffer<kValue> values[2];
     float s[4][4] = {};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -149,7 +102,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) forward_kernel(SelectedInput
     for (int i = 0; i < 2; ++i) {
       const std::uint32_t p[4] = {pack(s[2 * i][0], s[2 * i][1]), pack(s[2 * i][2], s[2 * i][3]), pack(s[2 * i + 1][0], s[2 * i + 1][1]),
                                   pack(s[2 * i + 1][2], s[2 * i + 1][3])};
-      add_values<kValue>(out, values[i], p);
+      add_rows<kValue>(out, values[i], p);
       if (more) keys[i].load(in.k, first_key, kv, walk.key + 16 * i, last, lane);
     }
   }
@@ -161,20 +114,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) forward_kernel(SelectedInput
     if (row >= heads) continue;
     const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
     if (pair == 0) lse[token * sizes.heads + first_head + row] = sum == 0.0f ? -INFINITY : row_max[half] * kLn2 + logf(sum);
-    bf16* const to = o.at(token, first_head + row) + pair * 16;
-    // Of each 64 channels a thread has 16 consecutive ones: the even columns' eight, then the odd columns'.
-#pragma unroll
-    for (int g = 0; g < kValue / 64; ++g) {
-#pragma unroll
-      for (int odd = 0; odd < 2; ++odd) {
-        std::uint32_t words[4];
-#pragma unroll
-        for (int e = 0; e < 8; e += 2) {
-          words[e / 2] = pack(out[g * 8 + e][2 * half + odd] * inverse, out[g * 8 + e + 1][2 * half + odd] * inverse);
-        }
-        *reinterpret_cast<uint4*>(to + g * 64 + odd * 8) = make_uint4(words[0], words[1], words[2], words[3]);
-      }
-    }
+    store_row<kValue>(out, half, inverse, o.at(token, first_head + row), pair);
   }
 }
 
