@@ -1,17 +1,16 @@
-// Linear + cross-entropy on CUDA: chunks of rows, each three products (cuBLASLt) and between them one kernel that reads the chunk's
-// logits once and writes their gradient over them.
+// Linear + cross-entropy on CUDA: chunks of rows, each three products (cuBLASLt) and between them one kernel that reads the
+// chunk's logits once and writes their gradient over them.
 //
 // A chunk is as large as 400 MiB allow: its weight gradient reads and writes all of d_w in f32, so that fewer chunks mean less
 // traffic (V 102400, d 2048: 1.7 GB for each). Logits are held in the dtype of h, so in bf16 they and their gradients are rounded
 // as any other activation; everything between is f32.
-#include "kernels/linear_cross_entropy.h"
-
 #include <algorithm>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/softmax_row.cuh"
 #include "kernels/cuda/visit.h"
 #include "kernels/gemm.h"
+#include "kernels/linear_cross_entropy.h"
 #include "kernels/op.h"
 
 namespace hadal::kernels::cuda {
@@ -22,8 +21,8 @@ using std::int64_t;
 constexpr int kThreads = 1024, kFewThreads = 128;  ///< of a block; the latter for small vocabularies
 constexpr int kFewColumns = 4096;
 constexpr int64_t kChunkBytes = int64_t{400} << 20;
-constexpr int64_t kRowStep = 128;                  ///< chunks of whole tiles of a product
-constexpr std::size_t kKeepBytes = 216 * 1024;     ///< of a row in shared memory; a multiprocessor has 227 KiB for its blocks
+constexpr int64_t kRowStep = 128;               ///< chunks of whole tiles of a product
+constexpr std::size_t kKeepBytes = 216 * 1024;  ///< of a row in shared memory; a multiprocessor has 227 KiB for its blocks
 
 struct Rows {
   int columns;
@@ -33,11 +32,12 @@ struct Rows {
   int kept_pieces;
 };
 
-/// A row's loss and prediction, and its gradient in place. All pointers at the chunk's first row; loss_weight and prediction may be
-/// null.
+/// A row's loss and prediction, and its gradient in place. All pointers at the chunk's first row; loss_weight and prediction may
+/// be null.
 template <class T, int Threads>
-__global__ __launch_bounds__(Threads) void cross_entropy_rows(Rows shape, T* logits, const std::int32_t* targets, const float* loss_weight,
-                                                              float* token_loss, std::int32_t* prediction) {
+__global__ __launch_bounds__(Threads) void cross_entropy_rows(Rows shape, T* logits, const std::int32_t* targets,
+                                                              const float* loss_weight, float* token_loss,
+                                                              std::int32_t* prediction) {
   constexpr int kCount = kPiece<T>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto* const keep = reinterpret_cast<Pack<T, kCount>*>(shared);
@@ -65,7 +65,8 @@ __global__ __launch_bounds__(Threads) void cross_entropy_rows(Rows shape, T* log
 }
 
 /// One block: loss = sum of weight * token_loss in f64, each thread over consecutive tokens.
-__global__ __launch_bounds__(kThreads) void sum_losses(int64_t tokens, const float* token_loss, const float* loss_weight, double* loss) {
+__global__ __launch_bounds__(kThreads) void sum_losses(int64_t tokens, const float* token_loss, const float* loss_weight,
+                                                       double* loss) {
   const int64_t each = (tokens + kThreads - 1) / kThreads;
   const int64_t begin = threadIdx.x * each, end = min(begin + each, tokens);
   double sum = 0;
@@ -132,7 +133,8 @@ void linear_cross_entropy(Stream& stream, const LinearCrossEntropy& args) {
   HADAL_CHECK(args.w.shape[0] > 0 && args.w.shape[0] < (int64_t{1} << 31), "vocabulary of {}", args.w.shape[0]);
   if (tokens > 0) visit(args.h.dtype, [&]<class T>() { compute<T>(stream, args); });
   sum_losses<<<1, kThreads, 0, native(stream)>>>(tokens, args.token_loss.as<float>(),
-                                                 args.loss_weight.empty() ? nullptr : args.loss_weight.as<float>(), args.loss.as<double>());
+                                                 args.loss_weight.empty() ? nullptr : args.loss_weight.as<float>(),
+                                                 args.loss.as<double>());
   check_launch(LinearCrossEntropy::kName);
 }
 

@@ -1,8 +1,8 @@
 // One row of logits by one block, read once from memory: the greatest entry, its lowest column and the sum of exponentials in one
 // pass, while the row (as much of it as fits) is kept in shared memory for the second pass, which writes it over.
 //
-// Every thread sees the same pieces in both passes, so what it keeps is its own and needs no barrier. Sums are ordered: a thread's
-// columns, the lanes of a warp, the warps.
+// Every thread sees the same pieces in both passes, so what it keeps is its own and needs no barrier. Sums are ordered: a
+// thread's columns, the lanes of a warp, the warps.
 #pragma once
 
 #include <cfloat>
