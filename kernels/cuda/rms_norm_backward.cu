@@ -1,6 +1,6 @@
-// RMSNorm backward, bound by memory. Each block has a chunk of consecutive rows, so that the gain and its gradient stay in
-// registers until the chunk ends; the next row comes into shared memory meanwhile. Chunks' sums lie in a workspace and are added
-// in order by a second kernel. Chunks depend on T and d alone.
+// RMSNorm backward, bound by memory. Each block goes over rows that lie a grid apart (so that all blocks together read memory in
+// order), and keeps the gain and its gradient in registers until the end; the next row comes into shared memory while one is
+// worked on. Blocks' sums lie in a workspace and are added in order by a second kernel. They depend on T and d alone.
 #include <cuda_pipeline.h>
 
 #include "kernels/cuda/check.h"
@@ -11,7 +11,7 @@
 namespace hadal::kernels::cuda {
 namespace {
 
-// Backward's chunks of rows are at most the blocks that 132 multiprocessors (a Hopper's) hold at the same time, on any device.
+// Blocks are at most those that 132 multiprocessors (a Hopper's) hold at the same time, on any device.
 constexpr int64_t kMultiprocessors = 132;
 
 /// Blocks of backward on a multiprocessor: 1024 threads of 64 registers, fewer threads where warps keep rows apart.
@@ -26,7 +26,7 @@ struct BackwardPointers {
   const T* d_y;
   const T* d_residual;
   T* d_x;
-  float* partials;  ///< [chunks, d]
+  float* partials;  ///< [blocks, d]
 };
 
 /// What one thread has of a row in shared memory while the row before is worked on: written and read by this thread alone, so
@@ -53,13 +53,12 @@ __device__ void fetch(const NormRows& shape, const BackwardPointers<T>& p, int64
 
 template <class T, int RowThreads>
 __global__ __launch_bounds__(kNormThreads<RowThreads>, kResident<RowThreads>) void backward_held(NormRows shape,
-                                                                                                 BackwardPointers<T> p,
-                                                                                                 int64_t chunk_rows) {
+                                                                                                 BackwardPointers<T> p) {
   constexpr int kRows = kNormThreads<RowThreads> / RowThreads, kCount = kPiece<T>;
   extern __shared__ __align__(16) unsigned char shared[];
   auto* const stages = reinterpret_cast<Stage<T, kNormThreads<RowThreads>>*>(shared);
   const int lane = static_cast<int>(threadIdx.x) % RowThreads, mine = static_cast<int>(threadIdx.x) / RowThreads;
-  const int64_t begin = blockIdx.x * chunk_rows, end = min(begin + chunk_rows, shape.rows);
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kRows + mine, step = static_cast<int64_t>(gridDim.x) * kRows;
   Floats<kCount> gain[kNormPieces], d_gain[kNormPieces] = {};
 #pragma unroll
   for (int k = 0; k < kNormPieces; ++k) {
@@ -67,12 +66,12 @@ __global__ __launch_bounds__(kNormThreads<RowThreads>, kResident<RowThreads>) vo
     if (at < shape.width) gain[k] = load_floats<kCount>(p.gain + at);
   }
   int current = 0;
-  if (begin + mine < end) fetch<T, RowThreads>(shape, p, begin + mine, lane, stages[0]);
+  if (first < shape.rows) fetch<T, RowThreads>(shape, p, first, lane, stages[0]);
   __pipeline_commit();
-  for (int64_t row = begin + mine; row < end; row += kRows) {
+  for (int64_t row = first; row < shape.rows; row += step) {
     const auto& stage = stages[current];
     current = 1 - current;
-    if (row + kRows < end) fetch<T, RowThreads>(shape, p, row + kRows, lane, stages[current]);
+    if (row + step < shape.rows) fetch<T, RowThreads>(shape, p, row + step, lane, stages[current]);
     __pipeline_commit();
     const float rho = p.inverse_rms[row];
     __pipeline_wait_prior(kStages - 1);
@@ -109,24 +108,26 @@ __global__ __launch_bounds__(kNormThreads<RowThreads>, kResident<RowThreads>) vo
       if (at < shape.width) store_floats(partial + at, d_gain[k]);
     }
   } else {
-    __shared__ __align__(16) float sums[kRows][RowThreads * kNormPieces * kCount];
+    constexpr int kWidth = RowThreads * kNormPieces * kCount;  // at least that of a row
+    auto* const sums = reinterpret_cast<float*>(shared);       // [kRows, kWidth]
+    static_assert(kRows * kWidth * sizeof(float) <= sizeof(*stages));
+    __syncthreads();  // no warp reads its stages any more
 #pragma unroll
-    for (int k = 0; k < kNormPieces; ++k) store_floats(&sums[mine][(k * RowThreads + lane) * kCount], d_gain[k]);
+    for (int k = 0; k < kNormPieces; ++k) store_floats(sums + mine * kWidth + (k * RowThreads + lane) * kCount, d_gain[k]);
     __syncthreads();
     for (int i = static_cast<int>(threadIdx.x); i < shape.width; i += kNormThreads<RowThreads>) {
-      float sum = sums[0][i];
+      float sum = sums[i];
 #pragma unroll
-      for (int r = 1; r < kRows; ++r) sum += sums[r][i];
+      for (int r = 1; r < kRows; ++r) sum += sums[r * kWidth + i];
       partial[i] = sum;
     }
   }
 }
 
 template <class T>
-__global__ __launch_bounds__(kNormBlock) void backward_any(NormRows shape, BackwardPointers<T> p, int64_t chunk_rows) {
-  const int64_t begin = blockIdx.x * chunk_rows, end = min(begin + chunk_rows, shape.rows);
+__global__ __launch_bounds__(kNormBlock) void backward_any(NormRows shape, BackwardPointers<T> p) {
   float* const partial = p.partials + blockIdx.x * static_cast<int64_t>(shape.width);
-  for (int64_t row = begin; row < end; ++row) {
+  for (int64_t row = blockIdx.x; row < shape.rows; row += gridDim.x) {
     const T* const x = p.x + row * shape.x_stride;
     const T* const d_y = p.d_y + row * shape.width;
     const T* const residual = p.d_residual == nullptr ? nullptr : p.d_residual + row * shape.width;
@@ -136,7 +137,7 @@ __global__ __launch_bounds__(kNormBlock) void backward_any(NormRows shape, Backw
     for (int i = static_cast<int>(threadIdx.x); i < shape.width; i += kNormBlock) {
       const float product = to_float(d_y[i]) * to_float(x[i]);
       sum += product * p.gain[i];
-      partial[i] = (row == begin ? 0.0f : partial[i]) + product * rho;
+      partial[i] = (row == blockIdx.x ? 0.0f : partial[i]) + product * rho;
     }
     const float pull = rho * rho * rho * block_sum<kNormBlock>(sum) / static_cast<float>(shape.width);
     for (int i = static_cast<int>(threadIdx.x); i < shape.width; i += kNormBlock) {
@@ -148,17 +149,17 @@ __global__ __launch_bounds__(kNormBlock) void backward_any(NormRows shape, Backw
 
 constexpr int kColumns = 32, kGroups = 16;
 
-/// d_gain += partials summed over chunks: each group of a column adds a range of chunks, then the groups are added in order.
-__global__ __launch_bounds__(kColumns* kGroups) void add_partials(int64_t chunks, int width, const float* partials,
+/// d_gain += partials summed over blocks: each group of a column adds a range of them, then the groups are added in order.
+__global__ __launch_bounds__(kColumns* kGroups) void add_partials(int64_t blocks, int width, const float* partials,
                                                                   float* d_gain) {
   __shared__ float sums[kGroups][kColumns];
   const int column = static_cast<int>(blockIdx.x) * kColumns + static_cast<int>(threadIdx.x);
-  const int64_t each = (chunks + kGroups - 1) / kGroups;
-  const int64_t begin = threadIdx.y * each, end = min(begin + each, chunks);
+  const int64_t each = (blocks + kGroups - 1) / kGroups;
+  const int64_t begin = threadIdx.y * each, end = min(begin + each, blocks);
   float sum = 0;
   if (column < width) {
 #pragma unroll 8
-    for (int64_t chunk = begin; chunk < end; ++chunk) sum += partials[chunk * width + column];
+    for (int64_t block = begin; block < end; ++block) sum += partials[block * width + column];
   }
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
@@ -184,19 +185,22 @@ void rms_norm_backward(Stream& stream, const RmsNormBackward& args) {
                          aligned16(p.d_residual, shape.width) && aligned16(p.gain, 4);
     visit_row_threads<T>(shape.width, aligned, [&]<int RowThreads>() {
       const int64_t most = kMultiprocessors * kResident<RowThreads>;
-      const int64_t chunk_rows = (shape.rows + most - 1) / most, chunks = (shape.rows + chunk_rows - 1) / chunk_rows;
-      Tensor partials = Tensor::empty({chunks, shape.width}, DType::kF32, stream.device());
+      constexpr int64_t kRows = RowThreads == 0 ? 1 : kNormThreads<RowThreads> / RowThreads;
+      // As few blocks as have the same most rows.
+      const int64_t turns = (shape.rows + kRows * most - 1) / (kRows * most),
+                    blocks = (shape.rows + kRows * turns - 1) / (kRows * turns);
+      Tensor partials = Tensor::empty({blocks, shape.width}, DType::kF32, stream.device());
       p.partials = partials.as<float>();
       if constexpr (RowThreads == 0) {
-        backward_any<<<static_cast<unsigned>(chunks), kNormBlock, 0, native(stream)>>>(shape, p, chunk_rows);
+        backward_any<<<static_cast<unsigned>(blocks), kNormBlock, 0, native(stream)>>>(shape, p);
       } else {
         constexpr std::size_t kBytes = kStages * sizeof(Stage<T, kNormThreads<RowThreads>>);
         allow_shared_memory(backward_held<T, RowThreads>, kBytes, RmsNormBackward::kName);
         backward_held<T, RowThreads>
-            <<<static_cast<unsigned>(chunks), kNormThreads<RowThreads>, kBytes, native(stream)>>>(shape, p, chunk_rows);
+            <<<static_cast<unsigned>(blocks), kNormThreads<RowThreads>, kBytes, native(stream)>>>(shape, p);
       }
       add_partials<<<static_cast<unsigned>((shape.width + kColumns - 1) / kColumns), dim3(kColumns, kGroups), 0,
-                     native(stream)>>>(chunks, shape.width, p.partials, args.d_gain.as<float>());
+                     native(stream)>>>(blocks, shape.width, p.partials, args.d_gain.as<float>());
     });
   });
   check_launch(RmsNormBackward::kName);

@@ -26,15 +26,21 @@ __global__ __launch_bounds__(kThreads) void softmax_terms_rows(int columns, int 
   const int64_t target = targets[row] - first_column;
   // Before the barriers after which the row is written over.
   const float target_logit = target >= 0 && target < columns ? to_float(at[target]) : 0.0f;
-  const SoftmaxRow found = softmax_of<T, N, kThreads>(at, columns, keep, kept);
+  SoftmaxRow seen;
+  see_columns<T, N, kThreads>(seen, at, 0, columns, keep, kept);
+  const SoftmaxRow found = block_merged<T, kThreads>(seen);
   if (threadIdx.x == 0) {
     float* const out = statistics + row * kNumVocabStatistics;
     out[kVocabTop] = found.top;
     out[kVocabSum] = found.sum;
     out[kVocabTargetLogit] = target_logit;
-    out[kVocabPrediction] = static_cast<float>(first_column + found.column);
+    out[kVocabPrediction] = static_cast<float>(first_column + min(found.column, columns - 1));
   }
-  overwrite_row<T, N, kThreads>(at, columns, keep, kept, [=](float logit, int) { return exponential<T>(logit - found.top); });
+  overwrite_columns<T, N, kThreads>(at, 0, columns, keep, kept, [=]<int Count>(Floats<Count> values, int) {
+#pragma unroll
+    for (int i = 0; i < Count; ++i) values.at[i] = exponential<T>(values.at[i] - found.top);
+    return values;
+  });
 }
 
 void softmax_terms(Stream& stream, const VocabSoftmaxTerms& args) {
