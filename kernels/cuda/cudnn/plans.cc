@@ -133,7 +133,7 @@ void execute(Stream& stream, const Shape& shape, const Buffers& buffers) {
       {kQ, writable(buffers.q)}, {kK, writable(buffers.k)}, {kV, writable(buffers.v)}, {kO, buffers.o}, {kStatistics, buffers.statistics}};
   if (shape.backward) memory.insert({{kDO, writable(buffers.d_o)}, {kDQ, buffers.d_q}, {kDK, buffers.d_k}, {kDV, buffers.d_v}});
   Tensor workspace = Tensor::empty({plan.workspace_bytes}, DType::kU8, stream.device());
-  const auto status = plan.graph->execute(state.handle, memory, workspace.view().data);
+  auto status = plan.graph->execute(state.handle, memory, workspace.view().data);
   if (status.is_bad()) {
     throw Error(ExitCode::kIo, fmt::format("cuDNN: attention {}: {}, rank {}", shape.backward ? "backward" : "forward", status.get_message(), log_rank()));
   }
