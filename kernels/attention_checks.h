@@ -28,8 +28,9 @@ inline void check_attention_inputs(const char* op, std::int64_t batch, const Con
   check_heads(op, "v", v, q.dtype, k.tokens, k.heads, v.width);
 }
 
+/// lse is held in the dtype of sums: f32 beside bf16 queries.
 inline void check_lse(const char* op, const ConstView& lse, const ConstHeads& q) {
-  HADAL_CHECK(lse.dtype == q.dtype && lse.shape == Shape({q.tokens, q.heads}), "{}: lse is {} {}", op, name_of(lse.dtype),
+  HADAL_CHECK(lse.dtype == accumulation_dtype(q.dtype) && lse.shape == Shape({q.tokens, q.heads}), "{}: lse is {} {}", op, name_of(lse.dtype),
               lse.shape.str());
 }
 

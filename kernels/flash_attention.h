@@ -7,6 +7,7 @@
 // w = k.width; q.width = w + k_shared.width. k_shared is the one rotated key of MLA, shared by all heads (may be undefined).
 // MLA in absorbed (MQA) form is Hk = 1, k = [c; kR], v = c: k and v may overlap in memory.
 // Query t of a sequence (0-based) stands at position query_start + t; key j at position j.
+// All of one dtype (f64, f32; on CUDA f32, bf16) but lse, which has its accumulation_dtype, as all sums have.
 // Deterministic, independent of the number of threads.
 #pragma once
 
@@ -34,7 +35,7 @@ struct FlashAttentionForward {
   std::int64_t query_start = 0;
   double scale = 1.0;
   Heads o;   ///< [B*S, H, dv]
-  View lse;  ///< [B*S, H], dtype of q
+  View lse;  ///< [B*S, H], accumulation_dtype of q
 };
 
 /// d_q is overwritten, and so are d_k, d_k_shared, d_v unless `add_to_keys` adds to what they hold (queries of one sequence in

@@ -1,12 +1,14 @@
 // Dense matrix product, row-major: C[m, n] = alpha * op(A)[m, k] * op(B)[k, n] + beta * C.
 //
-// Shapes: a [m, k] (or [k, m] with transpose_a), b [k, n] (or [n, k] with transpose_b), c [m, n]; rank-2 views of one
-// dtype, f32 or f64. A leading dimension other than 0 says that the view is a column slice of a wider matrix: elements from
-// one row to the next. c overlaps neither a nor b. With beta = 0, c is not read (it may hold anything, NaN included).
+// Shapes: a [m, k] (or [k, m] with transpose_a), b [k, n] (or [n, k] with transpose_b), c [m, n]; rank-2 views. a and b of one
+// dtype, c of the same or of its accumulation dtype: f32 or f64 on the CPU; f32, bf16, or bf16 into f32 on CUDA, with sums in
+// f32. A leading dimension other than 0 says that the view is a column slice of a wider matrix: elements from one row to the
+// next. c overlaps neither a nor b. With beta = 0, c is not read (it may hold anything, NaN included).
 //
-// Determinism: every element of c is one sum over k in a fixed order (blocks of k, each a chain of fused multiply-adds), so
-// its bits depend neither on the thread count nor on which other rows and columns are computed beside it, with one
-// exception: products of at most four rows with a transposed b sum by lanes (an order of k of their own, still fixed).
+// Determinism: the same call gives the same bits. On the CPU every element of c is one sum over k in a fixed order (blocks of k,
+// each a chain of fused multiply-adds), so its bits depend neither on the thread count nor on which other rows and columns are
+// computed beside it, with one exception: products of at most four rows with a transposed b sum by lanes (an order of k of their
+// own, still fixed). On CUDA the order is that of the algorithm which cuBLASLt picks for the shape.
 #pragma once
 
 #include <cstdint>

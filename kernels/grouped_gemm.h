@@ -1,8 +1,12 @@
 // The products of E linear layers, one per expert, over rows that are sorted by expert: tasks of row blocks over all experts.
 //
 // Shape legend: R rows, E experts, in and out features. Rows offsets[e] .. offsets[e + 1] - 1 belong to expert e; groups may
-// be empty. All float views of one dtype, f32 or f64. Bits of a row depend on that row and its expert alone up to the rule
-// of kernels/gemm.h (groups of at most four rows), never on the thread count.
+// be empty. All float views of one dtype, d_w of its accumulation dtype: f32 or f64 on the CPU, f32 or bf16 (with sums and d_w in
+// f32) on CUDA. Bits of a row depend on that row and its expert alone, on the CPU up to the rule of kernels/gemm.h (groups of at
+// most four rows), never on the thread count.
+//
+// On CUDA the offsets are read on the device alone, so the call returns before the routing is known; nobody checks them, and there
+// are at most 256 experts.
 #pragma once
 
 #include "core/stream.h"

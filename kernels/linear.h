@@ -1,5 +1,6 @@
 // The three products of a linear layer y = x w^T, as layers call them.
-// T tokens, in and out features; all views of one dtype, f32 or f64, contiguous.
+// T tokens, in and out features; contiguous. x, w and d_y of one dtype; y and d_x of it or of its accumulation dtype (router logits);
+// d_w of the accumulation dtype.
 #pragma once
 
 #include "core/stream.h"

@@ -20,10 +20,11 @@ void run(Stream& stream, const LinearCrossEntropy& args) {
   HADAL_CHECK(args.d_h.empty() || args.d_h.shape == args.h.shape, "linear_cross_entropy d_h {}", args.d_h.shape.str());
   HADAL_CHECK(args.d_w.empty() || args.d_w.shape == args.w.shape, "linear_cross_entropy d_w {}", args.d_w.shape.str());
   const DType dtype = args.h.dtype;
-  HADAL_CHECK(args.w.dtype == dtype && args.token_loss.dtype == dtype &&
-                  (args.loss_weight.empty() || args.loss_weight.dtype == dtype) &&
-                  (args.d_h.empty() || args.d_h.dtype == dtype) && (args.d_w.empty() || args.d_w.dtype == dtype),
-              "linear_cross_entropy mixes dtypes with h {}", name_of(dtype));
+  const DType sums = accumulation_dtype(dtype);
+  HADAL_CHECK(args.w.dtype == dtype && args.token_loss.dtype == sums && (args.loss_weight.empty() || args.loss_weight.dtype == sums) &&
+                  (args.d_h.empty() || args.d_h.dtype == dtype) && (args.d_w.empty() || args.d_w.dtype == sums),
+              "linear_cross_entropy with h {}: w {}, loss_weight {}, token_loss {}, d_h {}, d_w {}", name_of(dtype), name_of(args.w.dtype),
+              name_of(args.loss_weight.dtype), name_of(args.token_loss.dtype), name_of(args.d_h.dtype), name_of(args.d_w.dtype));
   launch(stream, args);
 }
 

@@ -9,7 +9,8 @@
 // again (a fourth product). So the layer asks for d_h and d_w in its forward; `scale` is the factor of this loss in what is
 // trained (1 for the main loss with loss_weight = mask / valid tokens, lambda / D for an MTP depth), known beforehand.
 //
-// Shape legend: T tokens, d width, V vocabulary. h, w, loss_weight, token_loss, d_h, d_w share one dtype, f32 or f64.
+// Shape legend: T tokens, d width, V vocabulary. h, w and d_h share one dtype; loss_weight, token_loss and d_w have its
+// accumulation_dtype (f32 for bf16, where logits and their gradients are held in bf16 between the products).
 // A token with target < 0 or loss_weight 0 is ignored: loss and gradient 0. The sum runs in f64, in token order. Chunks are
 // fixed by V and the dtype: same bits for any thread count.
 #pragma once

@@ -3,6 +3,7 @@
 //   y_2i = c x_2i - s x_2i+1;  y_2i+1 = s x_2i + c x_2i+1,   c = cosines[p, i], s = sines[p, i]
 // `transpose` turns the other way: the backward pass, and the inverse where c^2 + s^2 = 1.
 // batch * S rows, sequence by sequence; every head of a row turns alike. y may be x itself.
+// x and y share one dtype; the tables have its accumulation_dtype (f32 for bf16), in which the products are made.
 #pragma once
 
 #include "kernels/heads.h"

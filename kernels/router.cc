@@ -16,13 +16,18 @@ void check_rows(const SequenceRows& rows, std::int64_t count) {
               "{} rows from {} on, of {} sequences of {}, {} valid each", count, rows.row_begin, rows.batch, rows.seq, rows.valid_seq);
 }
 
+/// Empty views fit any.
+bool same_dtype(ConstView a, ConstView b) { return a.empty() || b.empty() || a.dtype == b.dtype; }
+
 bool holds(ConstView view, std::int64_t batch, std::int64_t width) { return view.numel() == batch * width; }
 
 }  // namespace
 
 void run(Stream& stream, const RouterForward& args) {
   check_options(args.options, args.logits.shape[1]);
-  HADAL_CHECK(args.scores.shape == args.logits.shape, "scores {}, logits {}", args.scores.shape.str(), args.logits.shape.str());
+  HADAL_CHECK(args.scores.shape == args.logits.shape && same_dtype(args.scores, args.logits) && same_dtype(args.weights, args.logits),
+              "scores {} {}, logits {} {}, weights of {}", name_of(args.scores.dtype), args.scores.shape.str(), name_of(args.logits.dtype),
+              args.logits.shape.str(), name_of(args.weights.dtype));
   HADAL_CHECK(args.experts.shape == args.weights.shape && args.experts.shape[1] == args.options.top_k, "experts {}, weights {}",
               args.experts.shape.str(), args.weights.shape.str());
   HADAL_CHECK(args.bias.empty() || args.bias.numel() == args.logits.shape[1], "bias {}", args.bias.shape.str());
@@ -35,6 +40,9 @@ void run(Stream& stream, const RouterBackward& args) {
   HADAL_CHECK(args.d_logits.shape == args.scores.shape && args.d_weights.shape == args.experts.shape, "d_logits {}, d_weights {}",
               args.d_logits.shape.str(), args.d_weights.shape.str());
   HADAL_CHECK(args.d_scores.empty() || args.d_scores.shape == args.scores.shape, "d_scores {}", args.d_scores.shape.str());
+  HADAL_CHECK(same_dtype(args.d_logits, args.scores) && same_dtype(args.d_weights, args.scores) && same_dtype(args.d_scores, args.scores),
+              "scores of {}, d_logits of {}, d_weights of {}", name_of(args.scores.dtype), name_of(args.d_logits.dtype),
+              name_of(args.d_weights.dtype));
   launch(stream, args);
 }
 
@@ -62,7 +70,8 @@ void run(Stream& stream, const BalanceLoss& args) {
   const std::int64_t num_experts = args.scores.shape[1], batch = args.rows.batch;
   check_options(args.options, num_experts);
   check_rows(args.rows, args.scores.shape[0]);
-  HADAL_CHECK(args.d_scores.shape == args.scores.shape && holds(args.chosen, batch, num_experts) && args.tokens >= args.rows.valid_seq,
+  HADAL_CHECK(args.d_scores.shape == args.scores.shape && same_dtype(args.d_scores, args.scores) && holds(args.chosen, batch, num_experts) &&
+                  args.tokens >= args.rows.valid_seq,
               "scores {}, d_scores {}, chosen {}, {} tokens", args.scores.shape.str(), args.d_scores.shape.str(),
               args.chosen.shape.str(), args.tokens);
   HADAL_CHECK(args.sequence_alpha == 0 || holds(args.raw_top_k, batch, num_experts), "raw_top_k {}", args.raw_top_k.shape.str());

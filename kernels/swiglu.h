@@ -2,6 +2,7 @@
 // weight: scaling h before W_down equals scaling the expert's output, and needs no stored output for the weight's gradient.
 //   h = w * silu(a) * b,  [a | b] = gate_up
 //   d_a = w d_h b sigma(a) (1 + a (1 - sigma(a)));  d_b = w d_h a sigma(a);  d_w = sum_i d_h_i silu(a_i) b_i
+// One dtype; row_weight and d_row_weight have its accumulation_dtype (f32 for bf16).
 #pragma once
 
 #include "kernels/op.h"

@@ -8,8 +8,9 @@
 //                              factor = scale weight exp(top_mine - top) / S;  prediction: the lowest column of the greatest logit
 //   3  vocab_softmax_gradient  terms * factor - scale weight onehot(target) in place: the gradient of the logits
 //
-// Shape legend: R rows, V' columns held here, n ranks. One dtype, f32 or f64. Ignored rows (target < 0 or weight 0) give nll 0 and
-// a zero gradient.
+// Shape legend: R rows, V' columns held here, n ranks. logits and terms share one dtype; statistics, factor, loss_weight and
+// token_loss have its accumulation_dtype (f32 for bf16; the sum is then that of the terms before they are rounded). Ignored rows (target < 0
+// or weight 0) give nll 0 and a zero gradient.
 #pragma once
 
 #include "core/tensor.h"

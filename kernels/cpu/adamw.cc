@@ -1,6 +1,7 @@
 #include "kernels/adamw.h"
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "core/parallel_for.h"
@@ -16,22 +17,35 @@ namespace {
 
 constexpr std::int64_t kGrain = 1 << 14;
 
+/// What gradients are multiplied by; none where the norm is not finite and nothing is to be updated.
+std::optional<double> grad_factor(const AdamW& args) {
+  if (args.grad_norm_squared.empty()) return args.grad_scale;
+  const double norm = std::sqrt(*args.grad_norm_squared.as<double>());
+  if (!std::isfinite(norm)) return std::nullopt;
+  return args.clip_norm > 0 && norm > args.clip_norm ? args.clip_norm / norm : 1.0;
+}
+
 void adamw(Stream&, const AdamW& args) {
+  const std::optional<double> factor = grad_factor(args);
+  if (!factor) return;
   visit_float(args.value.dtype, [&]<class T>() {
     const double correction1 = 1.0 - std::pow(args.beta1, static_cast<double>(args.step));
     const double correction2 = 1.0 - std::pow(args.beta2, static_cast<double>(args.step));
     const simd::AdamWFactors<T> factors{
-        static_cast<T>(args.grad_scale),  static_cast<T>(args.beta1),
+        static_cast<T>(*factor),          static_cast<T>(args.beta1),
         static_cast<T>(args.beta2),       static_cast<T>(args.lr / correction1),
         static_cast<T>(1.0 / std::sqrt(correction2)), static_cast<T>(args.eps),
         static_cast<T>(1.0 - args.lr * args.weight_decay), static_cast<T>(args.ema_decay)};
     const T* grad = args.grad.as<T>();
     T* value = args.value.as<T>();
     T* ema = args.ema.empty() ? nullptr : args.ema.as<T>();
+    Bf16* working = args.working.empty() ? nullptr : args.working.as<Bf16>();
     const auto& loop = simd::adamw_loop<T>();
     const auto over = [&](auto* m, auto* v, auto update) {
       parallel_ranges(args.value.numel(), kGrain, [&](std::int64_t begin, std::int64_t end) {
         update(end - begin, factors, grad + begin, value + begin, m + begin, v + begin, ema == nullptr ? nullptr : ema + begin);
+        if (working == nullptr) return;
+        for (std::int64_t i = begin; i < end; ++i) working[i] = to_bf16(static_cast<float>(value[i]));
       });
     };
     if (args.m.dtype == DType::kBf16) {

@@ -23,8 +23,6 @@ void rope(Stream&, const Rope& args) {
     const T sign = args.transpose ? T{-1} : T{1};
     const std::int64_t pairs = x.width / 2, seq = x.tokens / args.batch;
     const bool in_place = x.data == y.data;
-    HADAL_CHECK(!in_place || (x.token_stride == y.token_stride && x.head_stride == y.head_stride),
-                "in place with unlike strides");
     const auto& rows = simd::rope_rows<T>();
     const std::int64_t grain = kGrainElements / (x.heads * x.width) + 1;
     parallel_ranges(x.tokens, grain, [&](std::int64_t begin, std::int64_t end) {

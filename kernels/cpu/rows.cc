@@ -33,6 +33,22 @@ void gather_rows(Stream&, const GatherRows& args) {
   });
 }
 
+void spread_rows(Stream&, const SpreadRows& args) {
+  const std::size_t row_bytes = static_cast<std::size_t>(args.x.shape[1]) * size_of(args.x.dtype);
+  const auto* x = static_cast<const char*>(args.x.data);
+  auto* y = static_cast<char*>(args.y.data);
+  const std::int32_t* index = args.index.as<std::int32_t>();
+  const std::int64_t k = args.index.shape[1], num_targets = args.y.shape[0];
+  parallel_ranges(args.x.shape[0], kRowGrain, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t pair = begin * k; pair < end * k; ++pair) {
+      const std::int32_t target = index[pair];
+      if (target < 0) continue;
+      HADAL_CHECK(target < num_targets, "row {} goes to {} of {}", pair / k, target, num_targets);
+      std::memcpy(y + static_cast<std::size_t>(target) * row_bytes, x + static_cast<std::size_t>(pair / k) * row_bytes, row_bytes);
+    }
+  });
+}
+
 void combine_rows(Stream&, const CombineRows& args) {
   visit_float(args.y.dtype, [&]<class T>() {
     const std::int64_t width = args.y.shape[1];
@@ -97,6 +113,7 @@ void add(Stream&, const Add& args) {
 }
 
 const RegisterCpu<GatherRows> registered_gather{gather_rows};
+const RegisterCpu<SpreadRows> registered_spread{spread_rows};
 const RegisterCpu<CombineRows> registered_combine{combine_rows};
 const RegisterCpu<ScatterAddRows> registered_scatter{scatter_add_rows};
 const RegisterCpu<Add> registered_add{add};

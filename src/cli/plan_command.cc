@@ -8,6 +8,7 @@
 #include "cli/terminal.h"
 #include "config/load.h"
 #include "core/log.h"
+#include "plan/forecast_json.h"
 #include "plan/machines.h"
 #include "plan/print.h"
 
@@ -15,52 +16,6 @@ namespace hadal::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-Json memory_json(const plan::RankMemory& m) {
-  return {{"weights", m.weights},     {"gradients", m.gradients},
-          {"optimizer", m.optimizer}, {"average", m.average},
-          {"inputs", m.inputs},       {"activations", m.activations},
-          {"transfers", m.transfers}, {"workspace", m.work},
-          {"peak", m.peak},           {"micro_batches_in_flight", m.micro_batches_in_flight}};
-}
-
-Json wire_json(const plan::WireBytes& w) {
-  return {{"tp", w.layers.tp},
-          {"cp", w.layers.cp},
-          {"pp", w.pp},
-          {"ep_intra", w.layers.ep_intra},
-          {"ep_inter", w.layers.ep_inter},
-          {"dp_gradients", w.gradients},
-          {"dp_values", w.values}};
-}
-
-Json forecast_json(const plan::Forecast& f, const plan::ForecastOptions& options) {
-  Json ranks = Json::array(), peaks = Json::array();
-  for (const plan::RankForecast& rank : f.ranks) {
-    Json parameters;
-    for (int kind = 0; kind < plan::kNumParameterKinds; ++kind) {
-      parameters[std::string(plan::name_of(static_cast<plan::ParameterKind>(kind)))] =
-          rank.parameters[static_cast<std::size_t>(kind)];
-    }
-    ranks.push_back({{"pp_rank", rank.pp_rank},
-                     {"stage", rank.content},
-                     {"parameters", parameters},
-                     {"memory", memory_json(rank.memory)},
-                     {"sent", wire_json(rank.wire)}});
-    peaks.push_back(rank.memory.peak);
-  }
-  return {{"machine", options.machine.name},
-          {"num_ranks", f.layout.grid.num_ranks()},
-          {"gpu_hours_per_trillion_tokens", f.rank_hours_per_trillion_tokens},
-          {"tokens_per_s_per_gpu", f.tokens_per_s_per_rank},
-          {"tokens_per_s_per_gpu_range", {f.slowest_tokens_per_s_per_rank, f.fastest_tokens_per_s_per_rank}},
-          {"step_ms", 1e3 * f.time.total()},
-          {"bubble_share", f.time.bubble_share},
-          {"exposed_transfer_share", f.time.exposed_share},
-          {"peak_bytes", peaks},
-          {"fits", static_cast<double>(plan::peak_bytes(f.ranks)) <= plan::usable_bytes(options.machine)},
-          {"ranks", ranks}};
-}
 
 Json search_json(const std::vector<plan::Candidate>& candidates) {
   Json list = Json::array();
@@ -122,7 +77,7 @@ int plan_command(const std::vector<std::string>& arguments) {
   if (output.json_path != "-") {
     std::fputs(plan::describe(config, forecast, options, {.width = 150, .colour = stdout_is_terminal()}).c_str(), stdout);
   }
-  write_figures(output, forecast_json(forecast, options).dump(2));
+  write_figures(output, plan::forecast_json(forecast, options));
   return 0;
 }
 

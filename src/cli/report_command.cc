@@ -1,4 +1,4 @@
-// hadal report RUN...: the HTML page, a summary table and a plot of the loss in the terminal.
+// hadal report RUN...: the HTML page, a summary table, what was predicted beside it, and a plot of the loss in the terminal.
 #include <fmt/core.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "report/comparison.h"
 #include "report/html_page.h"
 #include "report/run_data.h"
 #include "report/summary.h"
@@ -93,7 +94,7 @@ int report_command(const std::vector<std::string>& arguments) {
   write_file_atomically(out, report::html_page(runs, runs.size() == 1 ? runs.front().name : "Hadal report"));
 
   const std::string plot = loss_plot(runs, plot_options(ascii, runs.size() > 1));
-  fmt::print("{}\n{}{}", report::summary_text(runs), plot, plot.empty() ? "" : "\n");
+  fmt::print("{}\n{}\n{}{}", report::summary_text(runs), report::comparison_text(runs), plot, plot.empty() ? "" : "\n");
   fmt::print("report: {}\n", out);
   return static_cast<int>(ExitCode::kDone);
 }

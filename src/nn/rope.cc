@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
+#include "core/copy.h"
 #include "core/parallel_for.h"
 #include "kernels/dispatch.h"
 #include "kernels/rope.h"
@@ -12,6 +14,12 @@ namespace hadal::nn {
 namespace {
 
 constexpr std::int64_t kGrainPositions = 256;
+
+Tensor place(Tensor host, Device device) {
+  if (device.is_cpu()) return host;
+  Stream stream = stream_of(device);
+  return to_device(stream, host, device);
+}
 
 /// m(s, x): how much hotter attention over a stretched context is.
 double attention_factor(double factor, double mscale) { return factor > 1.0 ? 0.1 * mscale * std::log(factor) + 1.0 : 1.0; }
@@ -42,15 +50,16 @@ double softmax_scale(std::int64_t qk_width, const RopeOptions& options) {
   return factor * factor / std::sqrt(static_cast<double>(qk_width));
 }
 
-RopeTable::RopeTable(std::int64_t max_positions, std::int64_t width, const RopeOptions& options, DType dtype)
-    : cosines_(Tensor::empty({max_positions, width / 2}, dtype)), sines_(Tensor::empty({max_positions, width / 2}, dtype)) {
+RopeTable::RopeTable(std::int64_t max_positions, std::int64_t width, const RopeOptions& options, Storage storage) {
   HADAL_CHECK(max_positions > 0 && width > 0 && width % 2 == 0, "rotation table of {} positions, width {}", max_positions, width);
   const std::vector<double> frequencies = rope_frequencies(width, options);
   const double factor = attention_factor(options.yarn.factor, options.yarn.mscale) /
                         attention_factor(options.yarn.factor, options.yarn.mscale_all_dim);
+  const DType dtype = accumulation_dtype(storage.dtype);
+  Tensor host_cosines = Tensor::empty({max_positions, width / 2}, dtype), host_sines = Tensor::empty({max_positions, width / 2}, dtype);
   kernels::visit_float(dtype, [&]<class T>() {
-    T* cosines = cosines_.as<T>();
-    T* sines = sines_.as<T>();
+    T* cosines = host_cosines.as<T>();
+    T* sines = host_sines.as<T>();
     const auto pairs = static_cast<std::int64_t>(frequencies.size());
     parallel_ranges(max_positions, kGrainPositions, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t position = begin; position < end; ++position) {
@@ -62,6 +71,8 @@ RopeTable::RopeTable(std::int64_t max_positions, std::int64_t width, const RopeO
       }
     });
   });
+  cosines_ = place(std::move(host_cosines), storage.device);
+  sines_ = place(std::move(host_sines), storage.device);
 }
 
 void RopeTable::apply(Stream& stream, std::int64_t batch, kernels::ConstHeads x, kernels::Heads y, RopeMode mode,

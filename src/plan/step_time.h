@@ -21,6 +21,8 @@ struct StepTime {
   double optimizer = 0;      ///< zeroing, norm, update
   double values = 0;         ///< all-gather of the new weights
   double total() const { return pipeline + gradients + optimizer + values; }
+  /// Of the step, what the mean rank waits for others: bubble, transfers that nothing hides, sums of gradients, gathered weights.
+  double waited_share() const { return ((bubble_share + exposed_share) * pipeline + gradients + values) / total(); }
 };
 
 /// Of the pipeline rank that has most.

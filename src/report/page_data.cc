@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "report/comparison.h"
 #include "report/summary.h"
 
 namespace hadal::report {
@@ -125,6 +126,15 @@ std::string load_map(const std::string& name, const std::vector<Run::ArrayAt>& e
   return fmt::format(R"({{"name":{},"experts":{},"at":{},"share":{}]}})", json_string(name), experts, axes.at(rows), shares);
 }
 
+std::string plan_data(const Run& run) {
+  std::string rows;
+  for (const ComparisonLine& line : comparison_lines(run)) {
+    rows += fmt::format("{}[{},{},{},{}]", rows.empty() ? "" : ",", json_string(line.title), json_string(line.predicted),
+                        json_string(line.measured), json_string(line.ratio));
+  }
+  return fmt::format(R"({{"title":{},"rows":[{}]}})", json_string(comparison_title(run)), rows);
+}
+
 std::string run_data(const Run& run, const PageLimits& limits) {
   const Axes axes(run);
   const std::vector<std::size_t> edges = bucket_edges(run.steps.size(), limits.curve_points);
@@ -144,8 +154,9 @@ std::string run_data(const Run& run, const PageLimits& limits) {
     if (entries.empty() || !key.ends_with(".load")) continue;
     loads += (loads.empty() ? "" : ",") + load_map(key.substr(0, key.size() - 5), entries, axes, limits.load_columns);
   }
-  return fmt::format(R"({{"name":{},"state":{},"config":{},"axis":{},"dense":{{{}}},"sparse":{{{}}},"loads":[{}]}})",
-                     json_string(run.name), json_string(run.state), json_string(run.config_text), axes.at(ends), dense, sparse, loads);
+  return fmt::format(R"({{"name":{},"state":{},"config":{},"plan":{},"axis":{},"dense":{{{}}},"sparse":{{{}}},"loads":[{}]}})",
+                     json_string(run.name), json_string(run.state), json_string(run.config_text), plan_data(run), axes.at(ends), dense,
+                     sparse, loads);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 //
 //   {"summary": [{"title": "tokens", "cells": ["4.20 M", ...]}, ...],
 //    "runs": [{"name", "state", "config",
+//              "plan":  {"title": "...", "rows": [["title", "predicted", "measured", "ratio"], ...]},   no rows without a forecast
 //              "axis":  {"step": [...], "tokens": [...], "hours": [...]},          one entry a bucket of rows
 //              "dense": {"loss": {"y": [...], "lo": [...], "hi": [...]}, ...},     mean, least and largest of a bucket
 //              "sparse": {"val_loss": {"at": {"step", "tokens", "hours"}, "y": [...]}, ...},

@@ -107,9 +107,8 @@ function heading() {
 }
 
 function table(host, title, head, rows) {
-  host.append(make('h2', { textContent: title }));
-  const top = make('tr', {}, make('th'));
-  head.forEach((name, run) => top.append(make('th', {}, mark(run), name)));
+  if (title) host.append(make('h2', { textContent: title }));
+  const top = make('tr', {}, make('th'), ...head.map(cell => make('th', {}, ...cell)));
   const body = rows.map(([name, cells]) => make('tr', {}, make('td', { textContent: name }), ...cells.map(cell => make('td', { textContent: cell }))));
   host.append(make('div', { className: 'card scroll' }, make('table', {}, top, ...body)));
 }
@@ -134,15 +133,23 @@ function settings(text) {
   }
   return out;
 }
+function plans(host) {
+  host.append(make('h2', { textContent: 'Predicted and measured' }));
+  DATA.runs.forEach((run, index) => {
+    host.append(make('p', {}, ...(DATA.runs.length > 1 ? [mark(index), ` ${run.name}: `] : []), run.plan.title));
+    if (run.plan.rows.length) table(host, '', [['predicted'], ['measured'], ['ratio']], run.plan.rows.map(([name, ...cells]) => [name, cells]));
+  });
+}
 function tables() {
-  const host = document.getElementById('tables'), names = DATA.runs.map(run => run.name);
-  if (names.length > 1) {
+  const host = document.getElementById('tables'), head = () => DATA.runs.map((run, index) => [mark(index), run.name]);
+  plans(host);
+  if (DATA.runs.length > 1) {
     const summary = make('div');
-    table(summary, 'Summary', names, DATA.summary.map(line => [line.title, line.cells]));
+    table(summary, 'Summary', head(), DATA.summary.map(line => [line.title, line.cells]));
     document.getElementById('charts').before(summary);
     const maps = DATA.runs.map(run => settings(run.config)), keys = [...new Set(maps.flatMap(map => [...map.keys()]))];
     const rows = keys.filter(key => new Set(maps.map(map => map.get(key))).size > 1).map(key => [key, maps.map(map => map.get(key) ?? '–')]);
-    if (rows.length) table(host, 'Settings that differ', names, rows);
+    if (rows.length) table(host, 'Settings that differ', head(), rows);
   }
   DATA.runs.forEach(run => {
     if (run.config) host.append(make('details', {}, make('summary', { textContent: `Configuration of ${run.name}` }), make('pre', { textContent: run.config })));

@@ -68,7 +68,7 @@ th, td { text-align: right; padding: 6px 12px; border-bottom: 1px solid var(--li
 th:first-child, td:first-child { text-align: left; padding-left: 2px; color: var(--dim); font-weight: 400; }
 tr:last-child td { border-bottom: 0; }
 th { font-weight: 600; }
-th i { display: inline-block; width: 12px; height: 3px; border-radius: 2px; margin-right: 7px; vertical-align: middle; }
+th i, p i { display: inline-block; width: 12px; height: 3px; border-radius: 2px; margin-right: 7px; vertical-align: middle; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--dim); }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; overflow: auto; max-height: 480px; font-size: 12px; line-height: 1.45; }

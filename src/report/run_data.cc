@@ -109,6 +109,7 @@ void add_row(Run& run, const MetricsRow& row) {
   undo_after(run, step);
   if (row.find("event") != nullptr) {
     ++run.num_resumes;
+    run.last_start = step;
     return;
   }
   if (run.steps.empty() || run.steps.back() != step) run.steps.push_back(step);
@@ -146,6 +147,7 @@ Run load_run(const std::filesystem::path& path) {
   const auto status = nlohmann::json::parse(optional_text(run.directory / "status.json"), nullptr, false);
   if (status.is_object() && status.contains("state") && status["state"].is_string())
     run.state = status["state"].get<std::string>();
+  run.plan = read_plan(run.directory);
   return run;
 }
 

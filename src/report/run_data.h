@@ -1,4 +1,4 @@
-// A run as its directory tells it: metrics.jsonl as columns, the resolved config as text, status.json.
+// A run as its directory tells it: metrics.jsonl as columns, the resolved config as text, status.json, plan.json.
 // Reading forgives what a killed run leaves behind: an unterminated last line is dropped, lines that are no JSON objects are
 // counted and skipped, rows that a resume undid (larger steps before a smaller one) are dropped, a later row of the same step
 // adds to and replaces the earlier one's values.
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "report/metrics_row.h"
+#include "report/planned.h"
 
 namespace hadal::report {
 
@@ -23,6 +24,7 @@ struct Run {
   std::filesystem::path directory;
   std::string config_text;  ///< config.yaml, or ""
   std::string state;        ///< "state" of status.json, or ""
+  PlanRead plan;            ///< of plan.json
 
   std::vector<std::int64_t> steps;                                  ///< increasing
   std::map<std::string, std::vector<double>, std::less<>> columns;  ///< by key, one number per step; NaN where absent
@@ -34,6 +36,7 @@ struct Run {
   std::map<std::string, std::vector<ArrayAt>, std::less<>> arrays;
 
   std::int64_t num_resumes = 0;
+  std::int64_t last_start = 0;      ///< the step that the last start went on from
   std::int64_t num_undone = 0;      ///< rows that a resume took back
   std::int64_t num_bad_lines = 0;   ///< neither torn nor readable
   std::int64_t num_non_finite = 0;  ///< NaN and infinite figures in the rows that count

@@ -6,20 +6,12 @@
 #include <cmath>
 #include <functional>
 
+#include "report/figures.h"
+
 namespace hadal::report {
 namespace {
 
 constexpr double kTail = 0.05;
-
-std::vector<double> finite(const Run& run, std::string_view key) {
-  std::vector<double> values;
-  if (const std::vector<double>* column = run.column(key)) {
-    for (const double value : *column) {
-      if (std::isfinite(value)) values.push_back(value);
-    }
-  }
-  return values;
-}
 
 double last_of(const std::vector<double>& values) { return values.empty() ? kMissing : values.back(); }
 
@@ -31,29 +23,10 @@ double tail_mean(const std::vector<double>& values) {
   return sum / static_cast<double>(count);
 }
 
-double median(std::vector<double> values) {
-  if (values.empty()) return kMissing;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-std::string scaled(double value, const char* unit = "") {
-  if (value >= 1e9) return fmt::format("{:.2f} G{}", value * 1e-9, unit);
-  if (value >= 1e6) return fmt::format("{:.2f} M{}", value * 1e-6, unit);
-  if (value >= 1e4) return fmt::format("{:.1f} k{}", value * 1e-3, unit);
-  return fmt::format("{:.0f}{}{}", value, *unit == '\0' ? "" : " ", unit);
-}
-
 std::string duration(double seconds) {
   const auto whole = static_cast<std::int64_t>(std::llround(seconds));
   if (whole < 3600) return fmt::format("{}m {:02}s", whole / 60, whole % 60);
   return fmt::format("{}h {:02}m", whole / 3600, whole % 3600 / 60);
-}
-
-/// Columns of UTF-8 text: continuation bytes take none.
-std::size_t columns_of(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
 }  // namespace
@@ -76,21 +49,21 @@ std::vector<double> smoothed(std::span<const double> values, double keep) {
 Summary summarize(const Run& run) {
   Summary summary;
   summary.last_step = run.steps.empty() ? 0 : run.steps.back();
-  summary.tokens = last_of(finite(run, "tokens"));
+  summary.tokens = last_of(finite_values(run, "tokens"));
   const std::vector<double> seconds = run.active_seconds();
   if (!seconds.empty() && seconds.back() > 0.0) summary.seconds = seconds.back();
-  summary.loss = tail_mean(finite(run, "loss"));
-  summary.mtp_loss = tail_mean(finite(run, "mtp_loss"));
-  const std::vector<double> validation = finite(run, "val_loss");
+  summary.loss = tail_mean(finite_values(run, "loss"));
+  summary.mtp_loss = tail_mean(finite_values(run, "mtp_loss"));
+  const std::vector<double> validation = finite_values(run, "val_loss");
   summary.val_loss = last_of(validation);
   if (!validation.empty()) summary.best_val_loss = *std::min_element(validation.begin(), validation.end());
-  summary.bits_per_byte = last_of(finite(run, "val_bits_per_byte"));
-  const double entropy = last_of(finite(run, "val_unigram_entropy"));
+  summary.bits_per_byte = last_of(finite_values(run, "val_bits_per_byte"));
+  const double entropy = last_of(finite_values(run, "val_unigram_entropy"));
   if (entropy > 0.0) summary.entropy_share = summary.val_loss / entropy;
-  summary.tokens_per_s = median(finite(run, "tokens_per_s"));
-  summary.peak_share = median(finite(run, "peak_share"));
-  summary.max_vio = tail_mean(finite(run, "max_vio"));
-  const std::vector<double> memory = finite(run, "memory_bytes");
+  summary.tokens_per_s = median(finite_values(run, "tokens_per_s"));
+  summary.peak_share = median(finite_values(run, "peak_share"));
+  summary.max_vio = tail_mean(finite_values(run, "max_vio"));
+  const std::vector<double> memory = finite_values(run, "memory_bytes");
   if (!memory.empty()) summary.memory_bytes = *std::max_element(memory.begin(), memory.end());
   return summary;
 }
@@ -116,7 +89,7 @@ std::vector<SummaryLine> summary_lines(std::span<const Run> runs) {
       "steps", [](const Summary& s) { return static_cast<double>(s.last_step); },
       [](double v) { return fmt::format("{:.0f}", v); });
   add(
-      "tokens", [](const Summary& s) { return s.tokens; }, [](double v) { return scaled(v); });
+      "tokens", [](const Summary& s) { return s.tokens; }, [](double v) { return scaled_text(v); });
   add(
       "training time", [](const Summary& s) { return s.seconds; }, duration);
   add(
@@ -132,13 +105,13 @@ std::vector<SummaryLine> summary_lines(std::span<const Run> runs) {
   add(
       "bits per byte", [](const Summary& s) { return s.bits_per_byte; }, four);
   add(
-      "tokens/s (median)", [](const Summary& s) { return s.tokens_per_s; }, [](double v) { return scaled(v); });
+      "tokens/s (median)", [](const Summary& s) { return s.tokens_per_s; }, [](double v) { return scaled_text(v); });
   add(
       "share of measured peak", [](const Summary& s) { return s.peak_share; }, percent);
   add(
       "MaxVio (last 5 %)", [](const Summary& s) { return s.max_vio; }, [](double v) { return fmt::format("{:.3f}", v); });
   add(
-      "memory", [](const Summary& s) { return s.memory_bytes; }, [](double v) { return scaled(v, "B"); });
+      "memory", [](const Summary& s) { return s.memory_bytes; }, [](double v) { return scaled_text(v, "B"); });
   SummaryLine events{"resumes / undone rows", {}};
   SummaryLine damage{"non-finite / unreadable", {}};
   SummaryLine states{"state", {}};
@@ -162,19 +135,12 @@ std::string summary_text(std::span<const Run> runs) {
   SummaryLine head{"", {}};
   for (const Run& run : runs) head.cells.push_back(run.name);
   lines.insert(lines.begin(), std::move(head));
-  std::vector<std::size_t> widths(runs.size() + 1, 0);
-  for (const SummaryLine& line : lines) {
-    widths[0] = std::max(widths[0], columns_of(line.title));
-    for (std::size_t c = 0; c < line.cells.size(); ++c) widths[c + 1] = std::max(widths[c + 1], columns_of(line.cells[c]));
+  std::vector<std::vector<std::string>> rows;
+  for (SummaryLine& line : lines) {
+    rows.emplace_back(std::move(line.cells));
+    rows.back().insert(rows.back().begin(), std::move(line.title));
   }
-  std::string text;
-  for (const SummaryLine& line : lines) {
-    text += line.title + std::string(widths[0] - columns_of(line.title), ' ');
-    for (std::size_t c = 0; c < line.cells.size(); ++c)
-      text += std::string(2 + widths[c + 1] - columns_of(line.cells[c]), ' ') + line.cells[c];
-    text += '\n';
-  }
-  return text;
+  return aligned(rows);
 }
 
 }  // namespace hadal::report

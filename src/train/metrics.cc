@@ -44,9 +44,9 @@ double wall_time() {
 std::string tensorboard_tag(std::string_view key) {
   if (key == "ts" || key == "step") return "";
   if (key == "max_vio") return "moe/max_vio";
-  if (key == "memory_bytes") return "perf/memory_bytes";
   if (key.starts_with("val_")) return "val/" + std::string(key.substr(4));
-  for (const std::string_view name : {"tokens_per_s", "step_ms", "peak_share"}) {
+  for (const std::string_view name :
+       {"tokens_per_s", "step_ms", "peak_share", "memory_bytes", "memory_bytes_max", "waited_share", "waited_share_mean"}) {
     if (key == name) return "perf/" + std::string(key);
   }
   const std::size_t dot = key.find('.');

@@ -36,6 +36,7 @@ class Trainer {
   void start();
   void start_watchdog();
   void restore();
+  void initialize();
   int train();
   StepResult step(double& seconds);
   /// Of this rank, in communication, so far.
@@ -58,6 +59,7 @@ class Trainer {
   comm::Communicator& world_;
   bool quiet_;
   SignalHandlers handlers_;  ///< before anything slow: a signal without a handler ends the process
+  Device device_;
   Stream stream_;
   std::optional<checkpoint::RunLock> lock_;  ///< rank 0
   RunData data_;

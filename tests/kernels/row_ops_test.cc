@@ -235,6 +235,33 @@ TEST(AdamWOp, MomentsInBf16AreRoundedToNearestWhenStored) {
   EXPECT_TRUE(std::isnan(to_float(m.as<Bf16>()[2])));
 }
 
+TEST(AdamWOp, FactorComesFromTheNormAndTheWorkingCopyIsRounded) {
+  Stream stream;
+  constexpr std::int64_t kCount = 37;
+  const Tensor grad = normal_tensor({kCount}, 5);
+  Tensor norm_squared = Tensor::zeros({1}, DType::kF64);
+  const auto updated = [&](double squared, double clip_norm, double grad_scale) {
+    *norm_squared.as<double>() = squared;
+    Tensor value = normal_tensor({kCount}, 1), m = normal_tensor({kCount}, 2), v = normal_tensor({kCount}, 3);
+    for (double& x : v.span<double>()) x = x * x;
+    Tensor working = Tensor::zeros({kCount}, DType::kBf16);
+    run(stream, AdamW{.grad = grad, .value = value, .m = m, .v = v, .ema = {}, .working = working,
+                      .grad_norm_squared = squared < 0 ? ConstView{} : norm_squared, .clip_norm = clip_norm, .grad_scale = grad_scale, .lr = 0.1});
+    for (int i = 0; i < kCount; ++i) {
+      const std::uint16_t rounded = std::isfinite(squared) ? to_bf16(static_cast<float>(value.as<double>()[i])).bits : std::uint16_t{0};
+      EXPECT_EQ(working.as<Bf16>()[i].bits, rounded);
+    }
+    return value;
+  };
+  const auto same = [](const Tensor& a, const Tensor& b) { return std::memcmp(a.view().data, b.view().data, a.bytes()) == 0; };
+  EXPECT_TRUE(same(updated(16, 1, 123), updated(-1, 0, 0.25)));
+  EXPECT_TRUE(same(updated(0.25, 1, 123), updated(-1, 0, 1)));
+  EXPECT_TRUE(same(updated(16, 0, 123), updated(-1, 0, 1)));
+  EXPECT_FALSE(same(updated(16, 1, 1), updated(-1, 0, 1)));
+  EXPECT_TRUE(same(updated(std::numeric_limits<double>::quiet_NaN(), 1, 1), normal_tensor({kCount}, 1)));
+  EXPECT_TRUE(same(updated(std::numeric_limits<double>::infinity(), 1, 1), normal_tensor({kCount}, 1)));
+}
+
 TEST(SumSquares, AccumulatesInDouble) {
   Stream stream;
   Tensor x = Tensor::empty({100000}, DType::kF32);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <optional>
 
 #include "comm/local/local_group.h"
 #include "nn/moe/local_exchange.h"
@@ -36,6 +37,8 @@ struct Trainee {
 
   Stage::PassPtr forward(const std::vector<MicroBatch>& batches, std::size_t m) {
     outcomes.resize(batches.size());
+    if (!losses) losses.emplace(std::ssize(batches), std::ssize(batches[m].mtp), kCpu);
+    outcomes[m].losses = losses->row(static_cast<std::int64_t>(m));
     return stage.forward_pass(stream, batches[m], {}, &records[m], outcomes[m]);
   }
   Stage::PassPtr backward(std::size_t m) { return stage.backward_pass(stream, *records[m], {}, true); }
@@ -45,6 +48,7 @@ struct Trainee {
   Stream stream;
   std::map<std::size_t, Stage::RecordPtr> records;
   std::vector<Stage::Outcome> outcomes;
+  std::optional<LossTable> losses;
 };
 
 /// Each segment says that it begins.
@@ -104,9 +108,9 @@ Numbers numbers_of(const ModelOptions& options, const parallel::LayerGroups& gro
     const auto gradient = parameter->grad().span<double>();
     numbers[parameter->name()].assign(gradient.begin(), gradient.end());
   }
-  for (const Stage::Outcome& outcome : trainee.outcomes) {
-    numbers["main loss"].push_back(outcome.losses.main);
-    for (const double loss : outcome.losses.mtp) numbers["MTP losses"].push_back(loss);
+  for (const Losses& losses : trainee.losses->read(trainee.stream)) {
+    numbers["main loss"].push_back(losses.main);
+    for (const double loss : losses.mtp) numbers["MTP losses"].push_back(loss);
   }
   for (const Stage::PlacedMoe& moe : trainee.stage.moe_layers()) {
     numbers["balance losses"].push_back(*moe.layer->balance_loss().as<double>());

@@ -54,6 +54,16 @@ TEST(PageData, short_runs_keep_every_row_and_missing_figures_are_null) {
   EXPECT_TRUE(run.at("loads").empty());
 }
 
+TEST(PageData, has_a_table_of_predicted_and_measured_or_the_reason_why_not) {
+  std::vector<report::Run> runs{made_run(4), made_run(4)};
+  runs[0].plan.figures = Planned{.machine = "CPU core", .num_ranks = 1, .memory_bytes = 5e6, .step_ms = 250, .tokens_per_s = 2048, .waited_share = 0};
+  runs[1].plan.problem = "a \"b\" </script>";
+  const auto data = nlohmann::json::parse(page_data(runs, {100, 7})).at("runs");
+  EXPECT_EQ(data[0]["plan"]["title"], "predicted for 1 rank of CPU core");
+  EXPECT_EQ(data[0]["plan"]["rows"][2], nlohmann::json({"tokens/s (median)", "2048", "4096", "2.00"}));
+  EXPECT_EQ(data[1]["plan"], nlohmann::json({{"title", "nothing predicted: a \"b\" </script>"}, {"rows", nlohmann::json::array()}}));
+}
+
 TEST(HtmlPage, loads_nothing_and_no_name_escapes_from_its_place) {
   const std::vector<report::Run> runs{made_run(50), made_run(20)};
   const std::string page = html_page(runs, "<title> & \"more\"");

@@ -66,6 +66,7 @@ TEST(MetricsWriter, tags) {
   EXPECT_EQ(tensorboard_tag("loss"), "train/loss");
   EXPECT_EQ(tensorboard_tag("val_bits_per_byte"), "val/bits_per_byte");
   EXPECT_EQ(tensorboard_tag("tokens_per_s"), "perf/tokens_per_s");
+  EXPECT_EQ(tensorboard_tag("waited_share_mean"), "perf/waited_share_mean");
   EXPECT_EQ(tensorboard_tag("max_vio"), "moe/max_vio");
   EXPECT_EQ(tensorboard_tag("moe.layer_1.entropy"), "moe/layer_1.entropy");
   EXPECT_EQ(tensorboard_tag("step"), "");

@@ -1,0 +1,47 @@
+// Grouped products: the three ops as one GroupedProduct, and the kernel that takes it.
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/grouped_product.h"
+#include "kernels/cuda/grouped_tiles.cuh"
+#include "kernels/grouped_gemm.h"
+#include "kernels/op.h"
+
+namespace hadal::kernels::cuda {
+namespace {
+
+void multiply(Stream& stream, GroupedForm form, const ConstView& a, const ConstView& b, const View& c, const ConstView& offsets, const Shape& weights,
+              const char* op) {
+  HADAL_CHECK(weights[0] <= kMaxGroups, "{} over {} experts, at most {} on CUDA", op, weights[0], kMaxGroups);
+  HADAL_CHECK(a.shape[0] <= INT32_MAX && weights[1] <= INT32_MAX / 2 && weights[2] <= INT32_MAX / 2, "{} over {} rows, weights {}", op, a.shape[0], weights.str());
+  const GroupedProduct product{form,
+                               a.data,
+                               b.data,
+                               c.data,
+                               offsets.as<std::int64_t>(),
+                               static_cast<int>(a.shape[0]),
+                               static_cast<int>(weights[0]),
+                               static_cast<int>(weights[2]),
+                               static_cast<int>(weights[1])};
+  if (a.dtype == DType::kF32) return multiply_grouped_f32(stream, product, op);
+  HADAL_CHECK(a.dtype == DType::kBf16, "{} of {} on CUDA, where f32 and bf16 are computed", op, name_of(a.dtype));
+  if (fits_wgmma(product)) return multiply_grouped_wgmma(stream, product, op);
+  multiply_grouped_bf16(stream, product, op);
+}
+
+void forward(Stream& stream, const GroupedGemmForward& args) {
+  multiply(stream, GroupedForm::kForward, args.x, args.w, args.y, args.offsets, args.w.shape, args.kName);
+}
+
+void backward_input(Stream& stream, const GroupedGemmBackwardInput& args) {
+  multiply(stream, GroupedForm::kBackwardInput, args.d_y, args.w, args.d_x, args.offsets, args.w.shape, args.kName);
+}
+
+void backward_weight(Stream& stream, const GroupedGemmBackwardWeight& args) {
+  multiply(stream, GroupedForm::kBackwardWeight, args.d_y, args.x, args.d_w, args.offsets, args.d_w.shape, args.kName);
+}
+
+const RegisterCuda<GroupedGemmForward> registered_forward{forward};
+const RegisterCuda<GroupedGemmBackwardInput> registered_backward_input{backward_input};
+const RegisterCuda<GroupedGemmBackwardWeight> registered_backward_weight{backward_weight};
+
+}  // namespace
+}  // namespace hadal::kernels::cuda

@@ -1,0 +1,181 @@
+// Block selection of NSA. Probabilities of the compressed branch are recomputed from its lse tile by tile, summed over the heads of a
+// group and spread over selection blocks on chip: neither scores nor probabilities are written. NsaSelect makes the importance of as
+// many queries at a time as stay in the L2 cache, and chooses from there.
+#include <algorithm>
+
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/nsa_select.cuh"
+#include "kernels/cuda/visit.h"
+
+namespace hadal::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kHeadsAtOnce = 4;
+constexpr std::int64_t kScratchBytes = std::int64_t{24} << 20;  // of importance: about half the L2 cache
+
+// A block a (query, group), a thread a compressed key.
+template <class T>
+__global__ void __launch_bounds__(kThreads) importance_kernel(ImportanceInputs<T> in, float* importance) {
+  extern __shared__ float q[];  // [kHeadsAtOnce, width]
+  __shared__ float p[kThreads];
+  const ImportanceSizes& sizes = in.sizes;
+  const int group = static_cast<int>(blockIdx.x) % sizes.groups, width = sizes.width();
+  const std::int64_t row = blockIdx.x / static_cast<unsigned>(sizes.groups), queries = in.range.last - in.range.first;
+  const std::int64_t b = in.range.begin + row / queries, t = in.range.first + row % queries, token = b * sizes.tokens + t;
+  const std::int64_t end = sizes.visible(sizes.query_start + t);
+  float* const to = importance + (row * sizes.groups + group) * sizes.blocks;
+  for (std::int64_t j = threadIdx.x; j < sizes.blocks; j += kThreads) to[j] = 0.0f;
+  const int first_head = group * sizes.heads_per_group(), last_head = first_head + sizes.heads_per_group();
+  for (std::int64_t tile = 0; tile < end; tile += kThreads) {
+    const std::int64_t key = tile + threadIdx.x, key_row = b * sizes.keys + key;
+    float sum = 0;
+    for (int head0 = first_head; head0 < last_head; head0 += kHeadsAtOnce) {
+      __syncthreads();
+      for (int i = static_cast<int>(threadIdx.x); i < kHeadsAtOnce * width; i += kThreads) {
+        const int head = head0 + i / width;
+        if (head < last_head) q[i] = to_float(in.q.at(token, head)[i % width]) * (sizes.scale * kLog2E);
+      }
+      __syncthreads();
+      for (int head = head0; key < end && head < last_head && head < head0 + kHeadsAtOnce; ++head) {
+        const float* const from = q + (head - head0) * width;
+        const T* const k = in.k.at(key_row, head / sizes.heads_per_key());
+        float s = 0;
+        for (int c = 0; c < sizes.key_width; ++c) s += from[c] * to_float(k[c]);
+        if (sizes.shared_width > 0) {
+          const T* const shared = in.k_shared.at(key_row, 0);
+          for (int c = 0; c < sizes.shared_width; ++c) s += from[sizes.key_width + c] * to_float(shared[c]);
+        }
+        sum += exp2f(s - in.lse[token * sizes.heads + head] * kLog2E);
+      }
+    }
+    p[threadIdx.x] = sum;
+    __syncthreads();
+    add_shares(sizes, p, tile, tile + kThreads < end ? tile + kThreads : end, static_cast<int>(threadIdx.x), kThreads, to);
+  }
+}
+
+// A warp a row. Largest first, ties to the lower block: an order of 64-bit keys, of which none are equal. The n-th largest is found by
+// n passes, each for the largest below the one before; then the chosen ones are written in their own order.
+__global__ void __launch_bounds__(kThreads)
+    top_blocks_kernel(const float* importance, std::int64_t rows, std::int64_t blocks, int groups, ImportanceRange range, std::int64_t query_start,
+                      int select_block, std::int64_t tokens, int n, std::int32_t* chosen) {
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
+  if (row >= rows) return;
+  const unsigned lane = threadIdx.x % kWarp;
+  const std::int64_t query = row / groups, queries = range.last - range.first;
+  const std::int64_t b = range.begin + query / queries, t = range.first + query % queries;
+  std::int32_t* const to = chosen + ((b * tokens + t) * groups + row % groups) * n;
+  const auto own = static_cast<unsigned>((query_start + t) / select_block), count = own + 1;
+  if (count <= static_cast<unsigned>(n)) {
+    for (unsigned i = lane; i < static_cast<unsigned>(n); i += kWarp) to[i] = i < count ? static_cast<std::int32_t>(i) : -1;
+    return;
+  }
+  const float* const from = importance + row * blocks;
+  // 0 is below all: a block's own half is never zero.
+  const auto key_of = [&](unsigned j) -> unsigned long long {
+    const bool forced = j == 0 || j == own || j + 1 == own;
+    const float x = forced ? INFINITY : from[j];
+    const unsigned bits = x > 0.0f ? __float_as_uint(x) : 0u;  // so is a NaN
+    return static_cast<unsigned long long>(bits) << 32 | (0xffffffffu - j);
+  };
+  unsigned long long threshold = ~0ull;
+  for (int i = 0; i < n; ++i) {
+    unsigned long long best = 0;
+    for (unsigned j = lane; j < count; j += kWarp) {
+      const unsigned long long key = key_of(j);
+      if (key < threshold && key > best) best = key;
+    }
+    threshold = warp_max(best);
+  }
+  int written = 0;
+  for (unsigned base = 0; base < count; base += kWarp) {
+    const unsigned j = base + lane;
+    const bool taken = j < count && key_of(j) >= threshold;
+    const unsigned mask = __ballot_sync(0xffffffffu, taken);
+    if (taken) to[written + __popc(mask & ((1u << lane) - 1u))] = static_cast<std::int32_t>(j);
+    written += __popc(mask);
+  }
+}
+
+template <class T, class Args>
+ImportanceInputs<T> inputs_of(const Args& args, std::int64_t blocks) {
+  ImportanceInputs<T> in{};
+  in.sizes.tokens = args.q.tokens / args.batch;
+  in.sizes.keys = args.k.tokens / args.batch;
+  in.sizes.query_start = args.query_start;
+  in.sizes.heads = static_cast<int>(args.q.heads);
+  in.sizes.key_heads = static_cast<int>(args.k.heads);
+  in.sizes.groups = static_cast<int>(args.num_groups);
+  in.sizes.key_width = static_cast<int>(args.k.width);
+  in.sizes.shared_width = args.k_shared.defined() ? static_cast<int>(args.k_shared.width) : 0;
+  in.sizes.block_length = static_cast<int>(args.block_length);
+  in.sizes.block_stride = static_cast<int>(args.block_stride);
+  in.sizes.select_block = static_cast<int>(args.select_block);
+  in.sizes.blocks = blocks;
+  in.sizes.scale = static_cast<float>(args.scale);
+  in.q = rows_of<T>(args.q);
+  in.k = rows_of<T>(args.k);
+  in.k_shared = rows_of<T>(args.k_shared);
+  in.lse = args.lse.template as<float>();
+  in.range = {0, args.batch, 0, in.sizes.tokens};
+  return in;
+}
+
+std::int64_t queries_of(const ImportanceRange& range) { return (range.end - range.begin) * (range.last - range.first); }
+
+template <class T>
+void find_importance(Stream& stream, const char* op, const ImportanceInputs<T>& in, float* to) {
+  const auto grid = static_cast<unsigned>(queries_of(in.range) * in.sizes.groups);
+  const std::size_t shared = static_cast<std::size_t>(kHeadsAtOnce * in.sizes.width()) * sizeof(float);
+  allow_shared_memory(importance_kernel<T>, shared, op);
+  importance_kernel<T><<<grid, kThreads, shared, native(stream)>>>(in, to);
+  check_launch(op);
+}
+
+void choose(Stream& stream, const char* op, const float* importance, std::int64_t blocks, const ImportanceRange& range, std::int64_t query_start,
+            std::int64_t select_block, std::int64_t tokens, const View& chosen) {
+  const std::int64_t groups = chosen.shape[1], rows = queries_of(range) * groups;
+  constexpr std::int64_t kRows = kThreads / kWarp;
+  top_blocks_kernel<<<static_cast<unsigned>((rows + kRows - 1) / kRows), kThreads, 0, native(stream)>>>(
+      importance, rows, blocks, static_cast<int>(groups), range, query_start, static_cast<int>(select_block), tokens,
+      static_cast<int>(chosen.shape[2]), chosen.as<std::int32_t>());
+  check_launch(op);
+}
+
+void importance_of_blocks(Stream& stream, const NsaImportance& args) {
+  visit(args.q.dtype, [&]<class T>() {
+    find_importance<T>(stream, args.kName, inputs_of<T>(args, args.importance.shape[2]), args.importance.as<float>());
+  });
+}
+
+void top_blocks(Stream& stream, const NsaTopBlocks& args) {
+  const std::int64_t tokens = args.importance.shape[0] / args.batch;
+  choose(stream, args.kName, args.importance.as<float>(), args.importance.shape[2], {0, args.batch, 0, tokens}, args.query_start, args.select_block,
+         tokens, args.blocks);
+}
+
+void select(Stream& stream, const NsaSelect& args) {
+  visit(args.q.dtype, [&]<class T>() {
+    const std::int64_t tokens = args.q.tokens / args.batch, row_bytes = args.num_groups * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t blocks = (args.query_start + tokens - 1) / args.select_block + 1;
+    const std::int64_t fits = std::max<std::int64_t>(kScratchBytes / (row_bytes * blocks), 64);
+    const std::int64_t sequences = std::clamp<std::int64_t>(fits / tokens, 1, args.batch), queries = std::min(fits, tokens);
+    Tensor scratch = Tensor::empty({sequences * queries, args.num_groups, blocks}, DType::kF32, stream.device());
+    ImportanceInputs<T> in = inputs_of<T>(args, blocks);
+    for (std::int64_t b = 0; b < args.batch; b += sequences) {
+      for (std::int64_t t = 0; t < tokens; t += queries) {
+        in.range = {b, std::min(b + sequences, args.batch), t, std::min(t + queries, tokens)};
+        find_importance<T>(stream, args.kName, in, scratch.as<float>());
+        choose(stream, args.kName, scratch.as<float>(), blocks, in.range, args.query_start, args.select_block, tokens, args.blocks);
+      }
+    }
+  });
+}
+
+const RegisterCuda<NsaSelect> registered{select};
+const RegisterCuda<NsaImportance> registered_importance{importance_of_blocks};
+const RegisterCuda<NsaTopBlocks> registered_choice{top_blocks};
+
+}  // namespace
+}  // namespace hadal::kernels::cuda

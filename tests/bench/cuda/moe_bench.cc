@@ -1,0 +1,106 @@
+// The core of a mixture-of-experts layer: grouped product, SwiGLU, grouped product, and their gradients, weights' into f32. Forced: all
+// experts have equally many rows. Natural: as a router leaves them, some three times the mean and one with none.
+#include <array>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "gpu_bench.h"
+#include "kernels/grouped_gemm.h"
+#include "kernels/swiglu.h"
+
+namespace hadal::bench {
+namespace {
+
+struct MoeShape {
+  std::int64_t experts, hidden, width, choices, tokens;
+  std::string name() const {
+    return "e" + std::to_string(experts) + " d" + std::to_string(hidden) + " w" + std::to_string(width) + " k" + std::to_string(choices) + " t" + std::to_string(tokens);
+  }
+};
+
+/// Ends of the experts' rows: shares fall off as exp(-2.8 i / E) in a scattered order, the last expert has none.
+std::vector<std::int64_t> natural_offsets(std::int64_t experts, std::int64_t rows) {
+  std::vector<double> shares(static_cast<std::size_t>(experts));
+  double total = 0;
+  for (std::size_t e = 0; e + 1 < shares.size(); ++e) {
+    const auto place = static_cast<double>(e * 29 % shares.size()) / static_cast<double>(shares.size());
+    total += shares[e] = std::exp(-2.8 * place);
+  }
+  std::vector<std::int64_t> offsets{0};
+  double sum = 0;
+  for (const double share : shares) {
+    sum += share;
+    offsets.push_back(std::llround(sum / total * static_cast<double>(rows)));
+  }
+  return offsets;
+}
+
+std::vector<std::int64_t> forced_offsets(std::int64_t experts, std::int64_t rows) {
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t e = 0; e <= experts; ++e) offsets.push_back(rows * e / experts);
+  return offsets;
+}
+
+void bench_core(Table& table, const MoeShape& s, const std::string& routing, const std::vector<std::int64_t>& ends) {
+  Stream& stream = table.stream();
+  const std::int64_t rows = s.tokens * s.choices;
+  const DType bf16 = DType::kBf16;
+  Tensor host = Tensor::empty({s.experts + 1}, DType::kI64);
+  std::copy(ends.begin(), ends.end(), host.as<std::int64_t>());
+  const Tensor offsets = to_device(stream, host, kGpu);
+  const Tensor x = random_tensor(stream, {rows, s.hidden}, bf16, 1), d_y = random_tensor(stream, {rows, s.hidden}, bf16, 2);
+  const Tensor up = random_tensor(stream, {s.experts, 2 * s.width, s.hidden}, bf16, 3, 0.02), down = random_tensor(stream, {s.experts, s.hidden, s.width}, bf16, 4, 0.02);
+  const Tensor weight = random_tensor(stream, {rows}, DType::kF32, 5);
+  Tensor gate_up = Tensor::empty({rows, 2 * s.width}, bf16, kGpu), h = Tensor::empty({rows, s.width}, bf16, kGpu), y = Tensor::empty({rows, s.hidden}, bf16, kGpu);
+  Tensor d_gate_up = Tensor::empty({rows, 2 * s.width}, bf16, kGpu), d_h = Tensor::empty({rows, s.width}, bf16, kGpu), d_x = Tensor::empty({rows, s.hidden}, bf16, kGpu);
+  Tensor d_weight = Tensor::empty({rows}, DType::kF32, kGpu);
+  Tensor d_up = Tensor::zeros(up.shape(), DType::kF32, kGpu), d_down = Tensor::zeros(down.shape(), DType::kF32, kGpu);
+
+  using namespace kernels;
+  const auto up_forward = [&] { run(stream, GroupedGemmForward{.x = x, .offsets = offsets, .w = up, .y = gate_up}); };
+  const auto act_forward = [&] { run(stream, SwigluForward{.gate_up = gate_up, .row_weight = weight, .h = h}); };
+  const auto down_forward = [&] { run(stream, GroupedGemmForward{.x = h, .offsets = offsets, .w = down, .y = y}); };
+  const auto down_input = [&] { run(stream, GroupedGemmBackwardInput{.d_y = d_y, .offsets = offsets, .w = down, .d_x = d_h}); };
+  const auto down_weight = [&] { run(stream, GroupedGemmBackwardWeight{.d_y = d_y, .x = h, .offsets = offsets, .d_w = d_down}); };
+  const auto act_backward = [&] {
+    run(stream, SwigluBackward{.gate_up = gate_up, .row_weight = weight, .d_h = d_h, .d_gate_up = d_gate_up, .d_row_weight = d_weight});
+  };
+  const auto up_input = [&] { run(stream, GroupedGemmBackwardInput{.d_y = d_gate_up, .offsets = offsets, .w = up, .d_x = d_x}); };
+  const auto up_weight = [&] { run(stream, GroupedGemmBackwardWeight{.d_y = d_gate_up, .x = x, .offsets = offsets, .d_w = d_up}); };
+
+  const double product = 2.0 * static_cast<double>(rows) * static_cast<double>(s.hidden) * static_cast<double>(s.width);
+  const std::string shape = s.name() + " " + routing;
+  const auto row = [&](const char* name, double flops, const auto& body) { table.add_flops(name, shape, time_ms(stream, body), flops); };
+  row("moe_up_forward", 2 * product, up_forward);
+  row("moe_down_forward", product, down_forward);
+  row("moe_down_backward_input", product, down_input);
+  row("moe_up_backward_input", 2 * product, up_input);
+  row("moe_down_backward_weight", product, down_weight);
+  row("moe_up_backward_weight", 2 * product, up_weight);
+  row("moe_core_forward", 3 * product, [&] {
+    up_forward();
+    act_forward();
+    down_forward();
+  });
+  row("moe_core_backward", 6 * product, [&] {
+    down_input();
+    down_weight();
+    act_backward();
+    up_input();
+    up_weight();
+  });
+}
+
+void bench_moe(Table& table) {
+  for (const MoeShape& shape : {MoeShape{64, 2048, 1408, 6, 16384}, MoeShape{128, 2048, 768, 8, 32768}}) {
+    bench_core(table, shape, "forced", forced_offsets(shape.experts, shape.tokens * shape.choices));
+    bench_core(table, shape, "natural", natural_offsets(shape.experts, shape.tokens * shape.choices));
+    trim(kGpu);
+  }
+}
+
+const RegisterBench registered{"moe", bench_moe};
+
+}  // namespace
+}  // namespace hadal::bench
