@@ -32,7 +32,12 @@ void backward(Stream& stream, const FlashAttentionBackward& args) {
   const bool shared = args.k_shared.defined();
   const std::int64_t shared_width = shared ? args.k_shared.width : 0;
   Tensor shared_sums = Tensor::empty({args.k.heads, args.k.tokens, shared_width}, DType::kF32, stream.device());
-  general_backward(native(stream), args, statistics.as<float>(), shared_sums.as<float>());
+  if (fits_hopper(args)) {
+    hopper_backward_queries(native(stream), args, statistics.as<float>());
+    hopper_backward_keys(native(stream), args, statistics.as<float>(), shared_sums.as<float>());
+  } else {
+    general_backward(native(stream), args, statistics.as<float>(), shared_sums.as<float>());
+  }
   if (shared) {
     sum_shared_key(native(stream), shared_sums.as<float>(), static_cast<int>(args.k.heads), args.d_k_shared, args.add_to_keys);
   }
@@ -44,5 +49,9 @@ const RegisterCuda<FlashAttentionBackward> registered_backward{backward};
 }  // namespace
 
 bool fits_hopper(const FlashAttentionForward& args) { return inputs_fit(args) && can_store_pairs(args.o); }
+
+bool fits_hopper(const FlashAttentionBackward& args) {
+  return inputs_fit(args) && hopper::can_map(args.d_o) && can_store_pairs(args.d_q) && can_store_pairs(args.d_k) && can_store_pairs(args.d_v);
+}
 
 }  // namespace hadal::kernels::cuda
