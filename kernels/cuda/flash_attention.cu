@@ -1,6 +1,7 @@
 // Flash attention on CUDA: which kernels run, and the memory they share.
 #include "kernels/cuda/attention_statistics.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/cudnn_attention.h"
 #include "kernels/cuda/flash_attention_paths.h"
 #include "kernels/cuda/heads_map.h"
 
@@ -43,8 +44,13 @@ void backward(Stream& stream, const FlashAttentionBackward& args) {
   }
 }
 
+/// cuDNN's, where the user prefers speed to the same bits in every run.
+void chosen_backward(Stream& stream, const FlashAttentionBackward& args) {
+  if (cudnn_attention == nullptr || !cudnn_attention->backward(stream, args)) backward(stream, args);
+}
+
 const RegisterCuda<FlashAttentionForward> registered_forward{forward};
-const RegisterCuda<FlashAttentionBackward> registered_backward{backward};
+const RegisterCuda<FlashAttentionBackward> registered_backward{chosen_backward};
 
 }  // namespace
 
