@@ -8,6 +8,7 @@
 
 namespace hadal {
 
+enum class DeviceTransport { kAuto, kNccl, kHost };
 enum class ScheduleKind { kGpipe, kOneFOneB, kInterleaved, kZeroBubbleH1, kZeroBubbleH2, kDualPipeV, kDualPipe };
 
 /// What one pipeline stage holds, written by hand.
@@ -34,6 +35,7 @@ struct ParallelSection {
   std::int64_t chunks = 2;
   std::vector<StageSection> stages;
   std::int64_t ranks_per_node = 0;
+  DeviceTransport device_transport = DeviceTransport::kAuto;
 
   template <class V>
   void visit(V& v) {
@@ -55,6 +57,9 @@ struct ParallelSection {
     v.list("stages", stages, "what each pipeline stage holds, in order; empty: layers are spread evenly, head and MTP at the end");
     v.key("ranks_per_node", ranks_per_node, between(0, 1024),
           "experts' tokens travel between nodes of so many ranks once and are spread inside; 0: straight to each rank");
+    v.key("device_transport", device_transport,
+          {{"auto", DeviceTransport::kAuto}, {"nccl", DeviceTransport::kNccl}, {"host", DeviceTransport::kHost}},
+          "how device memory travels between ranks: by NCCL or through the host; auto: NCCL where every rank has a GPU of its own");
   }
 };
 

@@ -29,6 +29,15 @@ std::string no_device() {
   return "no CUDA device is visible; is CUDA_VISIBLE_DEVICES set? `hadal doctor` shows what the CUDA runtime sees";
 }
 
+comm::DeviceTransportKind transport_kind(DeviceTransport transport) {
+  switch (transport) {
+    case DeviceTransport::kNccl: return comm::DeviceTransportKind::kNccl;
+    case DeviceTransport::kHost: return comm::DeviceTransportKind::kHost;
+    case DeviceTransport::kAuto: break;
+  }
+  return comm::DeviceTransportKind::kAutomatic;
+}
+
 }  // namespace
 
 Device run_device(DeviceChoice choice, comm::Communicator& world) {
@@ -38,6 +47,12 @@ Device run_device(DeviceChoice choice, comm::Communicator& world) {
   if (devices == 0) throw UserError("run.device is cuda, but {}; run.device=cpu trains on the CPU", no_device());
   const auto own = hosts.begin() + world.rank();
   return {DeviceKind::kCuda, static_cast<int>(std::count(hosts.begin(), own, *own)) % devices};
+}
+
+Device join_devices(const Config& config, comm::Communicator& world) {
+  const Device device = run_device(config.run.device, world);
+  if (world.size() > 1 && !device.is_cpu()) world.use_device(device, transport_kind(config.parallel.device_transport));
+  return device;
 }
 
 }  // namespace hadal::train
