@@ -3,7 +3,7 @@
 //   d_x = gain*d_y*rho - x * rho^3/d * sum_i(gain*d_y*x) [+ d_residual];  d_gain_i += sum_t d_y_ti * x_ti * rho_t
 // T rows of width d. x, d_x may be the first d columns of wider rows (row strides); everything else is contiguous.
 // x, y and their gradients share one dtype; gain, inverse_rms and d_gain have its accumulation_dtype (f32 for bf16).
-// Sums over rows run over chunks fixed by T alone.
+// Sums over rows run over blocks of rows fixed by T and d.
 #pragma once
 
 #include "kernels/op.h"

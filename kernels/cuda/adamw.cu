@@ -1,10 +1,9 @@
 // AdamW and the sum of squares on CUDA, bound by memory: a thread takes four elements of each array in accesses of 16 bytes, all
 // loads before the first use.
-#include "kernels/adamw.h"
-
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/adamw.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/floats.cuh"
 #include "kernels/cuda/visit.h"
@@ -80,7 +79,11 @@ __global__ __launch_bounds__(kBlock) void update(int64_t n, Factors f, Arrays<Mo
 
 template <class Moment>
 Arrays<Moment> from(Arrays<Moment> a, int64_t begin) {
-  return {a.grad + begin, a.value + begin, a.m + begin, a.v + begin, a.ema == nullptr ? nullptr : a.ema + begin,
+  return {a.grad + begin,
+          a.value + begin,
+          a.m + begin,
+          a.v + begin,
+          a.ema == nullptr ? nullptr : a.ema + begin,
           a.working == nullptr ? nullptr : a.working + begin};
 }
 
@@ -175,7 +178,8 @@ void sum_squares(Stream& stream, const SumSquares& args) {
   visit(args.x.dtype, [&]<class T>() {
     const auto* x = static_cast<const T*>(args.x.data);
     if (aligned16(x, 8)) {
-      sum_ranges<T, kPiece<T>><<<static_cast<unsigned>(ranges), kBlock, 0, native(stream)>>>(x, n, range, partials.as<double>(), result);
+      sum_ranges<T, kPiece<T>>
+          <<<static_cast<unsigned>(ranges), kBlock, 0, native(stream)>>>(x, n, range, partials.as<double>(), result);
     } else {
       sum_ranges<T, 1><<<static_cast<unsigned>(ranges), kBlock, 0, native(stream)>>>(x, n, range, partials.as<double>(), result);
     }

@@ -3,7 +3,6 @@
 // each block adds up what lies before it, then its warps go through their parts in order and give out rows. Counts are integers and
 // places follow from the order of the pairs, so the result is that of the sequential sort.
 #include <algorithm>
-#include <limits>
 
 #include "core/tensor.h"
 #include "kernels/cuda/check.h"
@@ -15,6 +14,7 @@ namespace {
 
 constexpr int kWarps = 16;  ///< of a block
 constexpr int kThreads = kWarps * kWarp;
+constexpr int kAhead = 4;  ///< pairs that a lane has on their way
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 /// Pairs [begin, end) of a warp.
@@ -39,18 +39,27 @@ __device__ Place place_in_warp(int expert) {
   return {__popc(same & below), __popc(same)};
 }
 
+/// body(pair, expert) for each pair of the stretch in order, 32 at a time; all lanes call, past the end with expert -1.
+template <class Body>
+__device__ void for_each_pair(const int* experts, Stretch stretch, const Body& body) {
+  for (int first = stretch.begin + static_cast<int>(threadIdx.x) % kWarp; __any_sync(kAllLanes, first < stretch.end); first += kAhead * kWarp) {
+    int expert[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) expert[i] = first + i * kWarp < stretch.end ? experts[first + i * kWarp] : -1;
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) body(first + i * kWarp, expert[i]);
+  }
+}
+
 __global__ void __launch_bounds__(kThreads) count_kernel(const int* experts, int pairs, int pairs_per_warp, int num_experts, int* block_counts) {
   extern __shared__ int counts[];  // [E]
   for (int e = static_cast<int>(threadIdx.x); e < num_experts; e += kThreads) counts[e] = 0;
   __syncthreads();
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const Stretch stretch = stretch_of(pairs, pairs_per_warp, static_cast<int>(blockIdx.x), static_cast<int>(threadIdx.x) / kWarp);
-  for (int first = stretch.begin; first < stretch.end; first += kWarp) {
-    const int p = first + lane;
-    const int expert = p < stretch.end ? experts[p] : -1;
+  for_each_pair(experts, stretch, [](int, int expert) {
     const Place place = place_in_warp(expert);
     if (expert >= 0 && place.before == 0) atomicAdd(counts + expert, place.count);
-  }
+  });
   __syncthreads();
   for (int e = static_cast<int>(threadIdx.x); e < num_experts; e += kThreads) block_counts[blockIdx.x * num_experts + e] = counts[e];
 }
@@ -67,21 +76,27 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = thread; i < (kWarps + 2) * num_experts; i += kThreads) shared[i] = 0;
   __syncthreads();
 
-  for (int i = thread; i < blocks * num_experts; i += kThreads) {
-    const int count = block_counts[i];
-    if (count == 0) continue;
-    atomicAdd(total + i % num_experts, count);
-    if (i / num_experts < block) atomicAdd(before + i % num_experts, count);
+  // Each thread adds up one expert's counts of every slices-th block.
+  const int slices = kThreads / num_experts > 0 ? kThreads / num_experts : 1;
+  for (int i = thread; i < slices * num_experts; i += kThreads) {
+    const int e = i % num_experts;
+    int all = 0, earlier = 0;
+#pragma unroll 8
+    for (int b = i / num_experts; b < blocks; b += slices) {
+      const int count = block_counts[b * num_experts + e];
+      all += count;
+      if (b < block) earlier += count;
+    }
+    atomicAdd(total + e, all);
+    atomicAdd(before + e, earlier);
   }
   int* const mine = next + warp * num_experts;
   const Stretch stretch = stretch_of(pairs, pairs_per_warp, block, warp);
-  for (int first = stretch.begin; first < stretch.end; first += kWarp) {
-    const int p = first + lane;
-    const int expert = p < stretch.end ? experts[p] : -1;
+  for_each_pair(experts, stretch, [mine](int, int expert) {
     const Place place = place_in_warp(expert);
     if (expert >= 0 && place.before == 0) mine[expert] += place.count;
     __syncwarp();
-  }
+  });
   __syncthreads();
 
   if (warp == 0) {  // total becomes the first row of each expert
@@ -111,31 +126,30 @@ __global__ void __launch_bounds__(kThreads)
   if (block == 0 && thread == 0) offsets[num_experts] = pairs;
   __syncthreads();
 
-  for (int first = stretch.begin; first < stretch.end; first += kWarp) {
-    const int p = first + lane;
-    const int expert = p < stretch.end ? experts[p] : -1;
+  for_each_pair(experts, stretch, [=](int pair, int expert) {
     const Place place = place_in_warp(expert);
     const int row = expert >= 0 ? mine[expert] + place.before : 0;
     __syncwarp();
     if (expert >= 0) {
       if (place.before == 0) mine[expert] += place.count;
-      row_token[row] = p / top_k;
-      row_pair[row] = p;
-      pair_row[p] = row;
+      row_token[row] = pair / top_k;
+      row_pair[row] = pair;
+      pair_row[pair] = row;
     }
     __syncwarp();
-  }
+  });
 }
 
 void dispatch_plan(Stream& stream, const DispatchPlan& args) {
-  constexpr std::int64_t kMostExperts = 2048;  // their counts lie in shared memory
-  HADAL_CHECK(args.experts.numel() <= std::numeric_limits<std::int32_t>::max() && args.num_experts <= kMostExperts, "{} pairs over {} experts",
-              args.experts.numel(), args.num_experts);
+  constexpr std::int64_t kMostPairs = std::int64_t{1} << 30, kMostExperts = 2048;  // the experts' counts lie in shared memory
+  HADAL_CHECK(args.experts.numel() <= kMostPairs && args.num_experts <= kMostExperts, "{} pairs over {} experts", args.experts.numel(),
+              args.num_experts);
   const int pairs = static_cast<int>(args.experts.numel()), num_experts = static_cast<int>(args.num_experts);
   const int top_k = pairs == 0 ? 1 : static_cast<int>(args.experts.shape[1]);
   // At most one block per multiprocessor: each reads the counts of all.
   const int most_warps = num_multiprocessors(stream.device().index) * kWarps;
-  const int pairs_per_warp = std::max(kWarp, ((pairs - 1) / most_warps / kWarp + 1) * kWarp);
+  constexpr int kStep = kAhead * kWarp;
+  const int pairs_per_warp = std::max(kStep, ((pairs - 1) / most_warps / kStep + 1) * kStep);
   const int blocks = std::max(1, static_cast<int>((pairs + std::int64_t{pairs_per_warp} * kWarps - 1) / (std::int64_t{pairs_per_warp} * kWarps)));
   Tensor block_counts = Tensor::empty({blocks, num_experts}, DType::kI32, stream.device());
   std::int32_t* const counts = block_counts.as<std::int32_t>();

@@ -1,17 +1,16 @@
-// Linear + cross-entropy on CUDA: chunks of rows, each three products (cuBLASLt) and between them one kernel that reads the chunk's
-// logits once and writes their gradient over them.
+// Linear + cross-entropy on CUDA: chunks of rows, each three products (cuBLASLt) and between them one kernel that reads the
+// chunk's logits once and writes their gradient over them.
 //
-// A chunk is as large as 400 MiB allow: its weight gradient reads and writes all of d_w in f32, so that fewer chunks mean less
+// A chunk is as large as 508 MiB allow: its weight gradient reads and writes all of d_w in f32, so that fewer chunks mean less
 // traffic (V 102400, d 2048: 1.7 GB for each). Logits are held in the dtype of h, so in bf16 they and their gradients are rounded
 // as any other activation; everything between is f32.
-#include "kernels/linear_cross_entropy.h"
-
 #include <algorithm>
 
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/softmax_row.cuh"
+#include "kernels/cuda/cross_entropy_rows.cuh"
 #include "kernels/cuda/visit.h"
 #include "kernels/gemm.h"
+#include "kernels/linear_cross_entropy.h"
 #include "kernels/op.h"
 
 namespace hadal::kernels::cuda {
@@ -21,51 +20,13 @@ using std::int64_t;
 
 constexpr int kThreads = 1024, kFewThreads = 128;  ///< of a block; the latter for small vocabularies
 constexpr int kFewColumns = 4096;
-constexpr int64_t kChunkBytes = int64_t{400} << 20;
-constexpr int64_t kRowStep = 128;                  ///< chunks of whole tiles of a product
-constexpr std::size_t kKeepBytes = 216 * 1024;     ///< of a row in shared memory; a multiprocessor has 227 KiB for its blocks
-
-struct Rows {
-  int columns;
-  int64_t stride;  ///< elements from row to row
-  float scale;
-  bool gradient;
-  int kept_pieces;
-};
-
-/// A row's loss and prediction, and its gradient in place. All pointers at the chunk's first row; loss_weight and prediction may be
-/// null.
-template <class T, int Threads>
-__global__ __launch_bounds__(Threads) void cross_entropy_rows(Rows shape, T* logits, const std::int32_t* targets, const float* loss_weight,
-                                                              float* token_loss, std::int32_t* prediction) {
-  constexpr int kCount = kPiece<T>;
-  extern __shared__ __align__(16) unsigned char shared[];
-  auto* const keep = reinterpret_cast<Pack<T, kCount>*>(shared);
-  const int64_t row = blockIdx.x;
-  T* const at = logits + row * shape.stride;
-  const int target = targets[row];
-  if (target >= shape.columns) __trap();  // no host waits here that could be told
-  const float weight = target < 0 ? 0.0f : (loss_weight == nullptr ? 1.0f : loss_weight[row]);
-  const float target_logit = target < 0 ? 0.0f : to_float(at[target]);  // before the barriers after which the row is written over
-  const SoftmaxRow found = softmax_of<T, kCount, Threads>(at, shape.columns, keep, shape.kept_pieces);
-  if (threadIdx.x == 0) {
-    token_loss[row] = weight == 0.0f ? 0.0f : logf(found.sum) + (found.top - target_logit);
-    if (prediction != nullptr) prediction[row] = found.column;
-  }
-  if (!shape.gradient) return;
-  const float scaled = shape.scale * weight, factor = scaled / found.sum;
-  if (weight == 0.0f) {
-    overwrite_row<T, kCount, Threads>(at, shape.columns, keep, shape.kept_pieces, [](float, int) { return 0.0f; });
-  } else {
-    overwrite_row<T, kCount, Threads>(at, shape.columns, keep, shape.kept_pieces, [=](float logit, int column) {
-      const float term = factor * exponential<T>(logit - found.top);
-      return column == target ? term - scaled : term;
-    });
-  }
-}
+constexpr int64_t kChunkBytes = int64_t{508} << 20;
+constexpr int64_t kRowStep = 128;                 ///< chunks of whole tiles of a product
+constexpr int64_t kKeptPieces = 216 * 1024 / 16;  ///< of a row in shared memory; a multiprocessor has 227 KiB for its blocks
 
 /// One block: loss = sum of weight * token_loss in f64, each thread over consecutive tokens.
-__global__ __launch_bounds__(kThreads) void sum_losses(int64_t tokens, const float* token_loss, const float* loss_weight, double* loss) {
+__global__ __launch_bounds__(kThreads) void sum_losses(int64_t tokens, const float* token_loss, const float* loss_weight,
+                                                       double* loss) {
   const int64_t each = (tokens + kThreads - 1) / kThreads;
   const int64_t begin = threadIdx.x * each, end = min(begin + each, tokens);
   double sum = 0;
@@ -91,16 +52,28 @@ struct Chunk {
 
 template <class T>
 void softmax_chunk(Stream& stream, const LinearCrossEntropy& args, const Chunk<T>& chunk, int64_t offset) {
-  const int64_t columns = args.w.shape[0], rows = chunk.logits.shape[0];
-  const bool gradient = !args.d_h.empty() || !args.d_w.empty();
-  const int64_t kept = gradient ? std::min<int64_t>(columns / kPiece<T>, kKeepBytes / 16) : 0;
-  const Rows shape{static_cast<int>(columns), chunk.stride, static_cast<float>(args.scale), gradient, static_cast<int>(kept)};
+  const int64_t columns = args.w.shape[0];
+  const CrossEntropyRows<T> rows{
+      .rows = chunk.logits.shape[0],
+      .columns = static_cast<int>(columns),
+      .kept = static_cast<int>(std::min(columns / kPiece<T>, kKeptPieces)),
+      .stride = chunk.stride,
+      .scale = static_cast<float>(args.scale),
+      .gradient = !args.d_h.empty() || !args.d_w.empty(),
+      .logits = static_cast<T*>(chunk.logits.data),
+      .targets = args.targets.as<std::int32_t>() + offset,
+      .loss_weight = args.loss_weight.empty() ? nullptr : args.loss_weight.as<float>() + offset,
+      .token_loss = args.token_loss.as<float>() + offset,
+      .prediction = args.prediction.empty() ? nullptr : args.prediction.as<std::int32_t>() + offset,
+  };
   const auto start = [&](auto kernel, int threads) {
-    allow_shared_memory(kernel, static_cast<std::size_t>(kept) * 16, LinearCrossEntropy::kName);
-    kernel<<<static_cast<unsigned>(rows), threads, static_cast<std::size_t>(kept) * 16, native(stream)>>>(
-        shape, static_cast<T*>(chunk.logits.data), args.targets.as<std::int32_t>() + offset,
-        args.loss_weight.empty() ? nullptr : args.loss_weight.as<float>() + offset, args.token_loss.as<float>() + offset,
-        args.prediction.empty() ? nullptr : args.prediction.as<std::int32_t>() + offset);
+    const std::size_t bytes = static_cast<std::size_t>(rows.kept) * 16;
+    allow_shared_memory(kernel, bytes, LinearCrossEntropy::kName);
+    int resident = 0;
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, bytes),
+          "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+    const int64_t blocks = std::min<int64_t>(rows.rows, int64_t{num_multiprocessors(stream.device().index)} * resident);
+    kernel<<<static_cast<unsigned>(blocks), threads, bytes, native(stream)>>>(rows);
   };
   if (columns <= kFewColumns) {
     start(cross_entropy_rows<T, kFewThreads>, kFewThreads);
@@ -132,7 +105,8 @@ void linear_cross_entropy(Stream& stream, const LinearCrossEntropy& args) {
   HADAL_CHECK(args.w.shape[0] > 0 && args.w.shape[0] < (int64_t{1} << 31), "vocabulary of {}", args.w.shape[0]);
   if (tokens > 0) visit(args.h.dtype, [&]<class T>() { compute<T>(stream, args); });
   sum_losses<<<1, kThreads, 0, native(stream)>>>(tokens, args.token_loss.as<float>(),
-                                                 args.loss_weight.empty() ? nullptr : args.loss_weight.as<float>(), args.loss.as<double>());
+                                                 args.loss_weight.empty() ? nullptr : args.loss_weight.as<float>(),
+                                                 args.loss.as<double>());
   check_launch(LinearCrossEntropy::kName);
 }
 

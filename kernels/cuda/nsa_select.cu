@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) importance_kernel(ImportanceInputs<T
     }
     p[threadIdx.x] = sum;
     __syncthreads();
-    add_shares(sizes, p, tile, tile + kThreads < end ? tile + kThreads : end, static_cast<int>(threadIdx.x), kThreads, to);
+    add_shares(sizes, p, static_cast<int>(tile), static_cast<int>(tile + kThreads < end ? tile + kThreads : end), static_cast<int>(threadIdx.x), kThreads, to);
   }
 }
 
@@ -126,6 +126,9 @@ std::int64_t queries_of(const ImportanceRange& range) { return (range.end - rang
 
 template <class T>
 void find_importance(Stream& stream, const char* op, const ImportanceInputs<T>& in, float* to) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    if (mma_importance(stream, op, in, to)) return;
+  }
   const auto grid = static_cast<unsigned>(queries_of(in.range) * in.sizes.groups);
   const std::size_t shared = static_cast<std::size_t>(kHeadsAtOnce * in.sizes.width()) * sizeof(float);
   allow_shared_memory(importance_kernel<T>, shared, op);
@@ -143,7 +146,15 @@ void choose(Stream& stream, const char* op, const float* importance, std::int64_
   check_launch(op);
 }
 
+// Positions are 32-bit numbers in the kernels.
+template <class Args>
+void check_positions(const Args& args) {
+  HADAL_CHECK(args.query_start + args.q.tokens / args.batch < INT32_MAX / 2, "{}: positions up to {}", Args::kName,
+              args.query_start + args.q.tokens / args.batch);
+}
+
 void importance_of_blocks(Stream& stream, const NsaImportance& args) {
+  check_positions(args);
   visit(args.q.dtype, [&]<class T>() {
     find_importance<T>(stream, args.kName, inputs_of<T>(args, args.importance.shape[2]), args.importance.as<float>());
   });
@@ -156,6 +167,7 @@ void top_blocks(Stream& stream, const NsaTopBlocks& args) {
 }
 
 void select(Stream& stream, const NsaSelect& args) {
+  check_positions(args);
   visit(args.q.dtype, [&]<class T>() {
     const std::int64_t tokens = args.q.tokens / args.batch, row_bytes = args.num_groups * static_cast<std::int64_t>(sizeof(float));
     const std::int64_t blocks = (args.query_start + tokens - 1) / args.select_block + 1;

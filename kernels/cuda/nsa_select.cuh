@@ -1,8 +1,7 @@
 // Importance of selection blocks: what the plain and the tensor-core kernel share (spec/model.md 8.2).
 #pragma once
 
-#include <algorithm>
-
+#include "core/stream.h"
 #include "kernels/cuda/nsa_views.cuh"
 #include "kernels/nsa.h"
 
@@ -26,16 +25,16 @@ struct ImportanceSizes {
     return count < keys ? count : keys;
   }
   /// One past the last selection block that compressed block `key` touches.
-  __host__ __device__ std::int64_t blocks_end(std::int64_t key) const { return (key * block_stride + block_length - 1) / select_block + 1; }
+  __device__ int blocks_end(int key) const { return (key * block_stride + block_length - 1) / select_block + 1; }
   /// The first compressed block that touches selection block j.
-  __host__ __device__ std::int64_t first_key(std::int64_t j) const {
-    const std::int64_t past = j * select_block - block_length;  // the last token of one that ends just before
+  __device__ int first_key(int j) const {
+    const int past = j * select_block - block_length;  // where one would begin that ends just before
     return past < 0 ? 0 : past / block_stride + 1;
   }
-  __host__ __device__ float share(std::int64_t key, std::int64_t j) const {
-    const std::int64_t a = key * block_stride, b = j * select_block;
-    const std::int64_t begin = a > b ? a : b, end = a + block_length < b + select_block ? a + block_length : b + select_block;
-    return end > begin ? static_cast<float>(end - begin) / static_cast<float>(block_stride) : 0.0f;
+  /// Tokens of compressed block `key` in selection block j.
+  __device__ int overlap(int key, int j) const {
+    const int a = key * block_stride, b = j * select_block;
+    return min(a + block_length, b + select_block) - max(a, b);
   }
 };
 
@@ -52,19 +51,22 @@ struct ImportanceInputs {
   ImportanceRange range;
 };
 
-/// Adds the share of keys [begin, end) of one query, whose head sums are p[key - begin], to importance [J], for the blocks of
+/// Adds the shares of keys [begin, end) of one query, whose head sums are p[key - begin], to importance [J], for the blocks of
 /// thread `thread` of `threads`. Keys come in ascending runs; a run starts the blocks that no earlier key touches.
-__device__ inline void add_shares(const ImportanceSizes& sizes, const float* p, std::int64_t begin, std::int64_t end, int thread, int threads,
-                                  float* importance) {
-  const std::int64_t last = sizes.blocks_end(end - 1) < sizes.blocks ? sizes.blocks_end(end - 1) : sizes.blocks;
-  for (std::int64_t j = begin * sizes.block_stride / sizes.select_block + thread; j < last; j += threads) {
-    const std::int64_t first = sizes.first_key(j);
+__device__ inline void add_shares(const ImportanceSizes& sizes, const float* p, int begin, int end, int thread, int threads, float* importance) {
+  const int last = min(sizes.blocks_end(end - 1), static_cast<int>(sizes.blocks));
+  const float inverse = 1.0f / static_cast<float>(sizes.block_stride);
+  for (int j = begin * sizes.block_stride / sizes.select_block + thread; j < last; j += threads) {
+    const int first = sizes.first_key(j);
     float sum = first < begin ? importance[j] : 0.0f;
-    for (std::int64_t i = first < begin ? begin : first; i < end && i * sizes.block_stride < (j + 1) * sizes.select_block; ++i) {
-      sum += p[i - begin] * sizes.share(i, j);
+    for (int i = max(begin, first); i < end && i * sizes.block_stride < (j + 1) * sizes.select_block; ++i) {
+      sum += p[i - begin] * (static_cast<float>(sizes.overlap(i, j)) * inverse);
     }
     importance[j] = sum;
   }
 }
+
+/// True if it did the work: bf16 heads of a size and alignment that it knows.
+bool mma_importance(Stream& stream, const char* op, const ImportanceInputs<__nv_bfloat16>& in, float* importance);
 
 }  // namespace hadal::kernels::cuda

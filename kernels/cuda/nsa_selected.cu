@@ -290,11 +290,13 @@ void plain_backward(Stream& stream, const NsaSelectedBackward& args) {
 
 void forward(Stream& stream, const NsaSelectedForward& args) {
   check_sizes(args.kName, selected_sizes(args));
+  if (mma_forward(stream, args)) return;
   visit(args.q.dtype, [&]<class T>() { plain_forward<T>(stream, args); });
 }
 
 void backward(Stream& stream, const NsaSelectedBackward& args) {
   check_sizes(args.kName, selected_sizes(args));
+  if (mma_backward(stream, args)) return;
   visit(args.q.dtype, [&]<class T>() { plain_backward<T>(stream, args); });
 }
 

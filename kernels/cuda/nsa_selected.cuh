@@ -6,6 +6,10 @@
 
 namespace hadal::kernels::cuda {
 
+/// True if it did the work: bf16 heads of a size and alignment that it knows.
+bool mma_forward(Stream& stream, const NsaSelectedForward& args);
+bool mma_backward(Stream& stream, const NsaSelectedBackward& args);
+
 /// delta[t, h] = <d_o, o>, [B*S, H].
 template <class T>
 void row_products(Stream& stream, const SelectedSizes& sizes, HeadRows<const T> o, HeadRows<const T> d_o, float* delta);

@@ -1,13 +1,12 @@
-// RoPE on CUDA, bound by memory: a thread turns one piece (16 bytes of a head's pairs, or one pair where heads are not aligned). A
-// block's first dim runs over the pieces of a token's heads, its second over tokens.
-#include "kernels/rope.h"
-
+// RoPE on CUDA, bound by memory: a thread turns one piece (16 bytes of a head's pairs, or one pair where heads are not aligned).
+// A block's first dim runs over the pieces of a token's heads, its second over tokens.
 #include <algorithm>
 #include <bit>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/floats.cuh"
 #include "kernels/cuda/visit.h"
+#include "kernels/rope.h"
 
 namespace hadal::kernels::cuda {
 namespace {
@@ -72,7 +71,8 @@ __global__ __launch_bounds__(kBlock) void rotate(Layout l, const T* x, T* y, con
 void rope(Stream& stream, const Rope& args) {
   const ConstHeads& x = args.x;
   const Heads& y = args.y;
-  HADAL_CHECK(x.tokens < (int64_t{1} << 31) && x.heads * x.width < (int64_t{1} << 31), "{} rows of {} heads of {}", x.tokens, x.heads, x.width);
+  HADAL_CHECK(x.tokens < (int64_t{1} << 31) && x.heads * x.width < (int64_t{1} << 31), "{} rows of {} heads of {}", x.tokens,
+              x.heads, x.width);
   Layout l{.tokens = static_cast<unsigned>(x.tokens),
            .sequence = static_cast<unsigned>(x.tokens / args.batch),
            .items = 0,

@@ -1,10 +1,9 @@
 // SwiGLU on CUDA, bound by memory: a warp goes over a row, a block of 256 threads over a wide one, in pieces of 16 bytes (single
 // elements where rows are not aligned). With the router's weights, backward also sums over the row, so it keeps that shape too.
-#include "kernels/swiglu.h"
-
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/floats.cuh"
 #include "kernels/cuda/visit.h"
+#include "kernels/swiglu.h"
 
 namespace hadal::kernels::cuda {
 namespace {
@@ -41,10 +40,11 @@ __global__ __launch_bounds__(kBlock) void forward(int64_t rows, int width, const
   }
 }
 
-/// d_gate_up may be gate_up: a thread reads the elements that it writes, first. sigma (1 + a (1 - sigma)) is the derivative of silu.
+/// d_gate_up may be gate_up: a thread reads the elements that it writes, first. sigma (1 + a (1 - sigma)) is the derivative of
+/// silu.
 template <class T, int N, int RowThreads>
-__global__ __launch_bounds__(kBlock) void backward(int64_t rows, int width, const T* gate_up, const float* row_weight, const T* d_h, T* d_gate_up,
-                                                   float* d_row_weight) {
+__global__ __launch_bounds__(kBlock) void backward(int64_t rows, int width, const T* gate_up, const float* row_weight,
+                                                   const T* d_h, T* d_gate_up, float* d_row_weight) {
   const int lane = static_cast<int>(threadIdx.x) % RowThreads;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kBlock / RowThreads) + threadIdx.x / RowThreads;
   if (row >= rows) return;  // a whole warp: a block of several rows has no barrier
@@ -104,8 +104,8 @@ void swiglu_forward(Stream& stream, const SwigluForward& args) {
     const auto* gate_up = static_cast<const T*>(args.gate_up.data);
     auto* h = static_cast<T*>(args.h.data);
     visit_shape<T>(width, aligned16(gate_up, width) && aligned16(h, width), [&]<int N, int RowThreads>() {
-      forward<T, N, RowThreads><<<blocks_of(rows, RowThreads), kBlock, 0, native(stream)>>>(rows, static_cast<int>(width), gate_up,
-                                                                                            data_or_null(args.row_weight), h);
+      forward<T, N, RowThreads><<<blocks_of(rows, RowThreads), kBlock, 0, native(stream)>>>(
+          rows, static_cast<int>(width), gate_up, data_or_null(args.row_weight), h);
     });
   });
   check_launch(SwigluForward::kName);

@@ -1,12 +1,11 @@
-// Cross-entropy over a split vocabulary on CUDA: rows of logits to the terms of their softmax by one block each (softmax_row.cuh), the
-// ranks' statistics to losses by one thread a row, terms to gradients piece by piece.
-#include "kernels/vocab_cross_entropy.h"
-
+// Cross-entropy over a split vocabulary on CUDA: rows of logits to the terms of their softmax by one block each
+// (softmax_row.cuh), the ranks' statistics to losses by one thread a row, terms to gradients piece by piece.
 #include <algorithm>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/softmax_row.cuh"
 #include "kernels/cuda/visit.h"
+#include "kernels/vocab_cross_entropy.h"
 
 namespace hadal::kernels::cuda {
 namespace {
@@ -18,8 +17,8 @@ constexpr std::size_t kKeepBytes = 108 * 1024;  ///< of a row in shared memory: 
 
 /// N: elements a piece; 1 where rows are not aligned.
 template <class T, int N>
-__global__ __launch_bounds__(kThreads) void softmax_terms_rows(int columns, int kept, T* logits, const std::int32_t* targets, int64_t first_column,
-                                                               float* statistics) {
+__global__ __launch_bounds__(kThreads) void softmax_terms_rows(int columns, int kept, T* logits, const std::int32_t* targets,
+                                                               int64_t first_column, float* statistics) {
   extern __shared__ __align__(16) unsigned char shared[];
   auto* const keep = reinterpret_cast<Pack<T, N>*>(shared);
   const int64_t row = blockIdx.x;
@@ -27,15 +26,21 @@ __global__ __launch_bounds__(kThreads) void softmax_terms_rows(int columns, int 
   const int64_t target = targets[row] - first_column;
   // Before the barriers after which the row is written over.
   const float target_logit = target >= 0 && target < columns ? to_float(at[target]) : 0.0f;
-  const SoftmaxRow found = softmax_of<T, N, kThreads>(at, columns, keep, kept);
+  SoftmaxRow seen;
+  see_columns<T, N, kThreads>(seen, at, 0, columns, keep, kept);
+  const SoftmaxRow found = block_merged<T, kThreads>(seen);
   if (threadIdx.x == 0) {
     float* const out = statistics + row * kNumVocabStatistics;
     out[kVocabTop] = found.top;
     out[kVocabSum] = found.sum;
     out[kVocabTargetLogit] = target_logit;
-    out[kVocabPrediction] = static_cast<float>(first_column + found.column);
+    out[kVocabPrediction] = static_cast<float>(first_column + min(found.column, columns - 1));
   }
-  overwrite_row<T, N, kThreads>(at, columns, keep, kept, [=](float logit, int) { return exponential<T>(logit - found.top); });
+  overwrite_columns<T, N, kThreads>(at, 0, columns, keep, kept, [=]<int Count>(Floats<Count> values, int) {
+#pragma unroll
+    for (int i = 0; i < Count; ++i) values.at[i] = exponential<T>(values.at[i] - found.top);
+    return values;
+  });
 }
 
 void softmax_terms(Stream& stream, const VocabSoftmaxTerms& args) {
@@ -50,7 +55,8 @@ void softmax_terms(Stream& stream, const VocabSoftmaxTerms& args) {
       const std::size_t bytes = static_cast<std::size_t>(kept) * sizeof(Pack<T, N>);
       allow_shared_memory(softmax_terms_rows<T, N>, bytes, VocabSoftmaxTerms::kName);
       softmax_terms_rows<T, N><<<static_cast<unsigned>(rows), kThreads, bytes, native(stream)>>>(
-          static_cast<int>(columns), static_cast<int>(kept), logits, args.targets.as<std::int32_t>(), args.first_column, args.statistics.as<float>());
+          static_cast<int>(columns), static_cast<int>(kept), logits, args.targets.as<std::int32_t>(), args.first_column,
+          args.statistics.as<float>());
     };
     if (aligned16(logits, columns)) {
       start.template operator()<kPiece<T>>();
@@ -112,8 +118,9 @@ void cross_entropy(Stream& stream, const VocabCrossEntropy& args) {
 constexpr int kPiecesEach = 4;  ///< of a thread
 
 template <class T, int N>
-__global__ __launch_bounds__(kBlock) void gradient_pieces(int columns, T* terms, const float* factors, const std::int32_t* targets,
-                                                          const float* loss_weight, float scale, int64_t first_column) {
+__global__ __launch_bounds__(kBlock) void gradient_pieces(int columns, T* terms, const float* factors,
+                                                          const std::int32_t* targets, const float* loss_weight, float scale,
+                                                          int64_t first_column) {
   const int64_t row = blockIdx.x;
   const float factor = factors[row];
   const int32_t wanted = targets[row];

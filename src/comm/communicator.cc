@@ -98,8 +98,10 @@ std::string Communicator::description() const {
 }
 
 void Communicator::use_device(Device device, DeviceTransportKind kind) {
-  if (alone()) return;
+  if (alone() || used_device_ == std::pair(device, kind)) return;
   const LedgerCall call = record_wait(Op::kSubgroup, 0);
+  used_device_ = {device, kind};
+  channels_open_ = false;
   device_transport_ = make_device_transport(*transport_, group_, rank_, device, kind);
 }
 

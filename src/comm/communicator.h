@@ -18,10 +18,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "comm/device_transport.h"
@@ -58,7 +60,7 @@ class Communicator {
   std::unique_ptr<Communicator> subgroup(std::span<const int> members, std::string name);
 
   /// How device memory travels between the ranks of this group, and of the groups that are made from it afterwards; `device` is this
-  /// rank's. Collective.
+  /// rank's. Collective; saying the same again does nothing.
   void use_device(Device device, DeviceTransportKind kind);
   /// Collective: messages on device memory between neighbouring ranks (in a ring) need not go through the host from here on. Once is
   /// enough.
@@ -126,6 +128,7 @@ class Communicator {
   Group group_;
   std::unique_ptr<Transport> transport_;
   std::unique_ptr<DeviceTransport> device_transport_;  ///< made when it is asked for
+  std::optional<std::pair<Device, DeviceTransportKind>> used_device_;
   bool channels_open_ = false;
   std::shared_ptr<Ledger> ledger_;
   int ledger_slot_ = -1;

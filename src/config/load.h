@@ -3,7 +3,8 @@
 //   include: [../model/tiny.yaml]     # top level only, paths relative to this file; later files and this one win
 //   train: {steps: 500}
 //
-// Precedence: defaults < includes, in order < the file < overrides, in order. Maps merge, lists are replaced. Paths among
+// Precedence: defaults < includes, in order < the file < overrides, in order. Maps merge, lists are replaced. ${env:NAME} and
+// ${env:NAME:-default} in a value stand for a variable of the environment (config/environment.h). Paths among
 // the values (run.dir, data.sources, data.tokenizer) stay as written: relative to the working directory.
 #pragma once
 

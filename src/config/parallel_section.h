@@ -8,8 +8,8 @@
 
 namespace hadal {
 
-enum class DeviceTransport { kAuto, kNccl, kHost };
 enum class ScheduleKind { kGpipe, kOneFOneB, kInterleaved, kZeroBubbleH1, kZeroBubbleH2, kDualPipeV, kDualPipe };
+enum class DeviceTransportChoice { kAutomatic, kNccl, kHost };
 
 /// What one pipeline stage holds, written by hand.
 struct StageSection {
@@ -35,7 +35,7 @@ struct ParallelSection {
   std::int64_t chunks = 2;
   std::vector<StageSection> stages;
   std::int64_t ranks_per_node = 0;
-  DeviceTransport device_transport = DeviceTransport::kAuto;
+  DeviceTransportChoice device_transport = DeviceTransportChoice::kAutomatic;
 
   template <class V>
   void visit(V& v) {
@@ -58,8 +58,8 @@ struct ParallelSection {
     v.key("ranks_per_node", ranks_per_node, between(0, 1024),
           "experts' tokens travel between nodes of so many ranks once and are spread inside; 0: straight to each rank");
     v.key("device_transport", device_transport,
-          {{"auto", DeviceTransport::kAuto}, {"nccl", DeviceTransport::kNccl}, {"host", DeviceTransport::kHost}},
-          "how device memory travels between ranks: by NCCL or through the host; auto: NCCL where every rank has a GPU of its own");
+          {{"auto", DeviceTransportChoice::kAutomatic}, {"nccl", DeviceTransportChoice::kNccl}, {"host", DeviceTransportChoice::kHost}},
+          "how GPU memory travels between ranks; auto: by NCCL where each rank has a GPU of its own, else through the host");
   }
 };
 

@@ -133,7 +133,7 @@ void Stage::run_head(nn::Context& ctx, const MicroBatch& m, Tensor& rows, Record
 void Stage::add_mtp(Pass& pass, const nn::Context& ctx, const MicroBatch& m, std::int64_t i, Record* r, Outcome& outcome) {
   const auto at = static_cast<std::size_t>(i);
   const std::int64_t k = content_.first_mtp + i;
-  const int layer_idx = static_cast<int>(options_.shape.num_layers + k);
+  const int layer_idx = layer_of_mtp(at);
   const Prediction& prediction = m.mtp[static_cast<std::size_t>(k)];
   nn::Context inner = mtp_context(ctx, k);
   MtpModule& module = *mtp_[at];
@@ -181,7 +181,7 @@ Stage::PassPtr Stage::backward_pass(Stream& stream, Record& r, Tensor d_y, bool 
   for (std::size_t i = blocks_.size(); i-- > 0;) {
     blocks_[i]->add_backward(pass->list, ctx, rows, r.blocks[i], weights);
     if (weights && complete != nullptr) {
-      pass->list.compute("complete", comm::Position::kInherit, [this, i, complete] { tell(*complete, *blocks_[i]); });
+      pass->list.compute("complete", layer_of_block(i), [this, i, complete] { tell(*complete, *blocks_[i]); });
     }
   }
   if (content_.embedding) {
@@ -196,7 +196,7 @@ Stage::PassPtr Stage::backward_pass(Stream& stream, Record& r, Tensor d_y, bool 
 void Stage::add_mtp_backward(Pass& pass, const nn::Context& ctx, Record& r, std::int64_t i, bool weights, const Complete* complete) {
   const auto at = static_cast<std::size_t>(i);
   const std::int64_t k = content_.first_mtp + i;
-  const int layer_idx = static_cast<int>(options_.shape.num_layers + k);
+  const int layer_idx = layer_of_mtp(at);
   nn::Context inner = mtp_context(ctx, k);
   MtpModule& module = *mtp_[at];
   Tensor& rows = pass.rows;
@@ -220,14 +220,22 @@ void Stage::add_mtp_backward(Pass& pass, const nn::Context& ctx, Record& r, std:
 void Stage::backward_weight(Stream& stream, Record& r, const Complete* complete) {
   nn::Context ctx = context(stream, *r.m);
   for (std::size_t i = mtp_.size(); i-- > 0;) {
+    const comm::Position position(nullptr, comm::Position::kInherit, layer_of_mtp(i));
     nn::Context inner = mtp_context(ctx, content_.first_mtp + static_cast<std::int64_t>(i));
     mtp_[i]->backward_weight(inner, r.mtp[i]);
     if (complete != nullptr) tell(*complete, *mtp_[i]);
   }
   for (std::size_t i = blocks_.size(); i-- > 0;) {
+    const comm::Position position(nullptr, comm::Position::kInherit, layer_of_block(i));
     blocks_[i]->backward_weight(ctx, *r.blocks[i]);
     if (complete != nullptr) tell(*complete, *blocks_[i]);
   }
+}
+
+int Stage::layer_of_block(std::size_t i) const { return static_cast<int>(content_.first_layer) + static_cast<int>(i); }
+
+int Stage::layer_of_mtp(std::size_t i) const {
+  return static_cast<int>(options_.shape.num_layers + content_.first_mtp) + static_cast<int>(i);
 }
 
 nn::ParameterList Stage::parameters() {
@@ -245,10 +253,8 @@ std::vector<Stage::PlacedMoe> Stage::moe_layers() {
   const auto add = [&](std::int64_t layer_idx, Block& block) {
     if (block.moe() != nullptr) layers.push_back({layer_idx, block.moe()});
   };
-  for (std::size_t i = 0; i < blocks_.size(); ++i) add(content_.first_layer + static_cast<std::int64_t>(i), *blocks_[i]);
-  for (std::size_t k = 0; k < mtp_.size(); ++k) {
-    add(options_.shape.num_layers + content_.first_mtp + static_cast<std::int64_t>(k), mtp_[k]->block());
-  }
+  for (std::size_t i = 0; i < blocks_.size(); ++i) add(layer_of_block(i), *blocks_[i]);
+  for (std::size_t k = 0; k < mtp_.size(); ++k) add(layer_of_mtp(k), mtp_[k]->block());
   return layers;
 }
 

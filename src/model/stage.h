@@ -111,6 +111,9 @@ class Stage {
   static nn::Context mtp_context(const nn::Context& ctx, std::int64_t k);
 
  private:
+  /// Layer index in the model, as in names, of what stands here: MTP modules follow the layers.
+  int layer_of_block(std::size_t i) const;
+  int layer_of_mtp(std::size_t i) const;
   void run_head(nn::Context& ctx, const MicroBatch& m, Tensor& rows, Record* r, Outcome& outcome);
   void add_mtp(Pass& pass, const nn::Context& ctx, const MicroBatch& m, std::int64_t i, Record* r, Outcome& outcome);
   /// Of MTP module i here; the gradient of the last one's output comes from the next stage. -> gradient of the module's input.

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/position.h"
 #include "core/copy.h"
 #include "model/model.h"
 #include "train/micro_batch.h"
@@ -140,6 +141,7 @@ class Evaluation {
     add_rows(run_, piece.rows, piece.valid, tokenizer_, sums_);
     if (!mtp) return;
     const plan::Layout& layout = run_.layout();
+    const comm::Position position("drafts against choices", micro_batch, static_cast<int>(run_.options().shape.num_layers));
     const int head_rank = rank_with(layout, placement, micro_batch, [](const model::StageContent& stage) { return stage.head; });
     const int draft_rank = rank_with(layout, placement, micro_batch, [](const model::StageContent& s) { return s.num_mtp > 0 && s.first_mtp == 0; });
     const model::MicroBatch whole = make_micro_batch(piece.rows, 0, piece.rows.num_rows(), piece.scales, run_.options().dtype);

@@ -29,11 +29,11 @@ std::string no_device() {
   return "no CUDA device is visible; is CUDA_VISIBLE_DEVICES set? `hadal doctor` shows what the CUDA runtime sees";
 }
 
-comm::DeviceTransportKind transport_kind(DeviceTransport transport) {
+comm::DeviceTransportKind transport_kind(DeviceTransportChoice transport) {
   switch (transport) {
-    case DeviceTransport::kNccl: return comm::DeviceTransportKind::kNccl;
-    case DeviceTransport::kHost: return comm::DeviceTransportKind::kHost;
-    case DeviceTransport::kAuto: break;
+    case DeviceTransportChoice::kNccl: return comm::DeviceTransportKind::kNccl;
+    case DeviceTransportChoice::kHost: return comm::DeviceTransportKind::kHost;
+    case DeviceTransportChoice::kAutomatic: break;
   }
   return comm::DeviceTransportKind::kAutomatic;
 }

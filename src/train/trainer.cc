@@ -104,13 +104,13 @@ void Trainer::start_watchdog() {
   bounds.silent_s = static_cast<double>(config_.run.hang_timeout_s);
   if (bounds.silent_s > 0) bounds.proven_s = std::min(bounds.proven_s, bounds.silent_s);
   const std::filesystem::path run_dir = config_.run.dir;
-  const auto at_end = [run_dir, ledger = world_.ledger()] {
+  const auto at_end = [run_dir, ledger = world_.ledger()](ExitCode code) {
     // Not from members: the rank's own thread may be in the middle of changing them.
     const std::vector<checkpoint::StepDir> saved = checkpoint::list_checkpoints(run_dir / "checkpoints");
     checkpoint::write_run_status(run_dir, {.state = "failed",
                                            .step = comm::snapshot_of(ledger->memory()).step,
                                            .checkpoint = saved.empty() ? "" : checkpoint_name(saved.back().step),
-                                           .exit_code = static_cast<int>(ExitCode::kHang)});
+                                           .exit_code = static_cast<int>(code)});
   };
   watchdog_.emplace(world_, run_dir / "log", bounds, at_end);
 }

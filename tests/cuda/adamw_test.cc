@@ -1,12 +1,13 @@
-// Guards: AdamW and the sum of squares on CUDA: f32 and bf16 moments, the bf16 working copy, the moving average, the clip factor taken
-// from a norm on the device, no write at all where that norm is not finite; sizes around a vector and beyond 2^24.
+// Guards: AdamW and the sum of squares on CUDA: f32 and bf16 moments, the bf16 working copy, the moving average, the clip factor
+// taken from a norm on the device, no write at all where that norm is not finite; sizes around a vector and beyond 2^24.
+#include "kernels/adamw.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 
 #include "tests/cuda/twin.h"
-#include "kernels/adamw.h"
 
 namespace hadal::test {
 namespace {
@@ -20,7 +21,8 @@ Twin f64_of(double value) {
 Twin squares(Shape shape, DType dtype, std::uint64_t seed) {
   Twin drawn = Twin::normal(shape, dtype, seed);
   Tensor host = Tensor::empty(shape, DType::kF64);
-  for (std::int64_t i = 0; i < host.numel(); ++i) host.as<double>()[i] = drawn.host().as<double>()[i] * drawn.host().as<double>()[i];
+  for (std::int64_t i = 0; i < host.numel(); ++i)
+    host.as<double>()[i] = drawn.host().as<double>()[i] * drawn.host().as<double>()[i];
   return {std::move(host), dtype};
 }
 
@@ -75,7 +77,9 @@ TEST_P(CudaAdamW, AgreesWithTheCpu) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, CudaAdamW, testing::Combine(testing::Values(1, 3, 4, 37, 1024, 4099, 300007), testing::Values(DType::kF32, DType::kBf16)));
+INSTANTIATE_TEST_SUITE_P(Sizes, CudaAdamW,
+                         testing::Combine(testing::Values(1, 3, 4, 37, 1024, 4099, 300007),
+                                          testing::Values(DType::kF32, DType::kBf16)));
 
 TEST(CudaAdamW, UpdatesAnUnalignedSlice) {
   State s(101, DType::kF32);
@@ -111,20 +115,23 @@ TEST_P(CudaAdamWClip, TakesTheFactorFromTheNorm) {
   EXPECT_TRUE(s.m.agrees(tolerance_of(DType::kF32)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Norms, CudaAdamWClip, testing::Values(std::pair{7.5, 1.0}, std::pair{0.25, 1.0}, std::pair{0.0, 1.0}, std::pair{7.5, 0.0}));
+INSTANTIATE_TEST_SUITE_P(Norms, CudaAdamWClip,
+                         testing::Values(std::pair{7.5, 1.0}, std::pair{0.25, 1.0}, std::pair{0.0, 1.0}, std::pair{7.5, 0.0}));
 
 TEST(CudaAdamW, ANormThatIsNotFiniteLeavesEverything) {
   for (const double norm : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     State s(1027, DType::kBf16);
     Twin norm_squared = f64_of(norm);
-    const std::vector<std::byte> before = s.value.device_bytes(), m = s.m.device_bytes(), v = s.v.device_bytes(), ema = s.ema.device_bytes();
+    const std::vector<std::byte> before = s.value.device_bytes(), m = s.m.device_bytes(), v = s.v.device_bytes(),
+                                 ema = s.ema.device_bytes();
     run_on_both({&s.grad, &norm_squared}, {&s.value, &s.m, &s.v, &s.ema}, [&](Stream& stream, Side side) {
       kernels::AdamW step = s.step(side);
       step.grad_norm_squared = side(norm_squared);
       step.clip_norm = 1;
       run(stream, step);
     });
-    EXPECT_TRUE(s.value.device_bytes() == before && s.m.device_bytes() == m && s.v.device_bytes() == v && s.ema.device_bytes() == ema);
+    EXPECT_TRUE(s.value.device_bytes() == before && s.m.device_bytes() == m && s.v.device_bytes() == v &&
+                s.ema.device_bytes() == ema);
     EXPECT_TRUE(s.value.agrees(0));
     Stream stream = stream_of(kGpu);
     const Tensor working = to_host(stream, s.device_working);
@@ -137,11 +144,14 @@ class CudaSumSquares : public testing::TestWithParam<std::int64_t> {};
 TEST_P(CudaSumSquares, AccumulatesInDouble) {
   const std::int64_t n = GetParam();
   Twin x = Twin::normal({n}, DType::kF32, 1), result = f64_of(3);
-  run_on_both({&x}, {&result}, [&](Stream& stream, Side side) { run(stream, kernels::SumSquares{.x = side(x), .result = side(result)}); });
+  run_on_both({&x}, {&result},
+              [&](Stream& stream, Side side) { run(stream, kernels::SumSquares{.x = side(x), .result = side(result)}); });
   EXPECT_TRUE(result.agrees(1e-12));
   if (n < 2) return;
   Twin rest = f64_of(0);
-  run_on_both({&x}, {&rest}, [&](Stream& stream, Side side) { run(stream, kernels::SumSquares{.x = side(x).rows(1, n), .result = side(rest)}); });
+  run_on_both({&x}, {&rest}, [&](Stream& stream, Side side) {
+    run(stream, kernels::SumSquares{.x = side(x).rows(1, n), .result = side(rest)});
+  });
   EXPECT_TRUE(rest.agrees(1e-12));
 }
 

@@ -1,8 +1,8 @@
 // Guards: sums of two tensors on CUDA, of any size, from any address, over one of the operands.
 #include <gtest/gtest.h>
 
-#include "tests/cuda/twin.h"
 #include "kernels/rows.h"
+#include "tests/cuda/twin.h"
 
 namespace hadal::test {
 namespace {
@@ -12,7 +12,8 @@ class CudaAdd : public testing::TestWithParam<std::tuple<std::int64_t, DType>> {
 TEST_P(CudaAdd, AgreesWithTheCpu) {
   const auto [n, dtype] = GetParam();
   Twin a = Twin::normal({n}, dtype, 1), b = Twin::normal({n}, dtype, 2), y = Twin::output({n}, dtype);
-  run_on_both({&a, &b}, {&y}, [&](Stream& stream, Side side) { run(stream, kernels::Add{.a = side(a), .b = side(b), .y = side(y)}); });
+  run_on_both({&a, &b}, {&y},
+              [&](Stream& stream, Side side) { run(stream, kernels::Add{.a = side(a), .b = side(b), .y = side(y)}); });
   EXPECT_TRUE(y.agrees(tolerance_of(dtype)));
   if (n > 1) {
     run_on_both({&b}, {&a}, [&, n = n](Stream& stream, Side side) {
@@ -23,7 +24,8 @@ TEST_P(CudaAdd, AgreesWithTheCpu) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, CudaAdd,
-                         testing::Combine(testing::Values(0, 1, 7, 8, 4096, 4099, 300001), testing::Values(DType::kF32, DType::kBf16)));
+                         testing::Combine(testing::Values(0, 1, 7, 8, 4096, 4099, 300001),
+                                          testing::Values(DType::kF32, DType::kBf16)));
 
 }  // namespace
 }  // namespace hadal::test

@@ -12,7 +12,7 @@
 #include "nn/attention/make_attention.h"
 #include "nn/feed_forward.h"
 #include "nn/moe/moe_layer.h"
-#include "tests/model/small_model.h"
+#include "tests/support/small_model.h"
 #include "tests/support/gradient_check.h"
 
 namespace hadal {
@@ -176,7 +176,7 @@ TEST(LayersOnCuda, MixtureOfExperts) {
 /// Embedding, blocks, head and two MTP modules, with their losses.
 TEST(LayersOnCuda, WholeModel) {
   for (const auto kind : {AttentionKind::kMla, AttentionKind::kGqa}) {
-    model::ModelOptions options = model::small_model(kind, SparseKind::kNsa);
+    model::ModelOptions options = test::small_model(kind, SparseKind::kNsa);
     model::Model on_cpu(options);
     options.dtype = DType::kF32;
     options.device = kGpu;
@@ -190,8 +190,8 @@ TEST(LayersOnCuda, WholeModel) {
       }
       p.weights = upload(p.weights, dtype);
     };
-    const model::MicroBatch reference = model::make_micro_batch(options, 2, 23);
-    model::MicroBatch uploaded = model::make_micro_batch(options, 2, 23);
+    const model::MicroBatch reference = test::make_micro_batch(options, 2, 23);
+    model::MicroBatch uploaded = test::make_micro_batch(options, 2, 23);
     uploaded.tokens = to_device(stream, uploaded.tokens, kGpu);
     weights_of(uploaded.main, DType::kF32);
     for (model::Prediction& prediction : uploaded.mtp) weights_of(prediction, DType::kF32);

@@ -93,8 +93,8 @@ void check_case(const Case& c, DType dtype) {
     args.importance = side(importance);
     run(stream, args);
   });
-  EXPECT_TRUE(importance.agrees(5e-6));
-  ASSERT_GT(smallest_gap(c, importance.host().as<double>()), 2e-5) << "near tie: take another seed";
+  EXPECT_TRUE(importance.agrees(5e-6));  // half of what two blocks must be apart
+  ASSERT_GT(smallest_gap(c, importance.host().as<double>()), 1e-5) << "near tie: take another seed";
 
   Twin blocks = Twin::output({c.batch * c.tokens, c.groups, c.chosen}, DType::kI32);
   run_on_both({&p.q.twin, &p.k.twin, &p.k_shared.twin, &p.lse}, {&blocks}, [&](Stream& stream, Side side) {
@@ -141,7 +141,8 @@ TEST(CudaNsaSelect, Bf16EqualsTheCpu) {
 }
 
 TEST(CudaNsaSelect, ManySequencesInSeveralPieces) {
-  check_case({3, 1100, 4, 1, 32, 0, 8, 4, 8, 1, 6, 5000}, DType::kBf16);
+  check_case({3, 400, 2, 1, 32, 32, 8, 4, 8, 1, 4, 160000}, DType::kBf16);
+  check_case({3, 150, 2, 1, 32, 32, 8, 4, 8, 1, 4, 160000}, DType::kBf16);
 }
 
 TEST(CudaNsaSelect, TiesGoToTheLowerBlock) {

@@ -1,10 +1,11 @@
 // Guards: RoPE on CUDA: packed heads that lie inside wider rows, aligned and not, in place, turned back, added to what is there.
+#include "kernels/rope.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "tests/cuda/twin.h"
-#include "kernels/rope.h"
 
 namespace hadal::test {
 namespace {
@@ -61,9 +62,10 @@ TEST_P(CudaRope, TurnsInPlace) { check(false, true); }
 TEST_P(CudaRope, Adds) { check(true, false); }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, CudaRope,
-                         testing::Combine(testing::Values(Case{1, 1, 1, 2, 0, 2}, Case{2, 17, 3, 14, 3, 6, 5}, Case{1, 33, 16, 192, 128, 64},
-                                                          Case{2, 40, 1, 576, 512, 64, 0, 1, true}, Case{1, 9, 5, 30, 1, 28, 100, 16, true},
-                                                          Case{3, 5, 128, 64, 0, 64}, Case{1, 3000, 4, 128, 0, 128, 7}, Case{1, 2, 2, 16, 8, 8},
+                         testing::Combine(testing::Values(Case{1, 1, 1, 2, 0, 2}, Case{2, 17, 3, 14, 3, 6, 5},
+                                                          Case{1, 33, 16, 192, 128, 64}, Case{2, 40, 1, 576, 512, 64, 0, 1, true},
+                                                          Case{1, 9, 5, 30, 1, 28, 100, 16, true}, Case{3, 5, 128, 64, 0, 64},
+                                                          Case{1, 3000, 4, 128, 0, 128, 7}, Case{1, 2, 2, 16, 8, 8},
                                                           Case{1, 0, 2, 16, 0, 16}),
                                           testing::Values(DType::kF32, DType::kBf16)));
 

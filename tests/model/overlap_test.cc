@@ -12,7 +12,7 @@
 #include "comm/local/local_group.h"
 #include "nn/moe/local_exchange.h"
 #include "parallel/moe_layout.h"
-#include "tests/model/small_model.h"
+#include "tests/support/small_model.h"
 #include "tests/model/watched_exchange.h"
 
 namespace hadal::model {
@@ -23,7 +23,7 @@ enum class Order { kSequential, kInTurns };
 constexpr int kMicroBatches = 4;
 
 ModelOptions options_of(AttentionKind kind) {
-  ModelOptions o = small_model(kind, SparseKind::kNone);
+  ModelOptions o = test::small_model(kind, SparseKind::kNone);
   o.shape.num_layers = 3;
   return o;
 }
@@ -92,7 +92,7 @@ double run_pairs(Trainee& trainee, const std::vector<MicroBatch>& batches, Order
 
 std::vector<MicroBatch> micro_batches(const ModelOptions& options, std::int64_t batch, std::int64_t seq, std::uint64_t seed) {
   std::vector<MicroBatch> batches;
-  for (std::uint64_t m = 0; m < kMicroBatches; ++m) batches.push_back(make_micro_batch(options, batch, seq, seed + m));
+  for (std::uint64_t m = 0; m < kMicroBatches; ++m) batches.push_back(test::make_micro_batch(options, batch, seq, seed + m));
   return batches;
 }
 

@@ -56,13 +56,17 @@ void rms_norm(Table& table) {
 void swiglu(Table& table) {
   Stream& stream = table.stream();
   constexpr std::int64_t kRows = 16384, kWidth = 1408;
-  const Tensor gate_up = random_tensor(stream, {kRows, 2 * kWidth}, kBf16, 1), d_h = random_tensor(stream, {kRows, kWidth}, kBf16, 2);
+  const Tensor gate_up = random_tensor(stream, {kRows, 2 * kWidth}, kBf16, 1),
+               d_h = random_tensor(stream, {kRows, kWidth}, kBf16, 2);
   const Tensor weight = random_tensor(stream, {kRows}, kF32, 3);
-  Tensor h = device_tensor({kRows, kWidth}, kBf16), d_gate_up = device_tensor({kRows, 2 * kWidth}, kBf16), d_weight = device_tensor({kRows}, kF32);
+  Tensor h = device_tensor({kRows, kWidth}, kBf16), d_gate_up = device_tensor({kRows, 2 * kWidth}, kBf16),
+         d_weight = device_tensor({kRows}, kF32);
   const SwigluForward forward{.gate_up = gate_up, .row_weight = {}, .h = h};
   table.add_bytes("swiglu", "16384x2816", time_ms(stream, [&] { run(stream, forward); }), bytes_of({gate_up, h}));
-  const SwigluBackward backward{.gate_up = gate_up, .row_weight = weight, .d_h = d_h, .d_gate_up = d_gate_up, .d_row_weight = d_weight};
-  table.add_bytes("swiglu_backward", "16384x2816", time_ms(stream, [&] { run(stream, backward); }), bytes_of({gate_up, d_h, d_gate_up}));
+  const SwigluBackward backward{
+      .gate_up = gate_up, .row_weight = weight, .d_h = d_h, .d_gate_up = d_gate_up, .d_row_weight = d_weight};
+  table.add_bytes("swiglu_backward", "16384x2816", time_ms(stream, [&] { run(stream, backward); }),
+                  bytes_of({gate_up, d_h, d_gate_up}));
 }
 
 void adamw(Table& table) {
@@ -70,7 +74,8 @@ void adamw(Table& table) {
   constexpr std::int64_t kCount = std::int64_t{256} << 20;
   const Tensor grad = random_tensor(stream, {kCount}, kF32, 1, 0.01);
   Tensor norm = device_tensor({1}, DType::kF64);
-  table.add_bytes("sum_squares", "256M", time_ms(stream, [&] { run(stream, SumSquares{.x = grad, .result = norm}); }), bytes_of({grad}));
+  table.add_bytes("sum_squares", "256M", time_ms(stream, [&] { run(stream, SumSquares{.x = grad, .result = norm}); }),
+                  bytes_of({grad}));
   Tensor value = random_tensor(stream, {kCount}, kF32, 2), working = device_tensor({kCount}, kBf16);
   for (const DType moments : {kF32, kBf16}) {
     Tensor m = device_tensor({kCount}, moments), v = device_tensor({kCount}, moments);
@@ -93,9 +98,11 @@ void others(Table& table) {
   Stream& stream = table.stream();
   constexpr std::int64_t kTokens = 16384, kHeads = 16, kTotal = 192, kTurned = 64, kWidth = 2048;
   Tensor q = random_tensor(stream, {kTokens, kHeads * kTotal}, kBf16, 1);
-  const Tensor cosines = random_tensor(stream, {kTokens, kTurned / 2}, kF32, 2), sines = random_tensor(stream, {kTokens, kTurned / 2}, kF32, 3);
+  const Tensor cosines = random_tensor(stream, {kTokens, kTurned / 2}, kF32, 2),
+               sines = random_tensor(stream, {kTokens, kTurned / 2}, kF32, 3);
   const Heads turned = heads_of(q.view(), kHeads, kTotal, kTotal - kTurned, kTurned);
-  table.add_bytes("rope", "16384 h16 64 of 192", time_ms(stream, [&] { run(stream, Rope{.x = turned, .y = turned, .cosines = cosines, .sines = sines}); }),
+  table.add_bytes("rope", "16384 h16 64 of 192",
+                  time_ms(stream, [&] { run(stream, Rope{.x = turned, .y = turned, .cosines = cosines, .sines = sines}); }),
                   2.0 * kTokens * kHeads * kTurned * 2 + bytes_of({cosines, sines}));
   const Tensor a = random_tensor(stream, {kTokens, kWidth}, kBf16, 4), b = random_tensor(stream, {kTokens, kWidth}, kBf16, 5);
   Tensor y = device_tensor({kTokens, kWidth}, kBf16);
@@ -108,12 +115,17 @@ void vocab(Table& table) {
   Tensor logits = random_tensor(stream, {kRows, kColumns}, kBf16, 1);
   const Tensor targets = Tensor::zeros({kRows}, DType::kI32, kGpu), weight = random_tensor(stream, {kRows}, kF32, 2);
   Tensor statistics = device_tensor({kRows, kNumVocabStatistics}, kF32);
-  table.add_bytes("vocab_softmax_terms", "2048x51200",
-                  time_ms(stream, [&] { run(stream, VocabSoftmaxTerms{.logits = logits, .targets = targets, .statistics = statistics}); }),
-                  bytes_of({logits, logits}));
-  table.add_bytes("vocab_softmax_gradient", "2048x51200",
-                  time_ms(stream, [&] { run(stream, VocabSoftmaxGradient{.terms = logits, .factor = weight, .targets = targets, .loss_weight = weight}); }),
-                  bytes_of({logits, logits}));
+  table.add_bytes(
+      "vocab_softmax_terms", "2048x51200",
+      time_ms(stream, [&] { run(stream, VocabSoftmaxTerms{.logits = logits, .targets = targets, .statistics = statistics}); }),
+      bytes_of({logits, logits}));
+  table.add_bytes(
+      "vocab_softmax_gradient", "2048x51200",
+      time_ms(stream,
+              [&] {
+                run(stream, VocabSoftmaxGradient{.terms = logits, .factor = weight, .targets = targets, .loss_weight = weight});
+              }),
+      bytes_of({logits, logits}));
 }
 
 const RegisterBench registered_rms_norm{"rms_norm", rms_norm};

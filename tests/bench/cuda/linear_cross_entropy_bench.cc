@@ -1,4 +1,5 @@
-// Linear + cross-entropy with both gradients: three products, of which the rate is counted; the memory it takes beside its arguments.
+// Linear + cross-entropy with both gradients: three products, of which the rate is counted; the memory it takes beside its
+// arguments.
 #include <fmt/core.h>
 
 #include <string>
@@ -11,7 +12,8 @@ namespace {
 
 void at_size(Table& table, std::int64_t tokens, std::int64_t width, std::int64_t vocabulary) {
   Stream& stream = table.stream();
-  const Tensor h = random_tensor(stream, {tokens, width}, DType::kBf16, 1), w = random_tensor(stream, {vocabulary, width}, DType::kBf16, 2, 0.02);
+  const Tensor h = random_tensor(stream, {tokens, width}, DType::kBf16, 1),
+               w = random_tensor(stream, {vocabulary, width}, DType::kBf16, 2, 0.02);
   Tensor drawn = Tensor::empty({tokens}, DType::kI32);
   for (std::int64_t t = 0; t < tokens; ++t) drawn.as<std::int32_t>()[t] = static_cast<std::int32_t>(t * 7919 % vocabulary);
   const Tensor targets = to_device(stream, drawn, kGpu);
