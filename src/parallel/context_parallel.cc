@@ -4,6 +4,7 @@
 
 #include "core/copy.h"
 #include "kernels/copy_heads.h"
+#include "parallel/rounded_sum.h"
 
 namespace hadal::parallel {
 namespace {
@@ -138,7 +139,7 @@ void ContextParallel::reduce_scatter(Stream& stream, std::int64_t batch, RowSpac
     copy_rows(stream, whole[m], whole_row, message.inside(all.view().rows(rank, rank + 1).data, m, whole[m]), row, rows);
   });
   const View mine = all.view().rows(cp_.rank(), cp_.rank() + 1);
-  cp_.reduce_scatter_sum(all, mine);
+  reduce_scatter_sum(stream, cp_, all, mine);
   for (std::size_t m = 0; m < local.size(); ++m) {
     copy_rows(stream, message.inside(mine.data, m, local[m]), 0, local[m], 0, local[m].tokens);
   }

@@ -86,6 +86,17 @@ TEST_F(OnDevice, Bf16StaysCloseToF32) {
   }
 }
 
+/// The figures of a step are four copies at its end: losses, loads, balance losses, the norm.
+TEST_F(OnDevice, AStepWaitsForItsFiguresAlone) {
+  const auto waits = [&](const char* steps) {
+    const std::int64_t before = test::num_host_waits();
+    run_.train(std::string("waits") + steps, 1, with(kBf16, {std::string("train.steps=") + steps, "train.micro_batch=2", "optim.schedule.decay_steps=17"}));
+    return test::num_host_waits() - before;
+  };
+  const std::int64_t three = waits("3"), eight = waits("8");
+  EXPECT_EQ(eight - three, 5 * 4);
+}
+
 /// Every axis: rows, choices, sums and states travel between ranks that share the device.
 TEST_F(OnDevice, RanksTrainWithTheBitsOfTheCpu) {
   const std::vector<std::vector<std::string>> layouts{{"parallel.tp=2"},
