@@ -36,12 +36,14 @@ constexpr int shared_bytes(int key_chunks, int value_chunks) {
 
 /// Columns: NA chunks of k, NB of k_shared, NV of v.
 template <int NA, int NB, int NV>
-__device__ void load(const Maps& maps, Barriers* barriers, uint32_t queries, uint32_t keys, uint32_t values, int query, int head, int kv, int sequence,
-                     int first_tile, int last_tile) {
+__device__ void load(const Maps& maps, Barriers* barriers, uint32_t queries, uint32_t keys, uint32_t values, int query, int head, int kv,
+                     int sequence, int first_tile, int last_tile) {
   constexpr int kKeyBytes = (NA + NB) * kTileChunk, kValueBytes = NV * kTileChunk;
   arrive_expecting(&barriers->queries, kKeyBytes);
 #pragma unroll
-  for (int chunk = 0; chunk < NA; ++chunk) copy_chunk(queries + chunk * kTileChunk, maps.q, &barriers->queries, chunk * kChunkColumns, head, query, sequence);
+  for (int chunk = 0; chunk < NA; ++chunk) {
+    copy_chunk(queries + chunk * kTileChunk, maps.q, &barriers->queries, chunk * kChunkColumns, head, query, sequence);
+  }
   if constexpr (NB > 0) copy_chunk(queries + NA * kTileChunk, maps.q_shared, &barriers->queries, 0, head, query, sequence);
   Ring<kStages> ring;
   for (int tile = last_tile - 1; tile >= first_tile; --tile) {
@@ -70,7 +72,11 @@ __device__ __forceinline__ void multiply_keys(float (&scores)[64], uint32_t quer
 #pragma unroll
   for (int step = 0; step < 4 * Chunks; ++step) {
     const uint32_t at = step / 4 * kTileChunk + step % 4 * 32;
-    multiply(scores, rows_operand(queries + at), rows_operand(keys + at), step > 0);
+    if (step == 0) {
+      multiply_first(scores, rows_operand(queries + at), rows_operand(keys + at));
+    } else {
+      multiply(scores, rows_operand(queries + at), rows_operand(keys + at));
+    }
   }
 }
 
@@ -78,7 +84,7 @@ template <int NV>
 __device__ __forceinline__ void multiply_values(float (&output)[NV * 32], const uint32_t (&probabilities)[32], uint32_t values) {
 #pragma unroll
   for (int step = 0; step < kKeys / 16; ++step) {
-    multiply_registers(output, probabilities + 4 * step, columns_operand(values + step * 2048, kTileChunk), 1);
+    multiply_registers(output, probabilities + 4 * step, columns_operand(values + step * 2048, kTileChunk));
   }
 }
 
@@ -120,6 +126,7 @@ __device__ __forceinline__ void attend(const AttentionSizes& sizes, Barriers* ba
   const float scale = sizes.scale * kLog2E;
   float output[NV * 32], most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, factor[2];
   clear(output);
+  hold(output);  // zeroed here, not between products
   float scores[64];
   uint32_t probabilities[32];
   const uint32_t own_queries = queries + group * 64 * kChunkRowBytes;
@@ -238,7 +245,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   } else {
     take_registers<kMultiplierRegisters>();
-    const int group = static_cast<int>(threadIdx.x) / kGroupThreads - 1;
+    const int group = multiplying_group();
     attend<NA, NB, NV>(sizes, barriers, queries, keys, values, query, first_tile, last_tile, group, o, lse, block.head, block.sequence);
   }
 }

@@ -42,8 +42,8 @@ CUtensorMap heads_map(const ConstHeads& x, std::int64_t batch, int rows) {
   const CUresult result =
       encode()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void*>(x.data), dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  HADAL_CHECK(result == CUDA_SUCCESS, "cuTensorMapEncodeTiled: {} for heads [{}, {}, {}], strides {}, {}", static_cast<int>(result), x.tokens, x.heads,
-              x.width, x.token_stride, x.head_stride);
+  HADAL_CHECK(result == CUDA_SUCCESS, "cuTensorMapEncodeTiled: {} for heads [{}, {}, {}], strides {}, {}", static_cast<int>(result), x.tokens,
+              x.heads, x.width, x.token_stride, x.head_stride);
   return map;
 }
 

@@ -39,7 +39,7 @@ int bench_command(const std::vector<std::string>& arguments) {
   const Config config = load_config(config_arguments.path, config_arguments.overrides).config;
   std::unique_ptr<comm::Communicator> world = comm::init_from_environment();
   set_num_threads(threads_of_rank(threads > 0 ? threads : config.run.threads, *world));
-  const Storage storage = model::model_options(config, train::run_device(config.run.device, *world)).storage();
+  const Storage storage = model::model_options(config, train::run_device(config, *world)).storage();
   const double peak = train::peak_flops(storage) * world->size();
   const double flops = model::model_flops_per_token(config.model, config.data.sequence_length);
   train::BenchResult alone;

@@ -24,6 +24,7 @@ struct RunSection {
   std::int64_t seed = 1;
   std::string init_from;
   DeviceChoice device = DeviceChoice::kHost;
+  bool deterministic = true;
   std::int64_t threads = 0;
   std::int64_t hang_timeout_s = 600;
 
@@ -35,6 +36,8 @@ struct RunSection {
     v.key("init_from", init_from, "CKPT whose weights start this run (fresh optimizer); only when run.dir has no checkpoint");
     v.key("device", device, {{"cpu", DeviceChoice::kHost}, {"cuda", DeviceChoice::kCuda}},
           "where the ranks compute; cuda: rank i of a host takes the i-th GPU that it sees, in turn");
+    v.key("deterministic", deterministic,
+          "the same bits in every run; false: with run.device cuda, faster kernels may be taken whose last bits differ from run to run");
     v.key("threads", threads, between(0, 1024), "threads per rank; 0: the cores this rank may use");
     v.key("hang_timeout_s", hang_timeout_s, at_least(0),
           "with several ranks: seconds without a sign of progress after which a rank that others wait for ends the job with code 86; 0: never");

@@ -15,12 +15,6 @@ namespace {
 
 constexpr std::int64_t kGrainPositions = 256;
 
-Tensor place(Tensor host, Device device) {
-  if (device.is_cpu()) return host;
-  Stream stream = stream_of(device);
-  return to_device(stream, host, device);
-}
-
 /// m(s, x): how much hotter attention over a stretched context is.
 double attention_factor(double factor, double mscale) { return factor > 1.0 ? 0.1 * mscale * std::log(factor) + 1.0 : 1.0; }
 
@@ -71,8 +65,9 @@ RopeTable::RopeTable(std::int64_t max_positions, std::int64_t width, const RopeO
       }
     });
   });
-  cosines_ = place(std::move(host_cosines), storage.device);
-  sines_ = place(std::move(host_sines), storage.device);
+  Stream stream = stream_of(storage.device);
+  cosines_ = moved_to(stream, std::move(host_cosines), storage.device);
+  sines_ = moved_to(stream, std::move(host_sines), storage.device);
 }
 
 void RopeTable::apply(Stream& stream, std::int64_t batch, kernels::ConstHeads x, kernels::Heads y, RopeMode mode,

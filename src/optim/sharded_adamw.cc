@@ -213,7 +213,6 @@ void ShardedAdamW::gather_state(StateKind kind, const nn::Parameter& parameter, 
   const bool here = comm.rank() == root;
   HADAL_CHECK(!here || full.numel() == parameter.numel(), "{}: {} elements for {}", parameter.name(), full.numel(),
               parameter.numel());
-  // Elements go straight to their place: nothing is staged.
   for (const FlatLayout::Piece& piece : member.flat.layout().pieces(at.index)) {
     const View place =
         here ? full.reshape(Shape{full.numel()}).rows(piece.parameter_begin, piece.parameter_begin + piece.numel) : View{};
@@ -223,7 +222,8 @@ void ShardedAdamW::gather_state(StateKind kind, const nn::Parameter& parameter, 
         Stream stream = stream_of(owned.device);
         copy(stream, owned, place);
       } else {
-        comm.send(owned, root, kTag);
+        Stream stream = stream_of(owned.device);
+        comm.send(to_host(stream, owned), root, kTag);
       }
     } else if (here) {
       comm.receive(place, piece.owner, kTag);

@@ -41,7 +41,7 @@ data::Batch synthetic_batch(const Config& config, const data::RowRange& rows) {
 }  // namespace
 
 BenchResult bench_steps(const Config& config, comm::Communicator& world, bool forced, std::int64_t warmup, std::int64_t steps) {
-  const Device device = run_device(config.run.device, world);
+  const Device device = run_device(config, world);
   model::ModelOptions options = model::model_options(config, device);
   options.forced_routing = forced;
   reset_peak(device);

@@ -84,7 +84,7 @@ LoadedModel load_model(const std::filesystem::path& path, const LoadModelOptions
   Opened opened = open(path, options);
   LoadedModel result{.config = std::move(opened.config), .checkpoint = opened.path, .model = nullptr, .tokenizer = std::nullopt};
   comm::SingleCommunicator alone;
-  result.model = std::make_unique<model::Model>(model::model_options(result.config, run_device(result.config.run.device, alone)));
+  result.model = std::make_unique<model::Model>(model::model_options(result.config, run_device(result.config, alone)));
   load_parameters(opened.reader, result.model->parameters(), options);
   result.tokenizer = open_tokenizer(result.config, options);
   return result;
@@ -94,7 +94,7 @@ LoadedRun load_run(const std::filesystem::path& path, comm::Communicator& world,
   Opened opened = open(path, options);
   LoadedRun result{.config = std::move(opened.config), .run = nullptr, .tokenizer = std::nullopt};
   result.config.parallel = {};
-  result.run = std::make_unique<RunModel>(result.config, model::model_options(result.config, run_device(result.config.run.device, world)), world);
+  result.run = std::make_unique<RunModel>(result.config, model::model_options(result.config, run_device(result.config, world)), world);
   load_parameters(opened.reader, result.run->model().parameters(), options);
   result.tokenizer = open_tokenizer(result.config, options);
   return result;

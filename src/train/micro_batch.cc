@@ -120,9 +120,8 @@ model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin,
 }
 
 model::MicroBatch upload(Stream& stream, model::MicroBatch micro_batch, Device device) {
-  if (device.is_cpu()) return micro_batch;
   const auto move = [&](Tensor& tensor) {
-    if (tensor.defined()) tensor = to_device(stream, tensor, device);
+    if (tensor.defined()) tensor = moved_to(stream, std::move(tensor), device);
   };
   move(micro_batch.tokens);
   for (model::Prediction* prediction : predictions_of(micro_batch)) {

@@ -20,7 +20,7 @@ constexpr int kUpdates = 31;
 /// Median seconds of finish, norm, update and the wait for values; `before` comes first and counts.
 double median_update(const Config& config, comm::Communicator& world, comm::Communicator& replicas,
                      const std::function<void(optim::ShardedAdamW&)>& before) {
-  const Device device = run_device(config.run.device, world);
+  const Device device = run_device(config, world);
   Stream stream = stream_of(device);
   model::Model model(model::model_options(config, device));
   model.initialize(static_cast<std::uint64_t>(config.run.seed));

@@ -9,6 +9,7 @@
 #include "core/device_backend.h"
 #include "core/error.h"
 #include "kernels/cuda_devices.h"
+#include "kernels/determinism.h"
 
 namespace hadal::train {
 namespace {
@@ -29,15 +30,29 @@ std::string no_device() {
   return "no CUDA device is visible; is CUDA_VISIBLE_DEVICES set? `hadal doctor` shows what the CUDA runtime sees";
 }
 
+comm::DeviceTransportKind transport_kind(DeviceTransportChoice choice) {
+  switch (choice) {
+    case DeviceTransportChoice::kNccl:
+      return comm::DeviceTransportKind::kNccl;
+    case DeviceTransportChoice::kHost:
+      return comm::DeviceTransportKind::kHost;
+    default:
+      return comm::DeviceTransportKind::kAutomatic;
+  }
+}
+
 }  // namespace
 
-Device run_device(DeviceChoice choice, comm::Communicator& world) {
-  if (choice == DeviceChoice::kHost) return kCpu;
+Device run_device(const Config& config, comm::Communicator& world) {
+  kernels::allow_nondeterministic(!config.run.deterministic);
+  if (config.run.device == DeviceChoice::kHost) return kCpu;
   const std::vector<std::string> hosts = world.all_gather(host_name());
   const int devices = num_cuda_devices();
   if (devices == 0) throw UserError("run.device is cuda, but {}; run.device=cpu trains on the CPU", no_device());
   const auto own = hosts.begin() + world.rank();
-  return {DeviceKind::kCuda, static_cast<int>(std::count(hosts.begin(), own, *own)) % devices};
+  const Device device{DeviceKind::kCuda, static_cast<int>(std::count(hosts.begin(), own, *own)) % devices};
+  world.use_device(device, transport_kind(config.parallel.device_transport));
+  return device;
 }
 
 }  // namespace hadal::train

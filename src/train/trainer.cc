@@ -69,7 +69,7 @@ Trainer::Trainer(const LoadedConfig& loaded, comm::Communicator& world, bool qui
       world_(world),
       quiet_(quiet),
       handlers_(world.size() == 1),
-      device_(run_device(config_.run.device, world)),
+      device_(run_device(config_, world)),
       stream_(stream_of(device_)),
       data_(open_run_data(config_)),
       run_(config_, model::model_options(config_, device_), world),

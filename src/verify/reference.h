@@ -8,8 +8,10 @@
 
 namespace hadal::verify {
 
-/// Largest relative difference that passes, of losses and per tensor.
+/// Largest relative difference that passes, of losses and per tensor, in f64.
 inline constexpr double kTolerance = 1e-10;
+/// The same in the dtype of a config (design.md 4, promise 4).
+constexpr double tolerance_of(const Config& config) { return config.precision.compute == ComputeType::kF64 ? kTolerance : 1e-5; }
 
 struct LayoutResult {
   std::string name;

@@ -28,7 +28,7 @@ RankRun::RankRun(const Config& config, comm::Communicator& world, const data::Sa
     : config_(config),
       world_(world),
       sampler_(sampler),
-      run_(config, model::model_options(config, train::run_device(config.run.device, world)), world),
+      run_(config, model::model_options(config, train::run_device(config, world)), world),
       optimizer_(config.optim, train::optimizer_groups(run_), world),
       step_(run_, optimizer_) {
   run_.model().initialize(static_cast<std::uint64_t>(config.run.seed));

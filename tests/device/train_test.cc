@@ -86,6 +86,36 @@ TEST_F(OnDevice, Bf16StaysCloseToF32) {
   }
 }
 
+/// The figures of a step are four copies at its end: losses, loads, balance losses, the norm.
+TEST_F(OnDevice, AStepWaitsForItsFiguresAlone) {
+  const auto waits = [&](const char* steps) {
+    const std::int64_t before = test::num_host_waits();
+    run_.train(std::string("waits") + steps, 1, with(kBf16, {std::string("train.steps=") + steps, "train.micro_batch=2", "optim.schedule.decay_steps=17"}));
+    return test::num_host_waits() - before;
+  };
+  const std::int64_t three = waits("3"), eight = waits("8");
+  EXPECT_EQ(eight - three, 5 * 4);
+}
+
+/// Every axis: rows, choices, sums and states travel between ranks that share the device.
+TEST_F(OnDevice, RanksTrainWithTheBitsOfTheCpu) {
+  const std::vector<std::vector<std::string>> layouts{{"parallel.tp=2"},
+                                                      {"parallel.cp=2"},
+                                                      {"parallel.ep=2"},
+                                                      {"parallel.pp=2"},
+                                                      {"parallel.pp=2", "parallel.schedule=dualpipe_v"},
+                                                      {"parallel.tp=2", "parallel.ep=2", "parallel.etp=2"},
+                                                      {"parallel.tp=2", "parallel.ep=4", "parallel.ranks_per_node=2"}};
+  for (const std::vector<std::string>& layout : layouts) {
+    std::string name;
+    for (const std::string& key : layout) name += key.substr(key.find('.') + 1);
+    const auto settings = with(layout, {"train.steps=4", "train.eval_interval=4", "parallel.device_transport=host"});
+    expect_same_rows(run_.train("device " + name, 4, with(kOnDevice, settings)), run_.train("cpu " + name, 4, with(kOnCpu, settings)));
+    expect_same_tensors(dir_.path() / ("device " + name), dir_.path() / ("cpu " + name));
+    EXPECT_EQ(run_.train("bf16 " + name, 4, with(kBf16, settings)).size(), 4u) << name;
+  }
+}
+
 /// A bf16 run saves its masters: f32 tensors, that the bf16 values are rounded from wherever they are loaded.
 TEST_F(OnDevice, ABf16RunGoesOnInF32) {
   const auto settings = with(kBf16, {"optim.schedule.decay_steps=17"});

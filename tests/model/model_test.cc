@@ -74,7 +74,9 @@ TEST(Model, LogitsAgreeWithTheLoss) {
   SharedTables tables(options, {});
   Stage stage(options, whole_model(options.shape), {}, tables);
   for (nn::Parameter* parameter : stage.parameters()) parameter->initialize(9);
+  LossTable losses(1, options.shape.mtp.depth, kCpu);
   Stage::Outcome e;
+  e.losses = losses.row(0);
   stage.forward(stream, m, {}, true, nullptr, e);
   const std::int64_t vocab = options.shape.vocab_size;
   for (std::int64_t t = 0; t < 26; ++t) {

@@ -92,14 +92,21 @@ Memory& memory() {
   return *memory;
 }
 
+std::atomic<std::int64_t> host_waits{0};
+
+void copy(int, void*, void* to, const void* from, std::size_t bytes) {
+  if (!memory().holds(to)) ++host_waits;
+  std::memcpy(memory().reach(to), memory().reach(from), bytes);
+}
+
 const DeviceBackend backend{
     .num_devices = []() noexcept { return 1; },
     .allocate = [](int, std::size_t bytes) { return memory().allocate(bytes); },
     .release = [](int, void*) noexcept {},
     .compute_stream = [](int) -> void* { return nullptr; },
-    .copy = [](int, void*, void* to, const void* from, std::size_t bytes) { std::memcpy(memory().reach(to), memory().reach(from), bytes); },
+    .copy = copy,
     .zero = [](int, void*, void* at, std::size_t bytes) { std::memset(memory().reach(at), 0, bytes); },
-    .synchronize = [](int, void*) {},
+    .synchronize = [](int, void*) { ++host_waits; },
 };
 
 /// Views of one op's arguments, made fit for the CPU's implementation: where the device reaches them, bf16 as f32.
@@ -178,6 +185,8 @@ void take_slots() {
 }
 
 }  // namespace
+
+std::int64_t num_host_waits() { return host_waits; }
 
 void use_fake_cuda() {
   using namespace kernels;

@@ -7,6 +7,8 @@
 // Results in f32 are those of the CPU bit for bit.
 #pragma once
 
+#include <cstdint>
+
 #include "core/device.h"
 
 namespace hadal::test {
@@ -15,5 +17,7 @@ inline constexpr Device kFakeCuda{DeviceKind::kCuda, 0};
 
 /// From here on, in this process, CUDA is this device (and no other).
 void use_fake_cuda();
+/// How often the host would have waited for the device so far: copies to the host, and synchronize().
+std::int64_t num_host_waits();
 
 }  // namespace hadal::test

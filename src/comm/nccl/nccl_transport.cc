@@ -183,7 +183,8 @@ std::string place_of(Device device) {
   // What NCCL itself compares: NCCL_HOSTID, where it is set, stands for the host.
   const char* const host = std::getenv("NCCL_HOSTID");
   std::array<char, 32> bus{};
-  check(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), device.index), "cudaDeviceGetPCIBusId", {"world", device});
+  // A device that the runtime does not know has no place of its own: whoever asks keeps to the host.
+  if (cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), device.index) != cudaSuccess) return "";
   return fmt::format("{} {}", host != nullptr ? host : this_process().host, bus.data());
 }
 

@@ -19,7 +19,7 @@ Tensor token_numbers(const Context& ctx, std::int64_t count) {
   Tensor numbers = Tensor::empty({count}, DType::kI64);
   std::int64_t* n = numbers.as<std::int64_t>();
   for (std::int64_t row = 0; row < count; ++row) n[row] = ctx.sequence_of_row(row) * ctx.whole_seq() + ctx.position_of_row(row);
-  return to_device(ctx.stream, numbers, ctx.stream.device());
+  return moved_to(ctx.stream, std::move(numbers), ctx.stream.device());
 }
 
 /// x in the router's dtype: itself, or a copy for as long as it is used.

@@ -40,6 +40,23 @@ void add_rows(Table& table, const std::string& name, const Sizes& s) {
                                       .lse = lse});
   };
   table.add_flops(name + "_forward", s.shape, time_ms(stream, forward), 2 * pairs * static_cast<double>(dqk + s.value));
+
+  Tensor d_o = random({t, h, s.value}, 4), d_q = empty({t, h, dqk}), d_kv = empty({t, hk, s.width + s.value}), d_k_shared = empty({t, 1, s.shared});
+  const auto backward = [&] {
+    run(stream, FlashAttentionBackward{.q = all(q, h, dqk),
+                                       .k = key(kv),
+                                       .k_shared = rotated(k_shared),
+                                       .v = value(kv),
+                                       .scale = scale,
+                                       .o = all(o, h, s.value),
+                                       .lse = lse,
+                                       .d_o = all(d_o, h, s.value),
+                                       .d_q = all(d_q, h, dqk),
+                                       .d_k = key(d_kv),
+                                       .d_k_shared = rotated(d_k_shared),
+                                       .d_v = value(d_kv)});
+  };
+  table.add_flops(name + "_backward", s.shape, time_ms(stream, backward), 2 * pairs * static_cast<double>(3 * dqk + 2 * s.value));
 }
 
 const RegisterBench registered{"attention", [](Table& table) {
