@@ -70,7 +70,7 @@ class ShardedAdamW {
   void undo_step() { --num_steps_; }
   /// Returns when the parameters hold the values of the last step() on every rank.
   void wait_values();
-  /// The parameters were set to initial values (nn::Parameter::initialize): the masters start from these before rounding.
+  /// Sets all parameters to their initial values (nn::Parameter::initialize), masters to these before rounding. Collective.
   void initialize(Stream& stream, std::uint64_t seed);
   void reset_average(Stream& stream);
 
@@ -106,6 +106,7 @@ class ShardedAdamW {
 
   void add(ReplicaGroup group, std::unique_ptr<comm::Communicator> comm, std::int64_t bucket_bytes);
   const Where& where(const nn::Parameter& parameter) const;
+  void initialize_masters(Stream& stream, Member& member, std::uint64_t seed);
   /// What AdamW updates: the master, where there is one.
   View value_of(Member& member, const FlatLayout::Piece& piece);
   View state_of(Member& member, StateKind kind, const FlatLayout::Piece& piece);

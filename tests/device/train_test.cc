@@ -103,7 +103,7 @@ TEST_F(OnDevice, RanksTrainWithTheBitsOfTheCpu) {
                                                       {"parallel.cp=2"},
                                                       {"parallel.ep=2"},
                                                       {"parallel.pp=2"},
-                                                      {"parallel.pp=2", "parallel.schedule=dualpipe_v"},
+                                                      {"parallel.pp=2", "parallel.schedule=dualpipe_v", "train.micro_batch=1"},
                                                       {"parallel.tp=2", "parallel.ep=2", "parallel.etp=2"},
                                                       {"parallel.tp=2", "parallel.ep=4", "parallel.ranks_per_node=2"}};
   for (const std::vector<std::string>& layout : layouts) {
