@@ -82,8 +82,8 @@ class ShardedAdamW {
   bool has(StateKind kind) const { return kind != StateKind::kAverage || options_.ema_decay > 0; }
   bool has_master(const nn::Parameter& parameter) const { return parameter.storage() != parameter.accumulation(); }
   DType state_dtype(StateKind kind, const nn::Parameter& parameter) const;
-  /// This rank's share, to be read or set; empty when there is no such state (masters: of the parameters that have one). The shares of all ranks of a group hold every
-  /// element of its parameters once.
+  /// This rank's share, to be read or set; empty when there is no such state (masters: of the parameters that have one). The shares of
+  /// all ranks of a group hold every element of its parameters once.
   std::vector<OwnedState> owned_state(StateKind kind);
   /// The whole of one parameter's on rank `root` of its group, into `full` of the parameter's shape and state_dtype on the host
   /// (elsewhere it is not looked at). Collective over the group, in the order of parameters().

@@ -141,9 +141,10 @@ void Trainer::restore() {
   progress_.emplace(detect_progress(config_.train.steps, quiet_), stderr);
   if (!restored) tell_engines(config_.model);
   const model::ParameterCount count = model::count_parameters(config_.model);
+  const std::string origin = restored ? "resumed" : config_.run.init_from.empty() ? "new" : "new, weights of " + config_.run.init_from;
   log_info("{}: {:.2f} M parameters, {:.2f} M active per token; {} x {} threads ({}), {} on {}; {} at step {}", config_.run.dir,
            static_cast<double>(count.total_with_mtp) / 1e6, static_cast<double>(count.active) / 1e6, world_.size(), num_threads(),
-           world_.description(), name_of(run_.options().dtype), name_of(device_), restored ? "resumed" : config_.run.init_from.empty() ? "new" : "new, weights of " + config_.run.init_from, state_.step);
+           world_.description(), name_of(run_.options().dtype), name_of(device_), origin, state_.step);
 }
 
 int Trainer::run() {
