@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// A warp per row; rows in the order of the result, so that its stores coalesce over the warps of a block.
+// A warp per row.
 template <class T>
 __global__ void statistics(AttentionSizes sizes, Strided<const T> o, Strided<const T> d_o, const float* lse, float* to, std::int64_t rows) {
   const std::int64_t row = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
@@ -19,10 +19,10 @@ __global__ void statistics(AttentionSizes sizes, Strided<const T> o, Strided<con
   if (row >= rows) return;
   const int padded = padded_tokens(sizes.tokens), t = static_cast<int>(row % padded);
   const int head = static_cast<int>(row / padded) % sizes.heads;
-  const std::int64_t sequence = row / padded / sizes.heads;
+  const int sequence = static_cast<int>(row / padded / sizes.heads);
   float delta = 0, base = INFINITY;
   if (t < sizes.tokens) {
-    const std::int64_t token = sequence * sizes.tokens + t;
+    const std::int64_t token = std::int64_t{sequence} * sizes.tokens + t;
     const T* const a = o.at(token, head);
     const T* const b = d_o.at(token, head);
     for (int i = lane; i < sizes.value_width; i += kWarp) delta += to_float(a[i]) * to_float(b[i]);
@@ -31,8 +31,9 @@ __global__ void statistics(AttentionSizes sizes, Strided<const T> o, Strided<con
     base = stored == -INFINITY ? INFINITY : stored * kLog2E;
   }
   if (lane == 0) {
-    to[row] = base;
-    to[rows + row] = delta;
+    float* const at = to + statistics_at(sizes, sequence, head, t);
+    at[0] = base;
+    at[kStatisticsTile] = delta;
   }
 }
 

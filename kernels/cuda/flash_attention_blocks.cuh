@@ -30,6 +30,11 @@ struct BlockTile {
   }
 };
 
+/// 0 or 1, the same in all lanes for the compiler too.
+__device__ __forceinline__ int multiplying_group() {
+  return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kGroupThreads, 0) - 1;
+}
+
 /// The block's dynamic shared memory from its first 1024-byte boundary on.
 __device__ __forceinline__ unsigned char* aligned_memory(unsigned char* memory) { return memory + (1024 - shared_address(memory) % 1024) % 1024; }
 

@@ -245,7 +245,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   } else {
     take_registers<kMultiplierRegisters>();
-    const int group = static_cast<int>(threadIdx.x) / kGroupThreads - 1;
+    const int group = multiplying_group();
     attend<NA, NB, NV>(sizes, barriers, queries, keys, values, query, first_tile, last_tile, group, o, lse, block.head, block.sequence);
   }
 }

@@ -41,9 +41,7 @@ struct Rows {
     return row < count() && j >= sizes.begin_of(token(row)) && j < sizes.end_of(token(row));
   }
   /// Where the statistics of a row lie.
-  __device__ std::int64_t statistics(int row) const {
-    return (std::int64_t{sequence} * sizes.heads + head(row)) * padded_tokens(sizes.tokens) + token(row);
-  }
+  __device__ std::int64_t statistics(int row) const { return statistics_at(sizes, sequence, head(row), token(row)); }
 };
 
 // Scores of the tile become probabilities; the rows' maxima, sums and the factor for what was summed before follow.
@@ -126,7 +124,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T, int NK>
 __global__ void __launch_bounds__(kThreads) queries_kernel(AttentionSizes sizes, Strided<const T> q, Keys<T> k, Strided<const T> v,
-                                                           Strided<const T> d_o, const float* lse, const float* delta, Strided<T> d_q) {
+                                                           Strided<const T> d_o, const float* statistics, Strided<T> d_q) {
   extern __shared__ float4 shared_memory[];
   float* const queries = reinterpret_cast<float*>(shared_memory);
   float* const d_outputs = queries + kRows * padded_width(sizes.width);
@@ -145,8 +143,8 @@ __global__ void __launch_bounds__(kThreads) queries_kernel(AttentionSizes sizes,
 #pragma unroll
   for (int r = 0; r < kHalf; ++r) {
     const int row = min(first + half + r, last);
-    row_lse[r] = lse[rows.statistics(row)];
-    row_delta[r] = delta[rows.statistics(row)];
+    row_lse[r] = statistics[rows.statistics(row)];
+    row_delta[r] = statistics[rows.statistics(row) + kStatisticsTile];
   }
   float sums[kRows][NK] = {};
   const int end = sizes.end_of(rows.token(last));
@@ -182,8 +180,8 @@ __device__ void put(T* to, float x, bool add) {
 
 template <class T, int NK, int NV>
 __global__ void __launch_bounds__(kThreads)
-    keys_kernel(AttentionSizes sizes, Strided<const T> q, Keys<T> k, Strided<const T> v, Strided<const T> d_o, const float* lse,
-                const float* delta, Strided<T> d_k, float* d_k_shared, Strided<T> d_v, bool add) {
+    keys_kernel(AttentionSizes sizes, Strided<const T> q, Keys<T> k, Strided<const T> v, Strided<const T> d_o, const float* statistics,
+                Strided<T> d_k, float* d_k_shared, Strided<T> d_v, bool add) {
   extern __shared__ float4 shared_memory[];
   float* const keys = reinterpret_cast<float*>(shared_memory);
   float* const values = keys + kRows * padded_width(sizes.width);
@@ -206,7 +204,7 @@ __global__ void __launch_bounds__(kThreads)
     float dots[kHalf], d_dots[kHalf];
     dot_tile(keys, sizes.width, count, chunk, dots, query);
     dot_tile(values, sizes.value_width, count, chunk, d_dots, d_output);
-    const float row_lse = lse[rows.statistics(own)], row_delta = delta[rows.statistics(own)];
+    const float row_lse = statistics[rows.statistics(own)], row_delta = statistics[rows.statistics(own) + kStatisticsTile];
 #pragma unroll
     for (int r = 0; r < kHalf; ++r) {
       const bool seen = column < count && first + half + r <= last && rows.sees(r0 + column, first + half + r);
@@ -283,7 +281,6 @@ void general_forward(cudaStream_t stream, const FlashAttentionForward& args) {
 
 void general_backward(cudaStream_t stream, const FlashAttentionBackward& args, const float* statistics, float* shared_sums) {
   const AttentionSizes sizes(args);
-  const float* const delta = statistics + std::int64_t{sizes.batch} * sizes.heads * padded_tokens(sizes.tokens);
   const int row_floats = padded_width(sizes.width) + padded_width(sizes.value_width);
   visit(args.q.dtype, [&]<class T>() {
     visit_widths(args.kName, sizes, [&]<int NK, int NV>() {
@@ -292,12 +289,12 @@ void general_backward(cudaStream_t stream, const FlashAttentionBackward& args, c
         const std::size_t bytes = shared_bytes(row_floats, 1);
         allow_shared_memory(queries_kernel<T, NK>, bytes, args.kName);
         queries_kernel<T, NK><<<grid_of(sizes, sizes.tokens * sizes.group), kThreads, bytes, stream>>>(sizes, q, keys_of<T>(args), v, d_o, statistics,
-                                                                                                       delta, strided<T>(args.d_q));
+                                                                                                       strided<T>(args.d_q));
       }
       if (sizes.keys > 0) {
         const std::size_t bytes = shared_bytes(row_floats, 2);
         allow_shared_memory(keys_kernel<T, NK, NV>, bytes, args.kName);
-        keys_kernel<T, NK, NV><<<grid_of(sizes, sizes.keys), kThreads, bytes, stream>>>(sizes, q, keys_of<T>(args), v, d_o, statistics, delta,
+        keys_kernel<T, NK, NV><<<grid_of(sizes, sizes.keys), kThreads, bytes, stream>>>(sizes, q, keys_of<T>(args), v, d_o, statistics,
                                                                                         strided<T>(args.d_k), shared_sums, strided<T>(args.d_v),
                                                                                         args.add_to_keys);
       }

@@ -1,7 +1,8 @@
-// Gradients of keys and values on Hopper, bf16: 128 keys of a head, with their values, against tiles of 64 queries of every head of
-// the group. One warpgroup loads, two multiply, 64 keys each, all transposed: s^T = k q^T and d_p^T = v d_o^T, so that p^T and d_s^T
-// stay in registers as operands of d_v += p^T d_o and d_k += d_s^T q. A block owns its rows of d_k and d_v, so nothing is added
-// across blocks but the share in d_k_shared, which is summed over the heads afterwards in their order.
+// Gradients of keys and values on Hopper, bf16: 128 keys of a head, with their values, against tiles of 64 queries (48 where registers
+// would not hold more beside the sums) of every head of the group. One warpgroup loads, two multiply, 64 keys each, all transposed:
+// s^T = k q^T and d_p^T = v d_o^T, so that p^T and d_s^T stay in registers as operands of d_v += p^T d_o and d_k += d_s^T q. A block
+// owns its rows of d_k and d_v, so nothing is added across blocks but the share in d_k_shared, which is summed over the heads afterwards
+// in their order.
 #include "kernels/cuda/attention_statistics.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/flash_attention_blocks.cuh"
@@ -15,17 +16,24 @@ namespace {
 using namespace hopper;
 using bf16 = __nv_bfloat16;
 
-constexpr int kQueries = 64;  ///< of a tile
 constexpr int kStages = 3;
-constexpr int kRowChunk = kTileRows * kChunkRowBytes;    ///< bytes of a chunk of keys or values
-constexpr int kQueryChunk = kQueries * kChunkRowBytes;   ///< ... of queries or d_o
-constexpr int kStatisticsBytes = kQueries * static_cast<int>(sizeof(float));
+constexpr int kRowChunk = kTileRows * kChunkRowBytes;  ///< bytes of a chunk of keys or values
+
+/// Columns: NA chunks of k, NB of k_shared, NV of v. A stage is the queries' chunks, then those of d_o.
+template <int NA, int NB, int NV>
+struct Form {
+  static constexpr int kChunks = NA + NB + NV;
+  static constexpr int kQueries = kChunks == 5 ? 48 : 64;  ///< of a tile
+  static constexpr int kQueryChunk = kQueries * kChunkRowBytes;
+  static constexpr int kStatisticsBytes = 2 * kQueries * static_cast<int>(sizeof(float));
+  static constexpr int kTileBytes = kChunks * (kRowChunk + kStages * kQueryChunk);
+};
 
 struct Maps {
   CUtensorMap k, k_shared, v, q, q_shared, d_o;
 };
 struct Shared {
-  float lse[kStages][kQueries], delta[kStages][kQueries];
+  float statistics[kStages][2 * 64];
   uint64_t rows, full[kStages], empty[kStages];
 };
 /// Addresses in shared memory.
@@ -37,32 +45,31 @@ struct Work {
   int key, kv, sequence, first_tile, last_tile;
 };
 
-/// Columns: NA chunks of k, NB of k_shared, NV of v. A stage is the queries' chunks, then those of d_o.
 template <int NA, int NB, int NV>
 __device__ __forceinline__ void load(const AttentionSizes& sizes, const Maps& maps, Shared* shared, const Tiles& at, const Work& work,
                                      const float* statistics) {
-  constexpr int kChunks = NA + NB + NV;
+  using F = Form<NA, NB, NV>;
+  constexpr int kChunks = F::kChunks, kQueries = F::kQueries, kQueryChunk = F::kQueryChunk;
   arrive_expecting(&shared->rows, kChunks * kRowChunk);
 #pragma unroll
   for (int i = 0; i < NA; ++i) copy_chunk(at.keys + i * kRowChunk, maps.k, &shared->rows, i * kChunkColumns, work.kv, work.key, work.sequence);
   if constexpr (NB > 0) copy_chunk(at.keys + NA * kRowChunk, maps.k_shared, &shared->rows, 0, 0, work.key, work.sequence);
 #pragma unroll
   for (int i = 0; i < NV; ++i) copy_chunk(at.values + i * kRowChunk, maps.v, &shared->rows, i * kChunkColumns, work.kv, work.key, work.sequence);
-  const std::int64_t padded = padded_tokens(sizes.tokens), all = sizes.batch * sizes.heads * padded;
   Ring<kStages> ring;
   for (int head = work.kv * sizes.group; head < (work.kv + 1) * sizes.group; ++head) {
-    const float* const of_head = statistics + (std::int64_t{work.sequence} * sizes.heads + head) * padded;
+    const float* of_tile = statistics + statistics_at(sizes, work.sequence, head, work.first_tile * kQueries);
     for (int tile = work.first_tile; tile < work.last_tile; ++tile) {
       const int query = tile * kQueries;
       uint64_t* const full = &shared->full[ring.stage];
       const uint32_t queries = at.stages + ring.stage * kChunks * kQueryChunk, d_outputs = queries + (NA + NB) * kQueryChunk;
       wait(&shared->empty[ring.stage], ring.parity ^ 1);
-      arrive_expecting(full, kChunks * kQueryChunk + 2 * kStatisticsBytes);
+      arrive_expecting(full, kChunks * kQueryChunk + F::kStatisticsBytes);
 #pragma unroll
       for (int i = 0; i < NA; ++i) copy_chunk(queries + i * kQueryChunk, maps.q, full, i * kChunkColumns, head, query, work.sequence);
       if constexpr (NB > 0) copy_chunk(queries + NA * kQueryChunk, maps.q_shared, full, 0, head, query, work.sequence);
-      copy_bytes(shared_address(shared->lse[ring.stage]), of_head + query, kStatisticsBytes, full);
-      copy_bytes(shared_address(shared->delta[ring.stage]), of_head + all + query, kStatisticsBytes, full);
+      copy_bytes(shared_address(shared->statistics[ring.stage]), of_tile, F::kStatisticsBytes, full);
+      of_tile += 2 * kQueries;
 #pragma unroll
       for (int i = 0; i < NV; ++i) copy_chunk(d_outputs + i * kQueryChunk, maps.d_o, full, i * kChunkColumns, head, query, work.sequence);
       ring.advance();
@@ -71,8 +78,9 @@ __device__ __forceinline__ void load(const AttentionSizes& sizes, const Maps& ma
 }
 
 /// scores = rows queries^T over `Chunks` chunks.
-template <int Chunks>
-__device__ __forceinline__ void multiply_rows(float (&scores)[32], uint32_t rows, uint32_t queries) {
+template <int Chunks, int N>
+__device__ __forceinline__ void multiply_rows(float (&scores)[N], uint32_t rows, uint32_t queries) {
+  constexpr int kQueryChunk = 2 * N * kChunkRowBytes;
 #pragma unroll
   for (int step = 0; step < 4 * Chunks; ++step) {
     const uint64_t a = rows_operand(rows + step / 4 * kRowChunk + step % 4 * 32);
@@ -85,10 +93,11 @@ __device__ __forceinline__ void multiply_rows(float (&scores)[32], uint32_t rows
   }
 }
 
-template <int N>
-__device__ __forceinline__ void multiply_queries(float (&sums)[N], const uint32_t (&weights)[16], uint32_t queries) {
+template <int N, int M>
+__device__ __forceinline__ void multiply_queries(float (&sums)[N], const uint32_t (&weights)[M], uint32_t queries) {
+  constexpr int kQueryChunk = 4 * M * kChunkRowBytes;
 #pragma unroll
-  for (int step = 0; step < kQueries / 16; ++step) {
+  for (int step = 0; step < M / 4; ++step) {
     multiply_registers(sums, weights + 4 * step, columns_operand(queries + step * 2048, kQueryChunk));
   }
 }
@@ -119,10 +128,10 @@ __device__ __forceinline__ void store_row(bf16* row, int width, int r, const flo
 template <int NA, int NB, int NV>
 __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Shared* shared, const Tiles& at, const Work& work, int group,
                                               const Gradients& to) {
-  constexpr int kChunks = NA + NB + NV;
+  using F = Form<NA, NB, NV>;
+  constexpr int kChunks = F::kChunks, kQueries = F::kQueries, kQueryChunk = F::kQueryChunk;
   const int thread = static_cast<int>(threadIdx.x) % kGroupThreads, lane = thread % 32;
   const int key = work.key + group * 64 + thread / 32 * 16 + lane / 4;  // and key + 8
-  const int first[2] = {sizes.first_query(key), sizes.first_query(key + 8)}, last[2] = {sizes.last_query(key), sizes.last_query(key + 8)};
   // Queries that see every key of the block.
   const int all_first = sizes.first_query(work.key + kTileRows - 1), all_last = sizes.last_query(work.key);
   const float scale = sizes.scale * kLog2E;
@@ -134,23 +143,24 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
   hold(own);  // zeroed here, not between products
   hold(rotated);
   hold(d_values);
-  float scores[32];
-  uint32_t probabilities[16], d_scores[16];
+  float scores[kQueries / 2];
+  uint32_t probabilities[kQueries / 4], d_scores[kQueries / 4];
   const int tiles = work.last_tile - work.first_tile, all = tiles * sizes.group;
   Ring<kStages> ring;
   const auto probabilities_of = [&](int tile) {  // of the scores, packed
     const int t0 = tile * kQueries;
     if (t0 < all_first || t0 + kQueries > all_last) {
+      const int first[2] = {sizes.first_query(key), sizes.first_query(key + 8)}, last[2] = {sizes.last_query(key), sizes.last_query(key + 8)};
 #pragma unroll
-      for (int i = 0; i < 32; ++i) {
+      for (int i = 0; i < kQueries / 2; ++i) {
         const int t = t0 + i / 4 * 8 + lane % 4 * 2 + i % 2, r = i / 2 % 2;
         if (t < first[r] || t >= last[r]) scores[i] = -INFINITY;
       }
     }
-    const float* const lse = shared->lse[ring.stage] + lane % 4 * 2;
+    const float* const lse = shared->statistics[ring.stage] + lane % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float2 base = *reinterpret_cast<const float2*>(lse + i * 8);
+    for (int i = 0; i < kQueries / 8; ++i) {
+      const float2 base = *reinterpret_cast<const float2*>(lse + i / 2 * 2 * kStatisticsTile + i % 2 * 8);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         scores[4 * i + 2 * r] = exp2_fast(scores[4 * i + 2 * r] * scale - base.x);
@@ -160,10 +170,10 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
     pack(scores, probabilities);
   };
   const auto differentiate_scores = [&] {  // d_p^T to packed d_s^T
-    const float* const delta = shared->delta[ring.stage] + lane % 4 * 2;
+    const float* const delta = shared->statistics[ring.stage] + kStatisticsTile + lane % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float2 base = *reinterpret_cast<const float2*>(delta + i * 8);
+    for (int i = 0; i < kQueries / 8; ++i) {
+      const float2 base = *reinterpret_cast<const float2*>(delta + i / 2 * 2 * kStatisticsTile + i % 2 * 8);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const float2 p = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(probabilities[2 * i + r]));
@@ -182,7 +192,7 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
   const auto use_d_outputs = [&](uint32_t d_outputs) {
     hold(probabilities);
     product_fence();
-    multiply_rows<NV>(scores, values, d_outputs);
+    multiply_rows<NV>(scores, fresh(values), d_outputs);
     product_commit();
     multiply_queries(d_values, probabilities, d_outputs);
     product_commit();
@@ -211,7 +221,7 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
       hold(own);
       hold(rotated);
       product_fence();
-      multiply_rows<NA + NB>(scores, keys, queries);
+      multiply_rows<NA + NB>(scores, fresh(keys), queries);
       product_commit();
       add_queries(at.stages + previous * kChunks * kQueryChunk);
       product_wait<1>();
@@ -253,17 +263,15 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
   }
 }
 
-constexpr int shared_bytes(int chunks) { return chunks * (kRowChunk + kStages * kQueryChunk) + 1024 + static_cast<int>(sizeof(Shared)); }
-
 template <int NA, int NB, int NV>
 __global__ void __launch_bounds__(kThreads, 1) keys_kernel(const __grid_constant__ Maps maps, const __grid_constant__ AttentionSizes sizes,
                                                            const float* statistics, const __grid_constant__ Gradients to) {
   extern __shared__ unsigned char memory[];
   unsigned char* const tiles = aligned_memory(memory);
-  constexpr int kChunks = NA + NB + NV;
-  auto* const shared = reinterpret_cast<Shared*>(tiles + kChunks * (kRowChunk + kStages * kQueryChunk));
+  using F = Form<NA, NB, NV>;
+  auto* const shared = reinterpret_cast<Shared*>(tiles + F::kTileBytes);
   const uint32_t base = shared_address(tiles);
-  const Tiles at{base, base + (NA + NB) * kRowChunk, base + kChunks * kRowChunk};
+  const Tiles at{base, base + (NA + NB) * kRowChunk, base + F::kChunks * kRowChunk};
   if (threadIdx.x == 0) {
     init_barrier(&shared->rows, 1);
     for (int stage = 0; stage < kStages; ++stage) {
@@ -276,25 +284,26 @@ __global__ void __launch_bounds__(kThreads, 1) keys_kernel(const __grid_constant
   const BlockTile block((sizes.keys + kTileRows - 1) / kTileRows, sizes.key_heads, sizes.batch);
   const int key = block.tile * kTileRows;  // the first keys are seen by most queries
   const int last_key = min(key + kTileRows, sizes.keys) - 1;
-  const Work work{key, block.head, block.sequence, sizes.first_query(key) / kQueries, (sizes.last_query(last_key) + kQueries - 1) / kQueries};
+  const Work work{key, block.head, block.sequence, sizes.first_query(key) / F::kQueries,
+                  (sizes.last_query(last_key) + F::kQueries - 1) / F::kQueries};
   if (threadIdx.x < kGroupThreads) {
     give_registers<kLoaderRegisters>();
     if (threadIdx.x == 0) load<NA, NB, NV>(sizes, maps, shared, at, work, statistics);
   } else {
     take_registers<kMultiplierRegisters>();
-    differentiate<NA, NB, NV>(sizes, shared, at, work, static_cast<int>(threadIdx.x) / kGroupThreads - 1, to);
+    differentiate<NA, NB, NV>(sizes, shared, at, work, multiplying_group(), to);
   }
 }
 
 template <int NA, int NB, int NV>
 void start(cudaStream_t stream, const FlashAttentionBackward& args, const float* statistics, float* shared_sums) {
+  constexpr int kQueries = Form<NA, NB, NV>::kQueries, kBytes = Form<NA, NB, NV>::kTileBytes + 1024 + static_cast<int>(sizeof(Shared));
   const AttentionSizes sizes(args);
   const ConstHeads own = columns_of(args.q, 0, args.k.width), rotated = columns_of(args.q, args.k.width, args.q.width - args.k.width);
   const Maps maps{heads_map(args.k, args.batch, kTileRows), NB > 0 ? heads_map(args.k_shared, args.batch, kTileRows) : CUtensorMap{},
                   heads_map(args.v, args.batch, kTileRows), heads_map(own, args.batch, kQueries),
                   NB > 0 ? heads_map(rotated, args.batch, kQueries) : CUtensorMap{}, heads_map(args.d_o, args.batch, kQueries)};
   const Gradients to{strided<bf16>(args.d_k), strided<bf16>(args.d_v), shared_sums, args.add_to_keys};
-  constexpr int kBytes = shared_bytes(NA + NB + NV);
   const int blocks = (sizes.keys + kTileRows - 1) / kTileRows * sizes.key_heads * sizes.batch;
   allow_shared_memory(keys_kernel<NA, NB, NV>, kBytes, args.kName);
   keys_kernel<NA, NB, NV><<<static_cast<unsigned>(blocks), kThreads, kBytes, stream>>>(maps, sizes, statistics, to);

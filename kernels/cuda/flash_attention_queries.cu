@@ -87,9 +87,8 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Barri
   const int begin[2] = {sizes.begin_of(row), sizes.begin_of(row + 8)}, end[2] = {sizes.end_of(row), sizes.end_of(row + 8)};
   const int all_begin = sizes.begin_of(query + kTileRows - 1), all_end = sizes.end_of(query);  // keys that every row of the block sees
   const float scale = sizes.scale * kLog2E;
-  const std::int64_t padded = padded_tokens(sizes.tokens), all = sizes.batch * sizes.heads * padded;
-  const float* const of_row = statistics + (std::int64_t{sequence} * sizes.heads + head) * padded + row;
-  const float lse[2] = {of_row[0], of_row[8]}, delta[2] = {of_row[all], of_row[all + 8]};
+  const float* const of_row = statistics + statistics_at(sizes, sequence, head, row);
+  const float lse[2] = {of_row[0], of_row[8]}, delta[2] = {of_row[kStatisticsTile], of_row[kStatisticsTile + 8]};
   const uint32_t queries = at.queries + group * 64 * kChunkRowBytes, d_outputs = at.d_outputs + group * 64 * kChunkRowBytes;
   float own[NA * 32], shared[32];
   clear(own);
@@ -144,10 +143,10 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Barri
       hold(own);
       hold(shared);
       product_fence();
-      multiply_rows<NA + NB>(scores, queries, keys);
+      multiply_rows<NA + NB>(scores, fresh(queries), keys);
       product_commit();
       add_keys(at.stages + previous * kChunks * kKeyChunk);
-      multiply_rows<NV>(d_scores, d_outputs, keys + (NA + NB) * kKeyChunk);
+      multiply_rows<NV>(d_scores, fresh(d_outputs), keys + (NA + NB) * kKeyChunk);
       product_commit();
       product_wait<2>();
       hold(scores);
@@ -218,7 +217,7 @@ __global__ void __launch_bounds__(kThreads, 1) queries_kernel(const __grid_const
     }
   } else {
     take_registers<kMultiplierRegisters>();
-    const int group = static_cast<int>(threadIdx.x) / kGroupThreads - 1;
+    const int group = multiplying_group();
     differentiate<NA, NB, NV>(sizes, barriers, at, query, first_tile, last_tile, group, statistics, d_q, block.head, block.sequence);
   }
 }

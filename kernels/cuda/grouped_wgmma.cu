@@ -1,10 +1,11 @@
 // Grouped products in bf16 on Hopper's warpgroup tensor cores.
 //
-// Blocks stay on their multiprocessor and walk over tiles of 128 x kN. One thread of the third warpgroup has the copy engine fill a
-// ring of stages (64 of k each); two warpgroups multiply, 64 rows each, and are free to drift apart by the length of the ring, so that
-// one stores its results while the other keeps the tensor cores busy. Rows of a tile past the expert's end are its neighbour's: they
-// are multiplied and not stored. In backward_weight k runs over the expert's rows, and what the last stage holds past its end is
-// zeroed in shared memory first.
+// Blocks stay on their multiprocessor and walk over tiles of 128 x kN, two by two: a cluster of two blocks takes two tiles of one expert
+// that lie one above the other and reads their B once, each block one half for both, or, where a last row of tiles is left over, two
+// tiles side by side and their A. One thread of the third warpgroup has the copy engine fill a ring of stages (64 of k each); two
+// warpgroups multiply, 64 rows each, and are free to drift apart by the length of the ring, so that one stores its results while the
+// other keeps the tensor cores busy. Rows of a tile past the expert's end are its neighbour's: they are multiplied and not stored. In
+// backward_weight k runs over the expert's rows, and what the last stage holds past its end is zeroed in shared memory first.
 #include <algorithm>
 
 #include "kernels/cuda/check.h"
@@ -19,6 +20,8 @@ using Element = __nv_bfloat16;
 
 constexpr int kM = 128, kK = 64;
 constexpr int kGroupThreads = 128, kThreads = 3 * kGroupThreads, kConsumers = 2;
+constexpr int kCluster = 2;
+constexpr std::uint16_t kBoth = 3;        // both blocks of a cluster
 constexpr int kBox = 64 * 64 * 2;         // bytes of 64 lines of 64 elements
 constexpr int kLine = 128;                // bytes of a line
 constexpr int kStaging = 16 * kLine;      // bytes through which a warp stores 16 rows by 64 columns
@@ -56,24 +59,80 @@ struct Form {
   static constexpr bool kMajorN = kForm != GroupedForm::kForward;
 };
 
-/// One stage of a tile: A's 128 rows and B's kN, from k on.
+/// A block's tile of a pair, and which operand the pair shares.
+struct PairTile {
+  GroupTile at;
+  bool shares_b;
+};
+
+/// Pairs of an expert with so many tiles: one above the other, then the last row's side by side (the second of the last pair may lie
+/// outside, where there is nothing to store).
+__device__ int pairs_of(int m_tiles, int n_tiles) { return m_tiles / 2 * n_tiles + m_tiles % 2 * ceil_div(n_tiles, 2); }
+
+/// Called with rising pairs; pairs of two rows of tiles are ordered in bands as in TileWalk.
+class PairWalk {
+ public:
+  __device__ PairWalk(const GroupTable& table, int fixed_m, int n_tiles, int rank) : table_(table), fixed_m_(fixed_m), n_tiles_(n_tiles), rank_(rank) {}
+
+  __device__ PairTile at(int pair) {
+    while (pair >= table_.first_tile[expert_ + 1]) ++expert_;
+    const int begin = table_.first_row[expert_], end = table_.first_row[expert_ + 1], local = pair - table_.first_tile[expert_];
+    const int m_tiles = tiles_of_m(end - begin, fixed_m_, kM), doubles = m_tiles / 2, beside = local - doubles * n_tiles_;
+    if (beside >= 0) return {{expert_, begin, end, m_tiles - 1, 2 * beside + rank_}, false};
+    constexpr int kPairBand = kBand / 2;
+    const int band = local / (kPairBand * n_tiles_), in_band = local - band * kPairBand * n_tiles_;
+    const int height = min(kPairBand, doubles - band * kPairBand);
+    return {{expert_, begin, end, 2 * (band * kPairBand + in_band % height) + rank_, in_band / height}, true};
+  }
+
+ private:
+  const GroupTable& table_;
+  int fixed_m_, n_tiles_, rank_;
+  int expert_ = 0;
+};
+
+/// Box `i` of 64 rows of A, of a tile whose first row is m0 and from k on.
+template <GroupedForm kForm>
+__device__ void copy_a(std::uint8_t* a, std::uint64_t* full, const CUtensorMap* map, const GroupTile& at, int k, int i, bool to_both) {
+  const int m = at.m_tile * kM + i * 64;
+  const int x = Form<kForm>::kMajorM ? m : k, y = at.row_begin + (Form<kForm>::kMajorM ? k : m);
+  if (to_both) {
+    copy_box_to_all(a + i * kBox, map, full, kBoth, x, y);
+  } else {
+    copy_box(a + i * kBox, map, full, x, y);
+  }
+}
+
+/// Half `half` of the rows of B.
 template <GroupedForm kForm, int kN>
-__device__ void fill_stage(std::uint8_t* stage, std::uint64_t* full, const CUtensorMap* a_map, const CUtensorMap* b_map, const GroupTile& at, int k) {
-  const int m0 = at.m_tile * kM, n0 = at.n_tile * kN;
+__device__ void copy_b(std::uint8_t* b, std::uint64_t* full, const CUtensorMap* map, const GroupTile& at, int k, int half, bool to_both) {
+  constexpr int kBoxes = kForm == GroupedForm::kForward ? 1 : kN / 128, kRows = kN / 2 / kBoxes;
+#pragma unroll
+  for (int i = 0; i < kBoxes; ++i) {
+    const int row = half * (kN / 2) + i * kRows, n = at.n_tile * kN + row;
+    std::uint8_t* const to = b + row * kLine;
+    if constexpr (kForm == GroupedForm::kBackwardWeight) {
+      to_both ? copy_box_to_all(to, map, full, kBoth, n, at.row_begin + k) : copy_box(to, map, full, n, at.row_begin + k);
+    } else {
+      const int x = kForm == GroupedForm::kForward ? k : n, y = kForm == GroupedForm::kForward ? n : k;
+      to_both ? copy_box_to_all(to, map, full, kBoth, x, y, at.expert) : copy_box(to, map, full, x, y, at.expert);
+    }
+  }
+}
+
+/// One stage of a tile: A's 128 rows and B's kN, from k on; of the shared operand this block copies half `rank`, to both.
+template <GroupedForm kForm, int kN>
+__device__ void fill_stage(std::uint8_t* stage, std::uint64_t* full, const CUtensorMap* a_map, const CUtensorMap* b_map, const PairTile& pair, int k, int rank) {
   std::uint8_t* const b = stage + Ring<kN>::kBytesA;
   arrive_expecting(full, Ring<kN>::kStageBytes);
-  if constexpr (kForm == GroupedForm::kForward) {
-    copy_box(stage, a_map, full, k, at.row_begin + m0);
-    copy_box(b, b_map, full, k, n0, at.expert);
-  } else if constexpr (kForm == GroupedForm::kBackwardInput) {
-    copy_box(stage, a_map, full, k, at.row_begin + m0);
-#pragma unroll
-    for (int i = 0; i < kN / 64; ++i) copy_box(b + i * kBox, b_map, full, n0 + i * 64, k, at.expert);
+  if (pair.shares_b) {
+    copy_a<kForm>(stage, full, a_map, pair.at, k, 0, false);
+    copy_a<kForm>(stage, full, a_map, pair.at, k, 1, false);
+    copy_b<kForm, kN>(b, full, b_map, pair.at, k, rank, true);
   } else {
-#pragma unroll
-    for (int i = 0; i < kM / 64; ++i) copy_box(stage + i * kBox, a_map, full, m0 + i * 64, at.row_begin + k);
-#pragma unroll
-    for (int i = 0; i < kN / 64; ++i) copy_box(b + i * kBox, b_map, full, n0 + i * 64, at.row_begin + k);
+    copy_a<kForm>(stage, full, a_map, pair.at, k, rank, true);
+    copy_b<kForm, kN>(b, full, b_map, pair.at, k, 0, false);
+    copy_b<kForm, kN>(b, full, b_map, pair.at, k, 1, false);
   }
 }
 
@@ -166,7 +225,7 @@ __device__ void prefetch_lines(const float* from, int stride, int lines, int byt
 }
 
 template <GroupedForm kForm, int kN>
-__global__ void __launch_bounds__(kThreads, 1) multiply(const __grid_constant__ CUtensorMap a_map, const __grid_constant__ CUtensorMap b_map, Extents p) {
+__global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1) multiply(const __grid_constant__ CUtensorMap a_map, const __grid_constant__ CUtensorMap b_map, Extents p) {
   using R = Ring<kN>;
   using F = Form<kForm>;
   extern __shared__ __align__(1024) std::uint8_t shared[];
@@ -178,26 +237,27 @@ __global__ void __launch_bounds__(kThreads, 1) multiply(const __grid_constant__ 
     prefetch_map(&b_map);
     for (int i = 0; i < R::kStages; ++i) {
       init_barrier(&full[i], 1);
-      init_barrier(&empty[i], kConsumers * 4);
+      init_barrier(&empty[i], kCluster * kConsumers * 4);
     }
     publish_barriers();
   }
   const int n_tiles = ceil_div(p.n, kN);
-  build_table(table, p.offsets, p.experts, F::kRaggedK ? p.m : 0, kM, n_tiles);
-  const int tiles = table.first_tile[p.experts];
-  TileWalk walk(table, n_tiles);
+  build_table(table, p.offsets, p.experts, [&](int rows) { return pairs_of(tiles_of_m(rows, p.m, kM), n_tiles); });
+  const int pairs = table.first_tile[p.experts], clusters = static_cast<int>(gridDim.x) / kCluster, rank = rank_in_cluster();
+  sync_cluster();
+  PairWalk walk(table, p.m, n_tiles, rank);
   R ring;
   const int group = static_cast<int>(threadIdx.x) / kGroupThreads;
 
   if (group == kConsumers) {
     shrink_registers<kProducerRegisters>();
     if (threadIdx.x == kConsumers * kGroupThreads) {
-      for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
-        const GroupTile at = walk.at(tile);
-        const int steps = ceil_div(F::kRaggedK ? at.row_end - at.row_begin : p.k, kK);
+      for (int pair = static_cast<int>(blockIdx.x) / kCluster; pair < pairs; pair += clusters) {
+        const PairTile tile = walk.at(pair);
+        const int steps = ceil_div(F::kRaggedK ? tile.at.row_end - tile.at.row_begin : p.k, kK);
         for (int step = 0; step < steps; ++step) {
           wait(&empty[ring.stage], ring.parity ^ 1);
-          fill_stage<kForm, kN>(shared + ring.stage * R::kStageBytes, &full[ring.stage], &a_map, &b_map, at, step * kK);
+          fill_stage<kForm, kN>(shared + ring.stage * R::kStageBytes, &full[ring.stage], &a_map, &b_map, tile, step * kK, rank);
           ring.advance();
         }
       }
@@ -208,8 +268,8 @@ __global__ void __launch_bounds__(kThreads, 1) multiply(const __grid_constant__ 
     // Bytes from one product of 16 k to the next, and the operands' strides.
     constexpr int kStepA = F::kMajorM ? 16 * kLine : 32, kStepB = F::kMajorN ? 16 * kLine : 32;
     float sums[kN / 2];
-    for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
-      const GroupTile at = walk.at(tile);
+    for (int pair = static_cast<int>(blockIdx.x) / kCluster; pair < pairs; pair += clusters) {
+      const GroupTile at = walk.at(pair).at;
       const int rows = at.row_end - at.row_begin, m0 = at.m_tile * kM, n0 = at.n_tile * kN;
       const int k_end = F::kRaggedK ? rows : p.k, steps = ceil_div(k_end, kK);
       const int columns_left = p.n - n0;
@@ -246,12 +306,12 @@ __global__ void __launch_bounds__(kThreads, 1) multiply(const __grid_constant__ 
         }
         products_commit();
         products_wait<1>();
-        if (step > 0 && lane == 0) arrive(&empty[previous]);
+        if (step > 0 && lane < kCluster) arrive_at(&empty[previous], lane);
         previous = ring.stage;
         ring.advance();
       }
       products_wait<0>();
-      if (lane == 0) arrive(&empty[previous]);
+      if (lane < kCluster) arrive_at(&empty[previous], lane);
 
       const int first = m0 + warp * 16;  // this warp's rows of the expert
       if constexpr (F::kRaggedK) {
@@ -268,6 +328,7 @@ __global__ void __launch_bounds__(kThreads, 1) multiply(const __grid_constant__ 
       }
     }
   }
+  sync_cluster();  // until then the other block may write to this one's shared memory
 }
 
 template <GroupedForm kForm, int kN>
@@ -275,40 +336,43 @@ void launch(Stream& stream, const CUtensorMap& a, const CUtensorMap& b, const Ex
   constexpr int kBytes = Ring<kN>::kBytes;
   static_assert(kBytes <= 227 * 1024);
   allow_shared_memory(multiply<kForm, kN>, kBytes, op);
-  multiply<kForm, kN><<<num_multiprocessors(stream.device().index), kThreads, kBytes, native(stream)>>>(a, b, extents);
+  multiply<kForm, kN><<<num_multiprocessors(stream.device().index) / kCluster * kCluster, kThreads, kBytes, native(stream)>>>(a, b, extents);
   check_launch(op);
 }
 
-int padded(int extent, int tile) { return ceil_div(extent, tile) * tile; }
-
-/// Columns of a tile: 256 unless 128 wastes so much less that it makes up for reading A twice as often.
-bool is_narrow(int n) { return padded(n, 128) * 5 < padded(n, 256) * 4; }
+/// What tiles of kN columns cost, in any unit: their area, with what lies outside the matrix, and a fourth more for narrow ones, which
+/// read A twice as often.
+std::int64_t cost(int m, int n, int tile_n) {
+  return std::int64_t{ceil_div(m, kM)} * ceil_div(n, tile_n) * tile_n * (tile_n == 256 ? 4 : 5);
+}
 
 template <GroupedForm kForm>
 void multiply_form(Stream& stream, const GroupedProduct& p, const char* op) {
-  const auto run = [&]<int kN>() {
+  const auto run = [&]<int kN>(bool turned) {
     if constexpr (kForm == GroupedForm::kForward) {
-      const Extents extents{p.c, p.offsets, p.experts, 0, p.out, p.in, p.out, 1};
-      launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.in, kM), tensor_map(p.b, p.experts, p.out, p.in, kN), extents, op);
+      launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.in, 64), tensor_map(p.b, p.experts, p.out, p.in, kN / 2),
+                        {p.c, p.offsets, p.experts, 0, p.out, p.in, p.out, 1}, op);
     } else if constexpr (kForm == GroupedForm::kBackwardInput) {
-      const Extents extents{p.c, p.offsets, p.experts, 0, p.in, p.out, p.in, 1};
-      launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.out, kM), tensor_map(p.b, p.experts, p.out, p.in, kK), extents, op);
+      launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.out, 64), tensor_map(p.b, p.experts, p.out, p.in, kK),
+                        {p.c, p.offsets, p.experts, 0, p.in, p.out, p.in, 1}, op);
     } else {
-      // d_w, or its transpose where that leaves less of the tiles empty.
-      const std::int64_t straight = std::int64_t{padded(p.out, kM)} * padded(p.in, kN), turned = std::int64_t{padded(p.in, kM)} * padded(p.out, kN);
       const CUtensorMap d_y = tensor_map(p.a, 0, p.rows, p.out, kK), x = tensor_map(p.b, 0, p.rows, p.in, kK);
-      if (turned < straight) {
+      if (turned) {
         launch<kForm, kN>(stream, x, d_y, {p.c, p.offsets, p.experts, p.in, p.out, 0, 1, p.in}, op);
       } else {
         launch<kForm, kN>(stream, d_y, x, {p.c, p.offsets, p.experts, p.out, p.in, 0, p.in, 1}, op);
       }
     }
   };
-  const int n = kForm == GroupedForm::kForward ? p.out : kForm == GroupedForm::kBackwardInput ? p.in : std::max(p.in, p.out);
-  if (is_narrow(n)) {
-    run.template operator()<128>();
+  const auto best = [&](int m, int n) { return std::min(cost(m, n, 256), cost(m, n, 128)); };
+  // In backward_weight the transpose of d_w where that leaves less of the tiles empty.
+  const bool turned = kForm == GroupedForm::kBackwardWeight && best(p.in, p.out) < best(p.out, p.in);
+  const int m = kForm == GroupedForm::kBackwardWeight ? (turned ? p.in : p.out) : kM;
+  const int n = kForm == GroupedForm::kForward || turned ? p.out : p.in;
+  if (cost(m, n, 128) < cost(m, n, 256)) {
+    run.template operator()<128>(turned);
   } else {
-    run.template operator()<256>();
+    run.template operator()<256>(turned);
   }
 }
 

@@ -44,6 +44,27 @@ __device__ inline void wait(std::uint64_t* barrier, int parity) {
       : "memory");
 }
 
+/// Arrives at the barrier of the same place in block `rank` of the cluster.
+__device__ inline void arrive_at(std::uint64_t* barrier, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(rank)
+      : "memory");
+}
+/// All threads of all blocks of the cluster that have not ended.
+__device__ inline void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+__device__ inline int rank_in_cluster() {
+  int rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+
 /// Ordinary stores to shared memory before this are seen by the asynchronous units after it; a barrier among the threads follows.
 __device__ inline void fence_shared_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 /// Barrier `id` (1 .. 15) among `threads` threads.
@@ -54,7 +75,7 @@ __device__ inline void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<std::uint64_t>(map)) : "memory");
 }
 /// A box of a rank-2 or rank-3 tensor to shared memory; coordinates from the fastest dim on. What lies outside the tensor becomes zero,
-/// and counts as copied.
+/// and counts as copied. The _to_all form writes to the same place in each block of `mask` of the cluster, and tells each one's barrier.
 __device__ inline void copy_box(void* to, const CUtensorMap* map, std::uint64_t* barrier, int x, int y) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(to)),
                "l"(reinterpret_cast<std::uint64_t>(map)), "r"(shared_address(barrier)), "r"(x), "r"(y)
@@ -63,6 +84,18 @@ __device__ inline void copy_box(void* to, const CUtensorMap* map, std::uint64_t*
 __device__ inline void copy_box(void* to, const CUtensorMap* map, std::uint64_t* barrier, int x, int y, int z) {
   asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(to)),
                "l"(reinterpret_cast<std::uint64_t>(map)), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z)
+               : "memory");
+}
+__device__ inline void copy_box_to_all(void* to, const CUtensorMap* map, std::uint64_t* barrier, std::uint16_t mask, int x, int y) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%4, %5}], [%2], %3;" ::"r"(
+                   shared_address(to)),
+               "l"(reinterpret_cast<std::uint64_t>(map)), "r"(shared_address(barrier)), "h"(mask), "r"(x), "r"(y)
+               : "memory");
+}
+__device__ inline void copy_box_to_all(void* to, const CUtensorMap* map, std::uint64_t* barrier, std::uint16_t mask, int x, int y, int z) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%4, %5, %6}], [%2], %3;" ::"r"(
+                   shared_address(to)),
+               "l"(reinterpret_cast<std::uint64_t>(map)), "r"(shared_address(barrier)), "h"(mask), "r"(x), "r"(y), "r"(z)
                : "memory");
 }
 

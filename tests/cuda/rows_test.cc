@@ -109,8 +109,17 @@ TEST(CudaRows, ScatterAddsInOrderToTheEmbeddingsGradient) {
     std::int64_t targets, rows, width;
   };
   for (const DType dtype : kDtypes) {
-    for (const Size& size :
-         {Size{5, 0, 8}, {1, 1, 1}, {7, 31, 3}, {64, 300, 64}, {1000, 20000, 20}, {102400, 16384, 64}, {33, 500, 2056}, {2, 129, 136}}) {
+    for (const Size& size : {Size{5, 0, 8},
+                             {1, 1, 1},
+                             {7, 31, 3},
+                             {64, 300, 64},
+                             {1000, 20000, 20},
+                             {102400, 16384, 64},
+                             {300000, 999, 8},
+                             {511, 700, 8},
+                             {512, 700, 8},
+                             {33, 500, 2056},
+                             {2, 129, 136}}) {
       SCOPED_TRACE(testing::Message() << size.rows << " rows of " << size.width << " " << name_of(dtype) << " to " << size.targets);
       Twin d_y = Twin::normal({size.rows, size.width}, dtype, 1), index = Twin::ints({size.rows}, indices(size.rows, size.targets, 2));
       Twin d_x = Twin::normal({size.targets, size.width}, DType::kF32, 3);
