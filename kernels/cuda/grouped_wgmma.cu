@@ -173,11 +173,16 @@ __device__ void store_rows(const float (&sums)[kN / 2], std::uint8_t* staging, E
   }
 }
 
+/// Where sums go in a buffer of lines of 32 f32 in the 128-byte swizzle.
+__device__ float* place(std::uint8_t* buffer, int line, int at) {
+  return reinterpret_cast<float*>(buffer + line * kLine + ((at / 4) ^ (line % 8)) * 16 + at % 4 * 4);
+}
+
 /// A warp's 16 rows added to d_w, f32, by the copy engine: 32 columns at a time through two buffers, so that the warp goes on to its next
 /// tile while the second-level cache adds. Each element of d_w is added to once, so the order in which that happens has no say.
 template <int kN>
-__device__ void add_rows(const float (&sums)[kN / 2], std::uint8_t* staging, const CUtensorMap* map, bool turned, int m, int n0, int expert) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4, pair = lane % 4;
+__device__ void add_rows(const float (&sums)[kN / 2], std::uint8_t* staging, const CUtensorMap* map, int m, int n0, int expert) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4, column = lane % 4 * 2;
 #pragma unroll
   for (int chunk = 0; chunk < kN / 32; ++chunk) {
     std::uint8_t* const buffer = staging + chunk % 2 * kStaging;
@@ -187,21 +192,38 @@ __device__ void add_rows(const float (&sums)[kN / 2], std::uint8_t* staging, con
     for (int j = 0; j < 4; ++j) {
       const float* const d = &sums[(chunk * 4 + j) * 4];
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const int r = row + 8 * h;
-        if (turned) {  // lines of 16 rows, one a column
-          float* const line = reinterpret_cast<float*>(buffer + (j * 8 + pair * 2) * 64 + ((r / 4) ^ pair) * 16) + r % 4;
-          line[0] = d[2 * h];
-          line[16] = d[2 * h + 1];
-        } else {
-          *reinterpret_cast<float2*>(buffer + r * kLine + ((j * 2 + pair / 2) ^ (r % 8)) * 16 + pair % 2 * 8) = make_float2(d[2 * h], d[2 * h + 1]);
-        }
-      }
+      for (int h = 0; h < 2; ++h) *reinterpret_cast<float2*>(place(buffer, row + 8 * h, j * 8 + column)) = make_float2(d[2 * h], d[2 * h + 1]);
     }
     fence_shared_stores();
     __syncwarp();
     if (lane == 0) {
-      add_box(map, buffer, turned ? m : n0 + chunk * 32, turned ? n0 + chunk * 32 : m, expert);
+      add_box(map, buffer, n0 + chunk * 32, m, expert);
+      copies_commit();
+    }
+  }
+}
+
+/// The same where rows run along memory (the transpose of d_w is worked on): two warps put their 32 rows side by side, so that a line is
+/// 128 bytes here too. `warp`: of the block; `staging`: of the first of the two; `m`: its first row.
+template <int kN>
+__device__ void add_columns(const float (&sums)[kN / 2], std::uint8_t* staging, const CUtensorMap* map, int m, int n0, int expert, int warp) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, row = warp % 2 * 16 + lane / 4, column = lane % 4 * 2, barrier = 3 + warp / 2;
+  const bool issues = warp % 2 == 0 && lane == 0;
+#pragma unroll
+  for (int chunk = 0; chunk < kN / 32; ++chunk) {
+    std::uint8_t* const buffer = staging + chunk % 2 * 2 * kStaging;
+    if (issues) copies_wait_read<1>();
+    sync_threads(barrier, 2 * kWarp);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const float* const d = &sums[(chunk * 4 + j) * 4];
+#pragma unroll
+      for (int part = 0; part < 4; ++part) *place(buffer, j * 8 + column + part % 2, row + part / 2 * 8) = d[part];
+    }
+    fence_shared_stores();
+    sync_threads(barrier, 2 * kWarp);
+    if (issues) {
+      add_box(map, buffer, m, n0 + chunk * 32, expert);
       copies_commit();
     }
   }
@@ -289,7 +311,11 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
       const int first = m0 + warp * 16;  // this warp's rows of the expert
       std::uint8_t* const staging = shared + R::kStagingAt + warp * 2 * kStaging;
       if constexpr (F::kRaggedK) {
-        add_rows<kN>(sums, staging, &c_map, p.turned, first, n0, at.expert);
+        if (p.turned) {
+          add_columns<kN>(sums, staging - warp % 2 * 2 * kStaging, &c_map, first - warp % 2 * 16, n0, at.expert, warp);
+        } else {
+          add_rows<kN>(sums, staging, &c_map, first, n0, at.expert);
+        }
       } else {
         Element* const c = static_cast<Element*>(p.c) + static_cast<std::size_t>(at.row_begin + first) * p.n + n0;
         store_rows<kN>(sums, staging, c, p.n, rows - first, p.n - n0);
@@ -327,9 +353,9 @@ void multiply_form(Stream& stream, const GroupedProduct& p, const char* op) {
     } else {
       const CUtensorMap d_y = tensor_map(p.a, 0, p.rows, p.out, kK), x = tensor_map(p.b, 0, p.rows, p.in, kK);
       if (turned) {
-        launch<kForm, kN>(stream, x, d_y, tensor_map_f32(p.c, p.experts, p.out, p.in, 32, 16), {p.c, p.offsets, p.experts, p.in, p.out, 0, true}, op);
+        launch<kForm, kN>(stream, x, d_y, tensor_map_f32(p.c, p.experts, p.out, p.in, 32), {p.c, p.offsets, p.experts, p.in, p.out, 0, true}, op);
       } else {
-        launch<kForm, kN>(stream, d_y, x, tensor_map_f32(p.c, p.experts, p.out, p.in, 16, 32), {p.c, p.offsets, p.experts, p.out, p.in, 0, false}, op);
+        launch<kForm, kN>(stream, d_y, x, tensor_map_f32(p.c, p.experts, p.out, p.in, 16), {p.c, p.offsets, p.experts, p.out, p.in, 0, false}, op);
       }
     }
   };

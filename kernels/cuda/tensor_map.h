@@ -1,4 +1,5 @@
-// Descriptions of tensors for Hopper's copy engine: boxes that lie in shared memory in a swizzle as wide as a line of the box.
+// Descriptions of tensors for Hopper's copy engine: boxes with lines of 128 bytes that lie in shared memory in the 128-byte
+// swizzle.
 #pragma once
 
 #include <cuda.h>
@@ -13,8 +14,7 @@ inline bool fits_tensor_map(const void* data, std::int64_t width) { return reint
 /// A row-major [rows, width] of bf16, or [depth, rows, width] where depth is not 0, cut into boxes of 64 columns by `box_rows` (at most 256).
 CUtensorMap tensor_map(const void* data, std::int64_t depth, std::int64_t rows, std::int64_t width, int box_rows);
 
-/// A row-major [depth, rows, width] of f32, width a multiple of 4, cut into boxes of `box_rows` by 32 columns (128-byte swizzle) or 16
-/// (64-byte swizzle: 16-byte pieces of line r exchanged by r / 2 % 4).
-CUtensorMap tensor_map_f32(const void* data, std::int64_t depth, std::int64_t rows, std::int64_t width, int box_rows, int box_columns);
+/// A row-major [depth, rows, width] of f32, width a multiple of 4, cut into boxes of 32 columns by `box_rows`.
+CUtensorMap tensor_map_f32(const void* data, std::int64_t depth, std::int64_t rows, std::int64_t width, int box_rows);
 
 }  // namespace hadal::kernels::cuda
