@@ -24,7 +24,7 @@ constexpr int kCluster = 2;
 constexpr std::uint16_t kBoth = 3;        // both blocks of a cluster
 constexpr int kBox = 64 * 64 * 2;         // bytes of 64 lines of 64 elements
 constexpr int kLine = 128;                // bytes of a line
-constexpr int kStaging = 16 * kLine;      // bytes through which a warp stores 16 rows by 64 columns
+constexpr int kStaging = 16 * kLine;      // bytes: 16 rows by 64 columns of bf16, or by 32 of f32; a warp has two such buffers
 constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
 
 template <int kN>
@@ -32,7 +32,7 @@ struct Ring {
   static constexpr int kBytesA = kM * kLine, kBytesB = kN * kLine, kStageBytes = kBytesA + kBytesB;
   static constexpr int kStages = kN == 256 ? 4 : 6;
   static constexpr int kStagingAt = kStages * kStageBytes;
-  static constexpr int kTableAt = kStagingAt + kConsumers * 4 * kStaging;
+  static constexpr int kTableAt = kStagingAt + kConsumers * 4 * 2 * kStaging;
   static constexpr int kBarriersAt = (kTableAt + static_cast<int>(sizeof(GroupTable)) + 7) / 8 * 8;
   static constexpr int kBytes = kBarriersAt + 2 * kStages * 8;
 
@@ -48,8 +48,7 @@ struct Extents {
   const std::int64_t* offsets;
   int experts;
   int m, n, k;
-  /// Elements of c from one row to the next and from one column to the next: backward_weight may work on the transpose of d_w.
-  int row_stride, column_stride;
+  bool turned;  ///< backward_weight works on the transpose of d_w: m runs along memory
 };
 
 template <GroupedForm kForm>
@@ -174,58 +173,65 @@ __device__ void store_rows(const float (&sums)[kN / 2], std::uint8_t* staging, E
   }
 }
 
-/// A warp's 16 rows added to c, f32. Rows along memory (kTurned false: four lanes write 32 bytes of a row), or columns along memory
-/// (kTurned: the transpose of d_w is worked on, and eight lanes write 32 bytes of a column). `stride`: from one of them to the next.
-/// Loads of four blocks of eight columns are in flight at once.
-template <int kN, bool kTurned>
-__device__ void add_rows(const float (&sums)[kN / 2], float* to, int stride, int rows, int columns) {
-  constexpr int kBatch = 4;
+/// Where sums go in a buffer of lines of 32 f32 in the 128-byte swizzle.
+__device__ float* place(std::uint8_t* buffer, int line, int at) {
+  return reinterpret_cast<float*>(buffer + line * kLine + ((at / 4) ^ (line % 8)) * 16 + at % 4 * 4);
+}
+
+/// A warp's 16 rows added to d_w, f32, by the copy engine: 32 columns at a time through two buffers, so that the warp goes on to its next
+/// tile while the second-level cache adds. Each element of d_w is added to once, so the order in which that happens has no say.
+template <int kN>
+__device__ void add_rows(const float (&sums)[kN / 2], std::uint8_t* staging, const CUtensorMap* map, int m, int n0, int expert) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4, column = lane % 4 * 2;
-  float* at = kTurned ? to + static_cast<std::size_t>(column) * stride + row : to + static_cast<std::size_t>(row) * stride + column;
-  const std::ptrdiff_t half = kTurned ? 8 : std::ptrdiff_t{8} * stride, block = kTurned ? std::ptrdiff_t{8} * stride : 8;
 #pragma unroll
-  for (int base = 0; base < kN / 8; base += kBatch) {
-    float2 old[kBatch][2];
+  for (int chunk = 0; chunk < kN / 32; ++chunk) {
+    std::uint8_t* const buffer = staging + chunk % 2 * kStaging;
+    if (lane == 0) copies_wait_read<1>();
+    __syncwarp();
 #pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
+    for (int j = 0; j < 4; ++j) {
+      const float* const d = &sums[(chunk * 4 + j) * 4];
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const float* const from = at + j * block + h * half;
-        if (row + 8 * h >= rows || (base + j) * 8 + column >= columns) continue;
-        old[j][h] = kTurned ? make_float2(from[0], from[stride]) : *reinterpret_cast<const float2*>(from);
-      }
+      for (int h = 0; h < 2; ++h) *reinterpret_cast<float2*>(place(buffer, row + 8 * h, j * 8 + column)) = make_float2(d[2 * h], d[2 * h + 1]);
     }
-#pragma unroll
-    for (int j = 0; j < kBatch; ++j) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const float* const d = &sums[(base + j) * 4 + 2 * h];
-        const float2 sum = make_float2(old[j][h].x + d[0], old[j][h].y + d[1]);
-        float* const back = at + j * block + h * half;
-        if (row + 8 * h >= rows || (base + j) * 8 + column >= columns) continue;
-        if constexpr (kTurned) {
-          back[0] = sum.x;
-          back[stride] = sum.y;
-        } else {
-          *reinterpret_cast<float2*>(back) = sum;
-        }
-      }
+    fence_shared_stores();
+    __syncwarp();
+    if (lane == 0) {
+      add_box(map, buffer, n0 + chunk * 32, m, expert);
+      copies_commit();
     }
-    at += kBatch * block;
   }
 }
 
-/// Asks the second-level cache for what add_rows will read, a whole product ahead of them: `lines` of `bytes` each.
-__device__ void prefetch_lines(const float* from, int stride, int lines, int bytes) {
-  const int pieces = (bytes + 127) / 128;
-  for (int i = static_cast<int>(threadIdx.x); i < lines * pieces; i += kConsumers * kGroupThreads) {
-    const auto* const at = reinterpret_cast<const char*>(from + static_cast<std::size_t>(i / pieces) * stride) + i % pieces * 128;
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+/// The same where rows run along memory (the transpose of d_w is worked on): two warps put their 32 rows side by side, so that a line is
+/// 128 bytes here too. `warp`: of the block; `staging`: of the first of the two; `m`: its first row.
+template <int kN>
+__device__ void add_columns(const float (&sums)[kN / 2], std::uint8_t* staging, const CUtensorMap* map, int m, int n0, int expert, int warp) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, row = warp % 2 * 16 + lane / 4, column = lane % 4 * 2, barrier = 3 + warp / 2;
+  const bool issues = warp % 2 == 0 && lane == 0;
+#pragma unroll
+  for (int chunk = 0; chunk < kN / 32; ++chunk) {
+    std::uint8_t* const buffer = staging + chunk % 2 * 2 * kStaging;
+    if (issues) copies_wait_read<1>();
+    sync_threads(barrier, 2 * kWarp);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const float* const d = &sums[(chunk * 4 + j) * 4];
+#pragma unroll
+      for (int part = 0; part < 4; ++part) *place(buffer, j * 8 + column + part % 2, row + part / 2 * 8) = d[part];
+    }
+    fence_shared_stores();
+    sync_threads(barrier, 2 * kWarp);
+    if (issues) {
+      add_box(map, buffer, m, n0 + chunk * 32, expert);
+      copies_commit();
+    }
   }
 }
 
 template <GroupedForm kForm, int kN>
-__global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1) multiply(const __grid_constant__ CUtensorMap a_map, const __grid_constant__ CUtensorMap b_map, Extents p) {
+__global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
+    multiply(const __grid_constant__ CUtensorMap a_map, const __grid_constant__ CUtensorMap b_map, const __grid_constant__ CUtensorMap c_map, Extents p) {
   using R = Ring<kN>;
   using F = Form<kForm>;
   extern __shared__ __align__(1024) std::uint8_t shared[];
@@ -272,17 +278,6 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1) multip
       const GroupTile at = walk.at(pair).at;
       const int rows = at.row_end - at.row_begin, m0 = at.m_tile * kM, n0 = at.n_tile * kN;
       const int k_end = F::kRaggedK ? rows : p.k, steps = ceil_div(k_end, kK);
-      const int columns_left = p.n - n0;
-      if constexpr (F::kRaggedK) {
-        const float* const c = static_cast<const float*>(p.c) + static_cast<std::size_t>(at.expert) * p.m * p.n;
-        const int lines_m = min(kM, p.m - m0), lines_n = min(kN, columns_left);
-        const float* const from = c + static_cast<std::size_t>(m0) * p.row_stride + static_cast<std::size_t>(n0) * p.column_stride;
-        if (p.column_stride == 1) {
-          prefetch_lines(from, p.row_stride, lines_m, lines_n * 4);
-        } else {
-          prefetch_lines(from, p.column_stride, lines_n, lines_m * 4);
-        }
-      }
       int previous = 0;
       for (int step = 0; step < steps; ++step) {
         wait(&full[ring.stage], ring.parity);
@@ -314,29 +309,29 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1) multip
       if (lane < kCluster) arrive_at(&empty[previous], lane);
 
       const int first = m0 + warp * 16;  // this warp's rows of the expert
+      std::uint8_t* const staging = shared + R::kStagingAt + warp * 2 * kStaging;
       if constexpr (F::kRaggedK) {
-        float* const c = static_cast<float*>(p.c) + static_cast<std::size_t>(at.expert) * p.m * p.n + static_cast<std::size_t>(first) * p.row_stride +
-                         static_cast<std::size_t>(n0) * p.column_stride;
-        if (p.column_stride == 1) {
-          add_rows<kN, false>(sums, c, p.row_stride, p.m - first, columns_left);
+        if (p.turned) {
+          add_columns<kN>(sums, staging - warp % 2 * 2 * kStaging, &c_map, first - warp % 2 * 16, n0, at.expert, warp);
         } else {
-          add_rows<kN, true>(sums, c, p.column_stride, p.m - first, columns_left);
+          add_rows<kN>(sums, staging, &c_map, first, n0, at.expert);
         }
       } else {
-        Element* const c = static_cast<Element*>(p.c) + static_cast<std::size_t>(at.row_begin + first) * p.row_stride + n0;
-        store_rows<kN>(sums, shared + R::kStagingAt + warp * kStaging, c, p.row_stride, rows - first, columns_left);
+        Element* const c = static_cast<Element*>(p.c) + static_cast<std::size_t>(at.row_begin + first) * p.n + n0;
+        store_rows<kN>(sums, staging, c, p.n, rows - first, p.n - n0);
       }
     }
+    if (F::kRaggedK && lane == 0) copies_wait();
   }
   sync_cluster();  // until then the other block may write to this one's shared memory
 }
 
 template <GroupedForm kForm, int kN>
-void launch(Stream& stream, const CUtensorMap& a, const CUtensorMap& b, const Extents& extents, const char* op) {
+void launch(Stream& stream, const CUtensorMap& a, const CUtensorMap& b, const CUtensorMap& c, const Extents& extents, const char* op) {
   constexpr int kBytes = Ring<kN>::kBytes;
   static_assert(kBytes <= 227 * 1024);
   allow_shared_memory(multiply<kForm, kN>, kBytes, op);
-  multiply<kForm, kN><<<num_multiprocessors(stream.device().index) / kCluster * kCluster, kThreads, kBytes, native(stream)>>>(a, b, extents);
+  multiply<kForm, kN><<<num_multiprocessors(stream.device().index) / kCluster * kCluster, kThreads, kBytes, native(stream)>>>(a, b, c, extents);
   check_launch(op);
 }
 
@@ -350,17 +345,17 @@ template <GroupedForm kForm>
 void multiply_form(Stream& stream, const GroupedProduct& p, const char* op) {
   const auto run = [&]<int kN>(bool turned) {
     if constexpr (kForm == GroupedForm::kForward) {
-      launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.in, 64), tensor_map(p.b, p.experts, p.out, p.in, kN / 2),
-                        {p.c, p.offsets, p.experts, 0, p.out, p.in, p.out, 1}, op);
+      launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.in, 64), tensor_map(p.b, p.experts, p.out, p.in, kN / 2), {},
+                        {p.c, p.offsets, p.experts, 0, p.out, p.in, false}, op);
     } else if constexpr (kForm == GroupedForm::kBackwardInput) {
-      launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.out, 64), tensor_map(p.b, p.experts, p.out, p.in, kK),
-                        {p.c, p.offsets, p.experts, 0, p.in, p.out, p.in, 1}, op);
+      launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.out, 64), tensor_map(p.b, p.experts, p.out, p.in, kK), {},
+                        {p.c, p.offsets, p.experts, 0, p.in, p.out, false}, op);
     } else {
       const CUtensorMap d_y = tensor_map(p.a, 0, p.rows, p.out, kK), x = tensor_map(p.b, 0, p.rows, p.in, kK);
       if (turned) {
-        launch<kForm, kN>(stream, x, d_y, {p.c, p.offsets, p.experts, p.in, p.out, 0, 1, p.in}, op);
+        launch<kForm, kN>(stream, x, d_y, tensor_map_f32(p.c, p.experts, p.out, p.in, 32), {p.c, p.offsets, p.experts, p.in, p.out, 0, true}, op);
       } else {
-        launch<kForm, kN>(stream, d_y, x, {p.c, p.offsets, p.experts, p.out, p.in, 0, p.in, 1}, op);
+        launch<kForm, kN>(stream, d_y, x, tensor_map_f32(p.c, p.experts, p.out, p.in, 16), {p.c, p.offsets, p.experts, p.out, p.in, 0, false}, op);
       }
     }
   };

@@ -99,6 +99,21 @@ __device__ inline void copy_box_to_all(void* to, const CUtensorMap* map, std::ui
                : "memory");
 }
 
+/// Adds a box of f32 in shared memory to a rank-3 tensor, leaving alone what lies outside it. Part of the thread's open group.
+__device__ inline void add_box(const CUtensorMap* map, const void* from, int x, int y, int z) {
+  asm volatile("cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(reinterpret_cast<std::uint64_t>(map)),
+               "r"(shared_address(from)), "r"(x), "r"(y), "r"(z)
+               : "memory");
+}
+__device__ inline void copies_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/// Until all but this thread's kPending newest groups have read their shared memory.
+template <int kPending>
+__device__ inline void copies_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+/// Until this thread's groups are done.
+__device__ inline void copies_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
 // ------------------------------------------------------------------------------------------------------ products of a warpgroup
 /// Gives registers back, or takes them; by all four warps of a warpgroup.
 template <int kCount>

@@ -20,18 +20,26 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
   return function;
 }
 
-}  // namespace
-
-CUtensorMap tensor_map(const void* data, std::int64_t depth, std::int64_t rows, std::int64_t width, int box_rows) {
+CUtensorMap encode(CUtensorMapDataType type, int size, const void* data, std::int64_t depth, std::int64_t rows, std::int64_t width, int box_rows) {
   const cuuint32_t rank = depth == 0 ? 2 : 3;
   const cuuint64_t extents[] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(depth)};
-  const cuuint64_t strides[] = {extents[0] * 2, extents[0] * extents[1] * 2};
-  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows), 1}, steps[] = {1, 1, 1};
+  const cuuint64_t strides[] = {extents[0] * static_cast<cuuint64_t>(size), extents[0] * extents[1] * static_cast<cuuint64_t>(size)};
+  const cuuint32_t box[] = {static_cast<cuuint32_t>(128 / size), static_cast<cuuint32_t>(box_rows), 1}, steps[] = {1, 1, 1};
   CUtensorMap map{};
-  const CUresult status = encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void*>(data), extents, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+  const CUresult status = encoder()(&map, type, rank, const_cast<void*>(data), extents, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
                                     CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   HADAL_CHECK(status == CUDA_SUCCESS, "cuTensorMapEncodeTiled says {} for [{}, {}, {}]", static_cast<int>(status), depth, rows, width);
   return map;
+}
+
+}  // namespace
+
+CUtensorMap tensor_map(const void* data, std::int64_t depth, std::int64_t rows, std::int64_t width, int box_rows) {
+  return encode(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, data, depth, rows, width, box_rows);
+}
+
+CUtensorMap tensor_map_f32(const void* data, std::int64_t depth, std::int64_t rows, std::int64_t width, int box_rows) {
+  return encode(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, data, depth, rows, width, box_rows);
 }
 
 }  // namespace hadal::kernels::cuda

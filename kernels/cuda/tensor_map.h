@@ -1,4 +1,5 @@
-// Descriptions of tensors for Hopper's copy engine: boxes of bf16, 64 elements wide, that land in shared memory in the 128-byte swizzle.
+// Descriptions of tensors for Hopper's copy engine: boxes with lines of 128 bytes that lie in shared memory in the 128-byte
+// swizzle.
 #pragma once
 
 #include <cuda.h>
@@ -12,5 +13,8 @@ inline bool fits_tensor_map(const void* data, std::int64_t width) { return reint
 
 /// A row-major [rows, width] of bf16, or [depth, rows, width] where depth is not 0, cut into boxes of 64 columns by `box_rows` (at most 256).
 CUtensorMap tensor_map(const void* data, std::int64_t depth, std::int64_t rows, std::int64_t width, int box_rows);
+
+/// A row-major [depth, rows, width] of f32, width a multiple of 4, cut into boxes of 32 columns by `box_rows`.
+CUtensorMap tensor_map_f32(const void* data, std::int64_t depth, std::int64_t rows, std::int64_t width, int box_rows);
 
 }  // namespace hadal::kernels::cuda
