@@ -1,5 +1,6 @@
 // Importance of selection blocks for bf16 on tensor cores. A warp owns 16 queries; a tile of compressed keys lies in shared memory and
-// meets the queries of one head after another (their fragments come straight from memory, one step ahead). exp(s - lse) is added up over
+// meets the queries of one head after another, whose fragments come through a ring in shared memory, several steps ahead: each thread copies
+// what it will read itself. exp(s - lse) is added up over
 // the group's heads in registers, and the sums are spread over the selection blocks at the end of the tile.
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_mma.cuh"
@@ -13,14 +14,17 @@ constexpr int kKeys = 128;  // of a tile
 constexpr int kSumsStride = kKeys + 4;
 constexpr std::size_t kLargestShared = 227 * 1024;
 
+// Steps of 32 channels of queries in flight, of a warp.
+constexpr int ring_of(int warps) { return warps == 4 ? 8 : 2; }
+constexpr std::size_t ring_bytes(int warps) { return static_cast<std::size_t>(warps) * ring_of(warps) * 2 * kWarp * sizeof(uint4); }
 constexpr std::size_t shared_bytes(int warps, int width) {
-  return static_cast<std::size_t>(kKeys) * width * sizeof(bf16) + static_cast<std::size_t>(warps) * kRows * kSumsStride * sizeof(float);
+  return static_cast<std::size_t>(kKeys) * width * sizeof(bf16) + static_cast<std::size_t>(warps) * kRows * kSumsStride * sizeof(float) + ring_bytes(warps);
 }
 
 // 16-byte pieces of a row change places in odd rows, so that 8 lanes that read 4 pieces of 2 rows meet all banks once.
 __device__ int piece_of(int row, int piece) { return piece ^ (row % 2 * 4); }
 
-template <int kWarps>
+template <int kWarps, int kRing>
 __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps) importance_kernel(ImportanceInputs<bf16> in, float* importance) {
   extern __shared__ __align__(128) unsigned char shared[];
   const ImportanceSizes& sizes = in.sizes;
@@ -28,6 +32,9 @@ __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps) importance_kernel(I
   const int width = sizes.width(), pieces = width / 8, steps = width / 32, group = static_cast<int>(blockIdx.y);
   const uint4* const keys = reinterpret_cast<const uint4*>(shared);
   float* const sums = reinterpret_cast<float*>(shared + static_cast<std::size_t>(kKeys) * width * sizeof(bf16)) + warp * kRows * kSumsStride;
+  // The thread's own places: step i of the ring is ring[(2 i + half) * 32].
+  uint4* const ring = reinterpret_cast<uint4*>(shared + static_cast<std::size_t>(kKeys) * width * sizeof(bf16) + static_cast<std::size_t>(kWarps) * kRows * kSumsStride * sizeof(float)) +
+                      warp * kRing * 2 * kWarp + lane;
   // The last queries, which have most to do, come first.
   const std::int64_t tile_first = in.range.first + static_cast<std::int64_t>(gridDim.x - 1 - blockIdx.x) * kWarps * kRows, first = tile_first + warp * kRows;
   const std::int64_t b = in.range.begin + blockIdx.z, queries = in.range.last - in.range.first;
@@ -63,35 +70,54 @@ __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps) importance_kernel(I
         copy16_async(shared_address(keys + row * pieces + piece_of(row, piece)), from, valid);
       }
       commit_copies();
-      wait_copies<0>();
+      const int head_begin = max(first_head, kv * sizes.heads_per_key()), head_end = min(last_head, (kv + 1) * sizes.heads_per_key());
+      int ahead_head = head_begin, ahead_step = 0, ahead = 0;  // the next step to be copied, and its place
+      const auto fetch = [&] {
+        if (ahead_head < head_end) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            copy16_async(shared_address(ring + (2 * ahead + half) * kWarp), in.q.at(token[half], ahead_head) + ahead_step * 32 + pair * 8, true);
+          }
+          if (++ahead_step == steps) {
+            ahead_step = 0;
+            ++ahead_head;
+          }
+        }
+        ahead = (ahead + 1) % kRing;
+        commit_copies();
+      };
+#pragma unroll
+      for (int i = 0; i < kRing - 1; ++i) fetch();
+      wait_copies<kRing - 1>();
       __syncthreads();
 
-      const int head_begin = max(first_head, kv * sizes.heads_per_key()), head_end = min(last_head, (kv + 1) * sizes.heads_per_key());
-      uint4 next[2];
+      int at = 0;
       float next_lse[2];
-      const auto fetch = [&](int head, int step) {
+      const auto fetch_lse = [&](int head) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          next[half] = load_row16(in.q.at(token[half], head) + step * 32 + pair * 8);
-          if (step == 0) next_lse[half] = __ldg(in.lse + token[half] * sizes.heads + head);
-        }
+        for (int half = 0; half < 2; ++half) next_lse[half] = __ldg(in.lse + token[half] * sizes.heads + head) * kLog2E;
       };
-      fetch(head_begin, 0);
+      fetch_lse(head_begin);
       for (int head = head_begin; head < head_end; ++head) {
         float s[kKeys / 8][4] = {};
-        const float lse[2] = {next_lse[0] * kLog2E, next_lse[1] * kLog2E};
+        const float lse[2] = {next_lse[0], next_lse[1]};
+        if (head + 1 < head_end) fetch_lse(head + 1);
         for (int step = 0; step < steps; ++step) {
-          const uint4 q[2] = {next[0], next[1]};
-          if (step + 1 < steps) {
-            fetch(head, step + 1);
-          } else if (head + 1 < head_end) {
-            fetch(head + 1, 0);
-          }
+          wait_copies<kRing - 2>();
+          const uint4 low = ring[2 * at * kWarp], high = ring[(2 * at + 1) * kWarp];
+          at = (at + 1) % kRing;
+          constexpr int kTurn = 4;  // tiles whose products take turns
 #pragma unroll
-          for (int n = 0; n < kKeys / 8; ++n) {
-            const int row = n * 8 + quad;
-            mma32(s[n], q[0], q[1], keys[row * pieces + piece_of(row, step * 4 + pair)]);
+          for (int n = 0; n < kKeys / 8; n += kTurn) {
+            uint4 b[kTurn];
+#pragma unroll
+            for (int i = 0; i < kTurn; ++i) {
+              const int row = (n + i) * 8 + quad;
+              b[i] = keys[row * pieces + piece_of(row, step * 4 + pair)];
+            }
+            mma32(s + n, low, high, b);
           }
+          fetch();  // to the place of the step before, whose products have been asked for
         }
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n) {
@@ -135,11 +161,12 @@ __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps) importance_kernel(I
 template <int kWarps>
 void start(Stream& stream, const char* op, const ImportanceInputs<bf16>& in, float* importance) {
   const std::size_t shared = shared_bytes(kWarps, in.sizes.width());
-  allow_shared_memory(importance_kernel<kWarps>, shared, op);
+  const auto kernel = importance_kernel<kWarps, ring_of(kWarps)>;
+  allow_shared_memory(kernel, shared, op);
   const std::int64_t queries = in.range.last - in.range.first;
   const dim3 grid(static_cast<unsigned>((queries + kWarps * kRows - 1) / (kWarps * kRows)), static_cast<unsigned>(in.sizes.groups),
                   static_cast<unsigned>(in.range.end - in.range.begin));
-  importance_kernel<kWarps><<<grid, kWarps * kWarp, shared, native(stream)>>>(in, importance);
+  kernel<<<grid, kWarps * kWarp, shared, native(stream)>>>(in, importance);
   check_launch(op);
 }
 

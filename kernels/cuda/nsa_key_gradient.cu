@@ -47,6 +47,7 @@ class KeyRows {
 template <int kWidth, int kShared, int kValue>
 struct Layout {
   static constexpr bool kInRegisters = kWidth + kValue <= 256;
+  static constexpr int kSubs = kInRegisters ? 1 : 2;  // parts of a tile that share a reading of the keys
   using Keys = KeyRows<kWidth, kShared, kInRegisters>;
   using Values = KeyRows<kValue, 0, kInRegisters>;
   static constexpr std::size_t kStageBytes = kStages * sizeof(Stage<kWidth, kValue>);
@@ -54,16 +55,16 @@ struct Layout {
   static_assert(sizeof(Stage<kWidth, kValue>) % 128 == 0);
 };
 
-// s[sub][n] += keys * rows^T for the two 16-row parts of a tile; `base` is where its rows begin in shared memory.
-template <int kWidth, class Keys>
-__device__ void multiply(float (&s)[2][2][4], const Keys& keys, std::uint32_t base, int lane) {
+// s[sub][n] += keys * rows^T for kSubs 16-row parts of a tile from `first` on; `base` is where its rows begin in shared memory.
+template <int kWidth, int kSubs, class Keys>
+__device__ void multiply(float (&s)[kSubs][2][4], const Keys& keys, std::uint32_t base, int first, int lane) {
   const int lane_row = lane / 16 * 8 + lane % 8, lane_piece = lane / 8 % 2;
 #pragma unroll
   for (int c = 0; c < kWidth / 16; ++c) {
     const uint4 k = keys.at(c);
 #pragma unroll
-    for (int sub = 0; sub < 2; ++sub) {
-      const int row = sub * 16 + lane_row;
+    for (int sub = 0; sub < kSubs; ++sub) {
+      const int row = (first + sub) * 16 + lane_row;
       std::uint32_t b[4];
       ldmatrix4(b, base + static_cast<std::uint32_t>((row * kWidth + piece_of(row, c * 2 + lane_piece) * 8) * sizeof(bf16)));
       mma(s[sub][0], k.x, k.y, k.z, k.w, b[0], b[1]);
@@ -124,28 +125,31 @@ __global__ void __launch_bounds__(kThreads, 2) key_gradient_kernel(SelectedInput
     commit_copies();
     const Stage<kWidth, kValue>& stage = stages[tile % kStages];
     const std::uint32_t q_base = shared_address(stage.q), d_o_base = shared_address(stage.d_o);
-    float s[2][2][4] = {}, dp[2][2][4] = {};
-    multiply<kWidth>(s, k, q_base, lane);
-    multiply<kValue>(dp, v, d_o_base, lane);
 #pragma unroll
-    for (int sub = 0; sub < 2; ++sub) {
-      std::uint32_t p[4], ds[4];
+    for (int first = 0; first < kRows / 16; first += Tile::kSubs) {
+      float s[Tile::kSubs][2][4] = {}, dp[Tile::kSubs][2][4] = {};
+      multiply<kWidth, Tile::kSubs>(s, k, q_base, first, lane);
+      multiply<kValue, Tile::kSubs>(dp, v, d_o_base, first, lane);
 #pragma unroll
-      for (int n = 0; n < 2; ++n) {
-        const int row = sub * 16 + n * 8 + pair * 2;
-        const float2 lse = *reinterpret_cast<const float2*>(stage.lse + row), delta = *reinterpret_cast<const float2*>(stage.delta + row);
-        const int2 limit = *reinterpret_cast<const int2*>(stage.limit + row);
+      for (int sub = 0; sub < Tile::kSubs; ++sub) {
+        std::uint32_t p[4], ds[4];
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int key = warp * 16 + quad + 8 * half;
-          const float p0 = key <= limit.x ? fast_exp2(fmaf(s[sub][n][2 * half], scale, -lse.x)) : 0.0f;
-          const float p1 = key <= limit.y ? fast_exp2(fmaf(s[sub][n][2 * half + 1], scale, -lse.y)) : 0.0f;
-          p[n * 2 + half] = pack(p0, p1);
-          ds[n * 2 + half] = pack(p0 * (dp[sub][n][2 * half] - delta.x), p1 * (dp[sub][n][2 * half + 1] - delta.y));
+        for (int n = 0; n < 2; ++n) {
+          const int row = (first + sub) * 16 + n * 8 + pair * 2;
+          const float2 lse = *reinterpret_cast<const float2*>(stage.lse + row), delta = *reinterpret_cast<const float2*>(stage.delta + row);
+          const int2 limit = *reinterpret_cast<const int2*>(stage.limit + row);
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            const int key = warp * 16 + quad + 8 * half;
+            const float p0 = key <= limit.x ? fast_exp2(fmaf(s[sub][n][2 * half], scale, -lse.x)) : 0.0f;
+            const float p1 = key <= limit.y ? fast_exp2(fmaf(s[sub][n][2 * half + 1], scale, -lse.y)) : 0.0f;
+            p[n * 2 + half] = pack(p0, p1);
+            ds[n * 2 + half] = pack(p0 * (dp[sub][n][2 * half] - delta.x), p1 * (dp[sub][n][2 * half + 1] - delta.y));
+          }
         }
+        accumulate<kValue>(d_v, p, d_o_base, first + sub, lane);
+        accumulate<kWidth>(d_k, ds, q_base, first + sub, lane);
       }
-      accumulate<kValue>(d_v, p, d_o_base, sub, lane);
-      accumulate<kWidth>(d_k, ds, q_base, sub, lane);
     }
   }
   wait_copies<0>();

@@ -39,18 +39,22 @@ struct KeyDepths {
   }
 };
 
-// s[n] of 16 keys at `key`; `next` holds their first depths.
+// s[n] of 16 keys at `key`, whose first depths are in depths[0].
 __device__ void find_scores(float (&s)[2][4], const uint4* q, KeyDepths (&depths)[2], const KeySource<kRotated>& from, int key, int lane) {
+float odd[2][4] = {};  // two chains of products a tile
 #pragma unroll
   for (int part = 0; part < kDepths / kAtOnce; ++part) {
     if (part + 1 < kDepths / kAtOnce) depths[(part + 1) % 2].load(from, key, (part + 1) * kAtOnce, lane);
 #pragma unroll
     for (int c = 0; c < kAtOnce; ++c) {
       const int depth = part * kAtOnce + c;
-      const uint4 low = q[depth * 2 * kWarp + lane], high = q[(depth * 2 + 1) * kWarp + lane];
-      mma32(s[0], low, high, depths[part % 2].at[c][0]);
-      mma32(s[1], low, high, depths[part % 2].at[c][1]);
+      mma32(c % 2 == 0 ? s : odd, q[depth * 2 * kWarp + lane], q[(depth * 2 + 1) * kWarp + lane], depths[part % 2].at[c]);
     }
+  }
+#pragma unroll
+  for (int n = 0; n < 2; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) s[n][i] += odd[n][i];
   }
 }
 
@@ -196,7 +200,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (more) depths[0].load(place.keys, walk.key + 16 * warp, 0, lane);
   for (int turn = 0; more; turn ^= 1) {
     const int key = walk.key, own = key + 16 * warp, limit[2] = {walk.limit(rows.token_index(quad)), walk.limit(rows.token_index(quad + 8))};
-    float s[2][4] = {}, dp[2][4] = {};
+    float s[2][4] = {}, dp[2][4] = {}, odd[2][4] = {};
     find_scores(s, q, depths, place.keys, own, lane);
 #pragma unroll
     for (int part = 0; part < kKeyDepths / 4; ++part) {
@@ -210,9 +214,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
         const int depth = part * 4 + c;
-        const uint4 low = d_out[depth * 2 * kWarp + lane], high = d_out[(depth * 2 + 1) * kWarp + lane];
-        mma32(dp[0], low, high, values[c][0]);
-        mma32(dp[1], low, high, values[c][1]);
+        mma32(c % 2 == 0 ? dp : odd, d_out[depth * 2 * kWarp + lane], d_out[(depth * 2 + 1) * kWarp + lane], values[c]);
       }
     }
     std::uint32_t ds[4];
@@ -223,7 +225,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const bool seen = own + n * 8 + pair * 2 + i < limit[half];
-        d[i] = seen ? fast_exp2(fmaf(s[n][2 * half + i], scale, -row_lse[half])) * (dp[n][2 * half + i] - row_delta[half]) : 0.0f;
+        d[i] = seen ? fast_exp2(fmaf(s[n][2 * half + i], scale, -row_lse[half])) * (dp[n][2 * half + i] + odd[n][2 * half + i] - row_delta[half]) : 0.0f;
       }
       ds[part] = pack(d[0], d[1]);
     }

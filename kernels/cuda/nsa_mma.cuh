@@ -20,10 +20,14 @@ __device__ inline void mma(float (&c)[4], std::uint32_t a0, std::uint32_t a1, st
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-/// 32 depths of A (rows quad and quad + 8) and B in the numbering above.
-__device__ inline void mma32(float (&c)[4], const uint4& low, const uint4& high, const uint4& b) {
-  mma(c, low.x, high.x, low.y, high.y, b.x, b.y);
-  mma(c, low.z, high.z, low.w, high.w, b.z, b.w);
+/// 32 depths, in the numbering above, of A (rows quad and quad + 8) and of kTiles tiles of B: the tiles' products take turns, so that none
+/// waits for the one before it.
+template <int kTiles>
+__device__ inline void mma32(float (*c)[4], const uint4& low, const uint4& high, const uint4 (&b)[kTiles]) {
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) mma(c[n], low.x, high.x, low.y, high.y, b[n].x, b[n].y);
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) mma(c[n], low.z, high.z, low.w, high.w, b[n].z, b[n].w);
 }
 
 __device__ inline uint4 load_row16(const bf16* from) { return __ldg(reinterpret_cast<const uint4*>(from)); }

@@ -56,8 +56,10 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2)
 #pragma unroll
     for (int c = 0; c < kWidth / 32; ++c) {
       const uint4 low = q[c * 2 * kWarp + lane], high = q[(c * 2 + 1) * kWarp + lane];
+      uint4 b[2 * kParts];
 #pragma unroll
-      for (int n = 0; n < 2 * kParts; ++n) mma32(s[n], low, high, keys[n / 2].at[c][n % 2]);
+      for (int n = 0; n < 2 * kParts; ++n) b[n] = keys[n / 2].at[c][n % 2];
+      mma32(s, low, high, b);
     }
 #pragma unroll
     for (int i = 0; i < kParts; ++i) values[i].load(value_source, key + 16 * i, lane);
@@ -72,8 +74,10 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2)
 #pragma unroll
     for (int c = 0; c < kValue / 32; ++c) {
       const uint4 low = d_out[c * 2 * kWarp + lane], high = d_out[(c * 2 + 1) * kWarp + lane];
+      uint4 b[2 * kParts];
 #pragma unroll
-      for (int n = 0; n < 2 * kParts; ++n) mma32(dp[n], low, high, values[n / 2].at[c][n % 2]);
+      for (int n = 0; n < 2 * kParts; ++n) b[n] = values[n / 2].at[c][n % 2];
+      mma32(dp, low, high, b);
     }
 #pragma unroll
     for (int i = 0; i < kParts; ++i) columns[i].load(key_source, key + 16 * i, lane);

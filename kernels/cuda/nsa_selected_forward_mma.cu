@@ -48,8 +48,10 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2) forward_kernel(SelectedInput
 #pragma unroll
     for (int c = 0; c < kDepths; ++c) {
       const uint4 low = q[c * 2 * kWarp + lane], high = q[(c * 2 + 1) * kWarp + lane];
+      uint4 b[2 * kParts];
 #pragma unroll
-      for (int n = 0; n < 2 * kParts; ++n) mma32(s[n], low, high, keys[n / 2].at[c][n % 2]);
+      for (int n = 0; n < 2 * kParts; ++n) b[n] = keys[n / 2].at[c][n % 2];
+      mma32(s, low, high, b);
     }
 #pragma unroll
     for (int i = 0; i < kParts; ++i) values[i].load(value_source, key + 16 * i, lane);

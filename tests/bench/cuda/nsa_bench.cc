@@ -33,7 +33,9 @@ double compressed_pairs(int64_t tokens) {
   return pairs * kHeads;
 }
 
-void bench_length(Table& table, int64_t tokens) {
+enum class Rows { kBranches, kCompressedBackward };
+
+void bench_length(Table& table, int64_t tokens, Rows which) {
   Stream& stream = table.stream();
   const std::string shape = fmt::format("b1 h{}/{} s{} d{}", kHeads, kKeyHeads, tokens, kWidth);
   const int64_t entries = kernels::num_compressed(tokens, kLength, kStride), rows = kHeads * kWidth, key_rows = kKeyHeads * kWidth;
@@ -56,16 +58,18 @@ void bench_length(Table& table, int64_t tokens) {
                                    .select_block = kSelect, .num_groups = kKeyHeads, .blocks = blocks});
   };
   const double pairs = compressed_pairs(tokens);
+  if (which == Rows::kCompressedBackward) {
+    Tensor d_pooled_k = Tensor::empty({entries, key_rows}, DType::kBf16, kGpu), d_pooled_v = Tensor::empty({entries, key_rows}, DType::kBf16, kGpu);
+    compressed();
+    table.add_flops("nsa_compressed_backward", shape, time_ms(stream, [&] {
+                      run(stream, kernels::FlashAttentionBackward{.q = queries(q), .k = keys(pooled_k), .v = keys(pooled_v), .mask = mask, .scale = scale,
+                                                                  .o = queries(o), .lse = lse, .d_o = queries(d_o), .d_q = queries(d_q),
+                                                                  .d_k = keys(d_pooled_k), .d_v = keys(d_pooled_v)});
+                    }), 10 * kWidth * pairs);
+    return;
+  }
   table.add_flops("nsa_compressed_select", shape, time_ms(stream, [&] { compressed(); select(); }), 6 * kWidth * pairs);
   table.add_flops("nsa_select", shape, time_ms(stream, select), 2 * kWidth * pairs);
-  compressed();
-  Tensor d_pooled_k = Tensor::empty({entries, key_rows}, DType::kBf16, kGpu), d_pooled_v = Tensor::empty({entries, key_rows}, DType::kBf16, kGpu);
-  table.add_flops("nsa_compressed_backward", shape, time_ms(stream, [&] {
-                    run(stream, kernels::FlashAttentionBackward{.q = queries(q), .k = keys(pooled_k), .v = keys(pooled_v), .mask = mask, .scale = scale,
-                                                                .o = queries(o), .lse = lse, .d_o = queries(d_o), .d_q = queries(d_q),
-                                                                .d_k = keys(d_pooled_k), .d_v = keys(d_pooled_v)});
-                  }), 10 * kWidth * pairs);
-
   const double chosen = selected_pairs(stream, blocks, tokens);
   const auto selected = [&] {
     run(stream, kernels::NsaSelectedForward{.q = queries(q), .k = keys(k), .v = keys(v), .blocks = blocks, .select_block = kSelect, .scale = scale, .o = queries(o), .lse = lse});
@@ -78,8 +82,63 @@ void bench_length(Table& table, int64_t tokens) {
                   }), 10 * kWidth * chosen);
 }
 
-void bench_nsa(Table& table) {
-  for (const int64_t tokens : {8192, 32768}) bench_length(table, tokens);
+void bench_branches(Table& table) {
+  for (const int64_t tokens : {8192, 32768}) bench_length(table, tokens, Rows::kBranches);
+}
+void bench_compressed_backward(Table& table) {
+  for (const int64_t tokens : {8192, 32768}) bench_length(table, tokens, Rows::kCompressedBackward);
+}
+
+// The selected branch of MLA: keys per head, and absorbed. Every token reads 16 blocks at random.
+struct MlaForm {
+  const char* shape;
+  int64_t batch, tokens, key_heads, key_width, value_width;
+};
+
+void bench_mla(Table& table) {
+  Stream& stream = table.stream();
+  constexpr int64_t kMlaHeads = 16, kRotated = 64;
+  for (const MlaForm& form : {MlaForm{"b4 h16/16 s4096 128+64/128", 4, 4096, 16, 128, 128}, MlaForm{"b1 h16/1 s16384 512+64/512", 1, 16384, 1, 512, 512}}) {
+    const int64_t rows = form.batch * form.tokens, width = form.key_width + kRotated;
+    const auto values = [&](int64_t heads, int64_t head_width, std::uint64_t seed) { return random_tensor(stream, {rows, heads * head_width}, DType::kBf16, seed); };
+    const auto heads = [](auto&& x, int64_t count) { return heads_of(x.view(), count, x.shape()[1] / count, 0, x.shape()[1] / count); };
+    const Tensor q = values(kMlaHeads, width, 1), k = values(form.key_heads, form.key_width, 2), k_shared = values(1, kRotated, 3);
+    const Tensor v = values(form.key_heads, form.value_width, 4), d_o = values(kMlaHeads, form.value_width, 5);
+    Tensor o = values(kMlaHeads, form.value_width, 6), d_q = q.clone(), d_k = k.clone(), d_shared = k_shared.clone(), d_v = v.clone();
+    Tensor lse = Tensor::zeros({rows, kMlaHeads}, DType::kF32, kGpu), blocks = Tensor::empty({rows, 1, kChosen}, DType::kI32, kGpu);
+    const int64_t entries = kernels::num_compressed(form.tokens, kLength, kStride);
+    const auto pooled = [&](const Tensor& x) { return x.view().rows(0, form.batch * entries); };
+    const double scale = 0.02;
+    const auto select = [&] {
+      run(stream, kernels::NsaSelect{.batch = form.batch, .q = heads(q, kMlaHeads), .k = heads_of(pooled(k), form.key_heads, form.key_width, 0, form.key_width),
+                                     .k_shared = heads_of(pooled(k_shared), 1, kRotated, 0, kRotated), .lse = lse, .scale = scale, .block_length = kLength,
+                                     .block_stride = kStride, .select_block = kSelect, .blocks = blocks});
+    };
+    double pairs = 0, compressed = 0;
+    for (int64_t t = 0; t < form.tokens; ++t) compressed += static_cast<double>(kernels::num_compressed(t + 1, kLength, kStride));
+    compressed *= static_cast<double>(form.batch * kMlaHeads);
+    table.add_flops("nsa_select", form.shape, time_ms(stream, select), 2 * static_cast<double>(width) * compressed);
+    const Tensor lists = to_host(stream, blocks);
+    for (int64_t i = 0; i < lists.numel(); ++i) {
+      const int64_t block = lists.as<std::int32_t>()[i];
+      if (block >= 0) pairs += static_cast<double>(std::min(kSelect, i / kChosen % form.tokens + 1 - block * kSelect));
+    }
+    pairs *= kMlaHeads;
+    const auto forward = [&] {
+      run(stream, kernels::NsaSelectedForward{.batch = form.batch, .q = heads(q, kMlaHeads), .k = heads(k, form.key_heads), .k_shared = heads(k_shared, 1),
+                                              .v = heads(v, form.key_heads), .blocks = blocks, .select_block = kSelect, .scale = scale,
+                                              .o = heads(o, kMlaHeads), .lse = lse});
+    };
+    const double sum = static_cast<double>(width + form.value_width);
+    table.add_flops("nsa_selected_forward", form.shape, time_ms(stream, forward), 2 * sum * pairs);
+    table.add_flops("nsa_selected_backward", form.shape, time_ms(stream, [&] {
+                      run(stream, kernels::NsaSelectedBackward{.batch = form.batch, .q = heads(q, kMlaHeads), .k = heads(k, form.key_heads),
+                                                               .k_shared = heads(k_shared, 1), .v = heads(v, form.key_heads), .blocks = blocks,
+                                                               .select_block = kSelect, .scale = scale, .o = heads(o, kMlaHeads), .lse = lse,
+                                                               .d_o = heads(d_o, kMlaHeads), .d_q = heads(d_q, kMlaHeads), .d_k = heads(d_k, form.key_heads),
+                                                               .d_k_shared = heads(d_shared, 1), .d_v = heads(d_v, form.key_heads)});
+                    }), (6 * static_cast<double>(width) + 4 * static_cast<double>(form.value_width)) * pairs);
+  }
 }
 
 void bench_gate(Table& table) {
@@ -123,7 +182,9 @@ void bench_compress(Table& table) {
                   }), 4 * bytes + pooled);
 }
 
-const RegisterBench registered_nsa{"nsa", bench_nsa};
+const RegisterBench registered_branches{"nsa_branches", bench_branches};
+const RegisterBench registered_backward{"nsa_compressed_backward", bench_compressed_backward};
+const RegisterBench registered_mla{"nsa_mla", bench_mla};
 const RegisterBench registered_gate{"nsa_gate", bench_gate};
 const RegisterBench registered_compress{"nsa_compress", bench_compress};
 
