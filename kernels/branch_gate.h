@@ -1,7 +1,8 @@
 // The gate of native sparse attention: sigmoid weights that mix three attention branches per row and head (spec/model.md 8, 9.2).
 //   g[t,b,h] = sigmoid(logits[t, b H + h] + bias[b H + h]);   y[t,h] = sum_b g[t,b,h] o_b[t,h]
 //   d_o_b[t,h] = g[t,b,h] d_y[t,h];   d_logits[t,b,h] = <d_y[t,h], o_b[t,h]> g (1 - g);   d_bias = sum_t d_logits
-// T rows, H heads of width w, branches in the order compressed, selected, window; everything contiguous, one dtype.
+// T rows, H heads of width w, branches in the order compressed, selected, window; everything contiguous. One dtype, but with bf16
+// branches g, bias and d_bias are f32, and logits and d_logits either (what the products before and after this op write and read).
 // Sums over rows run over chunks fixed by T alone.
 #pragma once
 

@@ -10,7 +10,7 @@ void check_compression(const char* op, std::int64_t batch, std::int64_t length, 
   HADAL_CHECK(length >= 1 && stride >= 1, "{}: blocks of length {}, stride {}", op, length, stride);
   HADAL_CHECK(batch >= 1 && x.tokens % batch == 0, "{}: batch {} of {} tokens", op, batch, x.tokens);
   check_heads(op, "logits", logits, x.dtype, x.tokens, x.heads, x.width);
-  HADAL_CHECK(position.dtype == x.dtype && position.shape == Shape({length, x.width}), "{}: position is {} {}", op,
+  HADAL_CHECK(position.dtype == accumulation_dtype(x.dtype) && position.shape == Shape({length, x.width}), "{}: position is {} {}", op,
               name_of(position.dtype), position.shape.str());
   check_heads(op, "y", y, x.dtype, batch * num_compressed(x.tokens / batch, length, stride), x.heads, x.width);
 }
@@ -57,7 +57,7 @@ void run(Stream& stream, const NsaCompressBackward& args) {
   check_compression(op, args.batch, args.block_length, args.block_stride, args.x, args.logits, args.position, args.d_y);
   check_heads(op, "d_x", args.d_x, args.x.dtype, args.x.tokens, args.x.heads, args.x.width);
   check_heads(op, "d_logits", args.d_logits, args.x.dtype, args.x.tokens, args.x.heads, args.x.width);
-  HADAL_CHECK(args.d_position.dtype == args.x.dtype && args.d_position.shape == args.position.shape, "{}: d_position is {} {}",
+  HADAL_CHECK(args.d_position.dtype == args.position.dtype && args.d_position.shape == args.position.shape, "{}: d_position is {} {}",
               op, name_of(args.d_position.dtype), args.d_position.shape.str());
   launch(stream, args);
 }
@@ -71,7 +71,7 @@ void run(Stream& stream, const NsaSelect& args) {
 void run(Stream& stream, const NsaImportance& args) {
   check_importance(args);
   const std::int64_t tokens = args.q.tokens;
-  HADAL_CHECK(args.importance.dtype == args.q.dtype && args.importance.shape.rank() == 3 && args.importance.shape[0] == tokens &&
+  HADAL_CHECK(args.importance.dtype == accumulation_dtype(args.q.dtype) && args.importance.shape.rank() == 3 && args.importance.shape[0] == tokens &&
                   args.importance.shape[1] == args.num_groups &&
                   args.importance.shape[2] * args.select_block >= args.query_start + tokens / args.batch,
               "{}: importance is {} {} for {} queries, {} groups", NsaImportance::kName, name_of(args.importance.dtype),

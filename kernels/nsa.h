@@ -1,5 +1,7 @@
 // The parts of native sparse attention that are not ordinary attention (spec/model.md 8, 9, appendix B):
 // gated pooling of blocks, block selection from the compressed branch, attention over selected blocks.
+// bf16: activations and their gradients (x, logits of the pooling, q, k, k_shared, v, o) are bf16; lse, importance, position and
+// d_position are f32, accumulation_dtype of the activations. Sums are held in f32. Deterministic on every device.
 #pragma once
 
 #include "kernels/flash_attention.h"

@@ -70,7 +70,8 @@ void run(Stream& stream, const BalanceLoss& args) {
   const std::int64_t num_experts = args.scores.shape[1], batch = args.rows.batch;
   check_options(args.options, num_experts);
   check_rows(args.rows, args.scores.shape[0]);
-  HADAL_CHECK(args.d_scores.shape == args.scores.shape && same_dtype(args.d_scores, args.scores) && holds(args.chosen, batch, num_experts) && args.tokens >= args.rows.valid_seq,
+  HADAL_CHECK(args.d_scores.shape == args.scores.shape && same_dtype(args.d_scores, args.scores) && holds(args.chosen, batch, num_experts) &&
+                  args.tokens >= args.rows.valid_seq,
               "scores {}, d_scores {}, chosen {}, {} tokens", args.scores.shape.str(), args.d_scores.shape.str(),
               args.chosen.shape.str(), args.tokens);
   HADAL_CHECK(args.sequence_alpha == 0 || holds(args.raw_top_k, batch, num_experts), "raw_top_k {}", args.raw_top_k.shape.str());

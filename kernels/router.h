@@ -1,8 +1,8 @@
 // Routing of tokens to experts (spec/model.md 5 and 6).
 //
 // Shape legend: T rows (tokens), E experts in Gn equal groups, K experts per token (distinct), R = T*K rows sorted by expert,
-// B sequences, D devices. On CUDA, E is at most 512 and K at most 32. Float views are of one dtype, f32 or f64, beside a bf16 model too: logits, scores, weights and their gradients are never
-// rounded below f32.
+// B sequences, D devices. On CUDA, E is at most 512 and K at most 32. Float views are of one dtype, f32 or f64, beside a bf16 model too:
+// logits, scores, weights and their gradients are never rounded below f32.
 #pragma once
 
 #include "kernels/op.h"

@@ -88,6 +88,9 @@ if ! command -v "$program" > /dev/null; then
 fi
 command -v mpirun > /dev/null || fail "mpirun: not found; apt-get install openmpi-bin"
 
+# mpirun asks hwloc for devices that it has no use for. Where OpenCL is installed, that loads PoCL and with it LLVM, whose handler of USR1
+# takes the place of mpirun's: the ranks would never hear of it.
+export HWLOC_COMPONENTS="${HWLOC_COMPONENTS:--opencl}"
 # Containers often run as root.
 if [ "$(id -u)" -eq 0 ]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -117,7 +120,7 @@ fi
 # Libraries with threads of their own keep to the rank's cores.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}" OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-$threads}"
 for name in HADAL_PROGRESS COLUMNS NO_COLOR HADAL_SHARED_WINDOW HADAL_ALLOW_SINGLETON HADAL_ISA OMP_NUM_THREADS \
-  OPENBLAS_NUM_THREADS NCCL_RAS_ENABLE CUDA_VISIBLE_DEVICES; do
+  OPENBLAS_NUM_THREADS HWLOC_COMPONENTS NCCL_RAS_ENABLE CUDA_VISIBLE_DEVICES; do
   if [ -n "$several" ] && env | grep -q "^$name="; then flags="$flags -x $name"; fi
 done
 if [ -n "$dry_run" ]; then

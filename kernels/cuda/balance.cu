@@ -27,9 +27,7 @@ struct Rows {
 
 Rows rows_of(const SequenceRows& rows, std::int64_t count) { return {count, rows.seq, rows.valid_seq, rows.row_begin}; }
 
-__device__ void add_to(std::int64_t* to, int count) {
-  atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(count));
-}
+__device__ void add_to(std::int64_t* to, int count) { atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(count)); }
 
 /// Block (x, b): a share of the rows of sequence b. Pairs per expert, and tokens per device of `per_device` experts.
 __global__ void __launch_bounds__(kThreads) chosen_kernel(Rows rows, const int* experts, int num_experts, int top_k, int num_devices,
@@ -136,7 +134,8 @@ __global__ void coefficient_kernel(LossTerms terms, const std::int64_t* chosen, 
     if (sent != nullptr) {
       const int per_device = terms.num_experts / terms.num_devices, device = e / per_device;
       double load = 0;
-      for (int other = device * per_device; other < (device + 1) * per_device; ++other) load += terms.to_fraction * static_cast<double>(of_sequence[other]);
+      for (int other = device * per_device; other < (device + 1) * per_device; ++other)
+        load += terms.to_fraction * static_cast<double>(of_sequence[other]);
       sum += terms.device_alpha * load / per_device +
              terms.communication_alpha * terms.to_share * static_cast<double>(sent[b * terms.num_devices + device]);
     }
@@ -145,7 +144,8 @@ __global__ void coefficient_kernel(LossTerms terms, const std::int64_t* chosen, 
 }
 
 /// A warp per row; the loss of the rows of each warp goes to `losses`.
-__global__ void __launch_bounds__(kThreads) loss_kernel(LossTerms terms, Rows rows, const float* scores, const double* c, float* d_scores, double* losses) {
+__global__ void __launch_bounds__(kThreads)
+    loss_kernel(LossTerms terms, Rows rows, const float* scores, const double* c, float* d_scores, double* losses) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const std::int64_t warp = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   double loss = 0;
@@ -202,8 +202,8 @@ void balance_loss(Stream& stream, const BalanceLoss& args) {
       terms, args.chosen.as<std::int64_t>(), args.sequence_alpha != 0 ? args.raw_top_k.as<std::int64_t>() : nullptr,
       by_device ? args.sent.as<std::int64_t>() : nullptr, c.as<double>());
   check_launch(BalanceLoss::kName);
-  loss_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, native(stream)>>>(terms, rows_of(args.rows, tokens), args.scores.as<float>(), c.as<double>(),
-                                                                              args.d_scores.as<float>(), losses.as<double>());
+  loss_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, native(stream)>>>(terms, rows_of(args.rows, tokens), args.scores.as<float>(),
+                                                                              c.as<double>(), args.d_scores.as<float>(), losses.as<double>());
   check_launch(BalanceLoss::kName);
   add_losses_kernel<<<1, kThreads, 0, native(stream)>>>(losses.as<double>(), static_cast<int>(losses.numel()), args.loss.as<double>());
   check_launch(BalanceLoss::kName);

@@ -87,8 +87,8 @@ void launch_copy(Stream& stream, const CopyHeads& args, const Layout& l) {
 
 template <class T, int Width>
 void launch_add(Stream& stream, const CopyHeads& args, const Layout& l) {
-  add_kernel<T, Width><<<blocks_for(l.count()), kThreads, 0, native(stream)>>>(static_cast<const T*>(args.x.data), static_cast<T*>(args.y.data), l,
-                                                                               l.count());
+  add_kernel<T, Width>
+      <<<blocks_for(l.count()), kThreads, 0, native(stream)>>>(static_cast<const T*>(args.x.data), static_cast<T*>(args.y.data), l, l.count());
 }
 
 void copy_heads(Stream& stream, const CopyHeads& args) {

@@ -1,152 +1,30 @@
-// The dispatch plan: a stable counting sort of the (token, slot) pairs by expert in two launches, without the host. Every block has one
-// stretch of the pairs, every warp of a block one part of it. The first launch counts the pairs per block and expert; in the second
-// each block adds up what lies before it, then its warps go through their parts in order and give out rows. Counts are integers and
-// places follow from the order of the pairs, so the result is that of the sequential sort.
-#include <algorithm>
-#include <limits>
-
-#include "core/tensor.h"
-#include "kernels/cuda/check.h"
-#include "kernels/cuda/device_math.cuh"
+// The dispatch plan: a stable counting sort of the (token, slot) pairs by expert.
+#include "kernels/cuda/counting_sort.cuh"
 #include "kernels/router.h"
 
 namespace hadal::kernels::cuda {
 namespace {
 
-constexpr int kWarps = 16;  ///< of a block
-constexpr int kThreads = kWarps * kWarp;
-constexpr unsigned kAllLanes = 0xffffffffu;
-
-/// Pairs [begin, end) of a warp.
-struct Stretch {
-  int begin, end;
+struct ExpertOfPair {
+  const int* experts;
+  __device__ int operator()(int pair) const { return experts[pair]; }
 };
 
-__device__ Stretch stretch_of(int pairs, int pairs_per_warp, int block, int warp) {
-  const std::int64_t begin = (static_cast<std::int64_t>(block) * kWarps + warp) * pairs_per_warp;
-  const std::int64_t last = begin + pairs_per_warp;
-  return {static_cast<int>(begin < pairs ? begin : pairs), static_cast<int>(last < pairs ? last : pairs)};
-}
-
-/// Where this lane's pair stands among the pairs of its expert in the warp's 32: how many come before, how many there are. All lanes
-/// call; those past the end give -1.
-struct Place {
-  int before, count;
+struct WritePlan {
+  int top_k;
+  int *row_token, *row_pair, *pair_row;
+  __device__ void operator()(int pair, int row) const {
+    row_token[row] = pair / top_k;
+    row_pair[row] = pair;
+    pair_row[pair] = row;
+  }
 };
-
-__device__ Place place_in_warp(int expert) {
-  const unsigned same = __match_any_sync(kAllLanes, expert), below = (1u << threadIdx.x % kWarp) - 1;
-  return {__popc(same & below), __popc(same)};
-}
-
-__global__ void __launch_bounds__(kThreads) count_kernel(const int* experts, int pairs, int pairs_per_warp, int num_experts, int* block_counts) {
-  extern __shared__ int counts[];  // [E]
-  for (int e = static_cast<int>(threadIdx.x); e < num_experts; e += kThreads) counts[e] = 0;
-  __syncthreads();
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const Stretch stretch = stretch_of(pairs, pairs_per_warp, static_cast<int>(blockIdx.x), static_cast<int>(threadIdx.x) / kWarp);
-  for (int first = stretch.begin; first < stretch.end; first += kWarp) {
-    const int p = first + lane;
-    const int expert = p < stretch.end ? experts[p] : -1;
-    const Place place = place_in_warp(expert);
-    if (expert >= 0 && place.before == 0) atomicAdd(counts + expert, place.count);
-  }
-  __syncthreads();
-  for (int e = static_cast<int>(threadIdx.x); e < num_experts; e += kThreads) block_counts[blockIdx.x * num_experts + e] = counts[e];
-}
-
-__global__ void __launch_bounds__(kThreads) fill_kernel(const int* experts, int pairs, int pairs_per_warp, int num_experts, int top_k,
-                                                        const int* block_counts, std::int64_t* offsets, int* row_token, int* row_pair, int* pair_row) {
-  extern __shared__ int shared[];
-  int* const next = shared;                             // [kWarps, E]: the next row of each expert, for each warp
-  int* const total = shared + kWarps * num_experts;     // [E]: pairs of each expert
-  int* const before = total + num_experts;              // [E]: those in the blocks before
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
-  const int blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
-  for (int i = thread; i < (kWarps + 2) * num_experts; i += kThreads) shared[i] = 0;
-  __syncthreads();
-
-  for (int i = thread; i < blocks * num_experts; i += kThreads) {
-    const int count = block_counts[i];
-    if (count == 0) continue;
-    atomicAdd(total + i % num_experts, count);
-    if (i / num_experts < block) atomicAdd(before + i % num_experts, count);
-  }
-  int* const mine = next + warp * num_experts;
-  const Stretch stretch = stretch_of(pairs, pairs_per_warp, block, warp);
-  for (int first = stretch.begin; first < stretch.end; first += kWarp) {
-    const int p = first + lane;
-    const int expert = p < stretch.end ? experts[p] : -1;
-    const Place place = place_in_warp(expert);
-    if (expert >= 0 && place.before == 0) mine[expert] += place.count;
-    __syncwarp();
-  }
-  __syncthreads();
-
-  if (warp == 0) {  // total becomes the first row of each expert
-    int sum = 0;
-    for (int first = 0; first < num_experts; first += kWarp) {
-      const int e = first + lane;
-      const int count = e < num_experts ? total[e] : 0;
-      int upto = count;
-      for (int step = 1; step < kWarp; step *= 2) {
-        const int lower = __shfl_up_sync(kAllLanes, upto, step);
-        if (lane >= step) upto += lower;
-      }
-      if (e < num_experts) total[e] = sum + upto - count;
-      sum += __shfl_sync(kAllLanes, upto, kWarp - 1);
-    }
-  }
-  __syncthreads();
-  for (int e = thread; e < num_experts; e += kThreads) {
-    int row = total[e] + before[e];
-    for (int w = 0; w < kWarps; ++w) {
-      const int count = next[w * num_experts + e];
-      next[w * num_experts + e] = row;
-      row += count;
-    }
-    if (block == 0) offsets[e] = total[e];
-  }
-  if (block == 0 && thread == 0) offsets[num_experts] = pairs;
-  __syncthreads();
-
-  for (int first = stretch.begin; first < stretch.end; first += kWarp) {
-    const int p = first + lane;
-    const int expert = p < stretch.end ? experts[p] : -1;
-    const Place place = place_in_warp(expert);
-    const int row = expert >= 0 ? mine[expert] + place.before : 0;
-    __syncwarp();
-    if (expert >= 0) {
-      if (place.before == 0) mine[expert] += place.count;
-      row_token[row] = p / top_k;
-      row_pair[row] = p;
-      pair_row[p] = row;
-    }
-    __syncwarp();
-  }
-}
 
 void dispatch_plan(Stream& stream, const DispatchPlan& args) {
-  constexpr std::int64_t kMostExperts = 2048;  // their counts lie in shared memory
-  HADAL_CHECK(args.experts.numel() <= std::numeric_limits<std::int32_t>::max() && args.num_experts <= kMostExperts, "{} pairs over {} experts",
-              args.experts.numel(), args.num_experts);
-  const int pairs = static_cast<int>(args.experts.numel()), num_experts = static_cast<int>(args.num_experts);
-  const int top_k = pairs == 0 ? 1 : static_cast<int>(args.experts.shape[1]);
-  // At most one block per multiprocessor: each reads the counts of all.
-  const int most_warps = num_multiprocessors(stream.device().index) * kWarps;
-  const int pairs_per_warp = std::max(kWarp, ((pairs - 1) / most_warps / kWarp + 1) * kWarp);
-  const int blocks = std::max(1, static_cast<int>((pairs + std::int64_t{pairs_per_warp} * kWarps - 1) / (std::int64_t{pairs_per_warp} * kWarps)));
-  Tensor block_counts = Tensor::empty({blocks, num_experts}, DType::kI32, stream.device());
-  std::int32_t* const counts = block_counts.as<std::int32_t>();
-  const std::int32_t* const experts = args.experts.as<std::int32_t>();
-  const std::size_t row_bytes = static_cast<std::size_t>(num_experts) * sizeof(int), fill_bytes = (kWarps + 2) * row_bytes;
-  allow_shared_memory(fill_kernel, fill_bytes, DispatchPlan::kName);
-  count_kernel<<<blocks, kThreads, row_bytes, native(stream)>>>(experts, pairs, pairs_per_warp, num_experts, counts);
-  check_launch(DispatchPlan::kName);
-  fill_kernel<<<blocks, kThreads, fill_bytes, native(stream)>>>(experts, pairs, pairs_per_warp, num_experts, top_k, counts,
-                                                                args.offsets.as<std::int64_t>(), args.row_token.as<std::int32_t>(),
-                                                                args.row_pair.as<std::int32_t>(), args.pair_row.as<std::int32_t>());
-  check_launch(DispatchPlan::kName);
+  const int top_k = args.experts.empty() ? 1 : static_cast<int>(args.experts.shape[1]);
+  stable_counting_sort(stream, DispatchPlan::kName, args.experts.numel(), args.num_experts, ExpertOfPair{args.experts.as<std::int32_t>()},
+                       WritePlan{top_k, args.row_token.as<std::int32_t>(), args.row_pair.as<std::int32_t>(), args.pair_row.as<std::int32_t>()},
+                       args.offsets.as<std::int64_t>());
 }
 
 const RegisterCuda<DispatchPlan> registered{dispatch_plan};

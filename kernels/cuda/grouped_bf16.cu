@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kThreads) multiply(GroupedProduct p) {
   __shared__ GroupTable table;
   __shared__ __align__(16) Element a_tile[2][Layout<kMajorM>::kSize], b_tile[2][Layout<kMajorN>::kSize];
   const int n_tiles = ceil_div(fixed_n(p), kTile);
-  build_table(table, p.offsets, p.experts, fixed_m(p), kTile, n_tiles);
+  build_table(table, p.offsets, p.experts, [&](int rows) { return tiles_of_m(rows, fixed_m(p), kTile) * n_tiles; });
   TileWalk walk(table, n_tiles);
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp_m = warp % 2 * 64, warp_n = warp / 2 * 32;

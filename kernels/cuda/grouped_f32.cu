@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kThreads) multiply(GroupedProduct p) {
   __shared__ float a_tile[kDepth][kTile + kPad], b_tile[kDepth][kTile + kPad];
   using Product = ExpertProduct<float, float, kForm>;
   const int n_tiles = ceil_div(fixed_n(p), kTile);
-  build_table(table, p.offsets, p.experts, fixed_m(p), kTile, n_tiles);
+  build_table(table, p.offsets, p.experts, [&](int rows) { return tiles_of_m(rows, fixed_m(p), kTile) * n_tiles; });
   TileWalk walk(table, n_tiles);
   const int row = static_cast<int>(threadIdx.x) / 16 * 4, column = static_cast<int>(threadIdx.x) % 16 * 4;
   for (int tile = static_cast<int>(blockIdx.x); tile < table.first_tile[p.experts]; tile += static_cast<int>(gridDim.x)) {

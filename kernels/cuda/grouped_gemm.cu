@@ -23,6 +23,7 @@ void multiply(Stream& stream, GroupedForm form, const ConstView& a, const ConstV
                                static_cast<int>(weights[1])};
   if (a.dtype == DType::kF32) return multiply_grouped_f32(stream, product, op);
   HADAL_CHECK(a.dtype == DType::kBf16, "{} of {} on CUDA, where f32 and bf16 are computed", op, name_of(a.dtype));
+  if (fits_wgmma(product)) return multiply_grouped_wgmma(stream, product, op);
   multiply_grouped_bf16(stream, product, op);
 }
 

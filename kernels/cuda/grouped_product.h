@@ -33,5 +33,8 @@ struct GroupedProduct {
 void multiply_grouped_f32(Stream& stream, const GroupedProduct& product, const char* op);
 /// bf16, any sizes and alignment: mma.sync.
 void multiply_grouped_bf16(Stream& stream, const GroupedProduct& product, const char* op);
+/// bf16 where the copy engine can read the operands: widths that are multiples of 8, starts of 16 bytes.
+bool fits_wgmma(const GroupedProduct& product);
+void multiply_grouped_wgmma(Stream& stream, const GroupedProduct& product, const char* op);
 
 }  // namespace hadal::kernels::cuda

@@ -28,9 +28,12 @@ struct GroupTile {
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-/// By all threads of the block; ends with a barrier. `fixed_m`: extent of m where it is the same for all experts (backward_weight), 0
-/// where it is the expert's rows.
-__device__ inline void build_table(GroupTable& table, const std::int64_t* offsets, int experts, int fixed_m, int block_m, int n_tiles) {
+/// Tiles of m of an expert. `fixed_m`: extent of m where it is the same for all experts (backward_weight), 0 where it is their rows.
+__host__ __device__ constexpr int tiles_of_m(int rows, int fixed_m, int block_m) { return ceil_div(fixed_m == 0 || rows == 0 ? rows : fixed_m, block_m); }
+
+/// By all threads of the block; ends with a barrier. tiles_of(rows): how many pieces of work an expert with so many rows is.
+template <class TilesOf>
+__device__ inline void build_table(GroupTable& table, const std::int64_t* offsets, int experts, TilesOf tiles_of) {
   if (threadIdx.x < kWarp) {
     const int lane = static_cast<int>(threadIdx.x);
     int before = 0;
@@ -41,8 +44,7 @@ __device__ inline void build_table(GroupTable& table, const std::int64_t* offset
         begin = static_cast<int>(offsets[expert]);
         rows = static_cast<int>(offsets[expert + 1]) - begin;
       }
-      const int m = fixed_m == 0 || rows == 0 ? rows : fixed_m;
-      const int tiles = ceil_div(m, block_m) * n_tiles;
+      const int tiles = tiles_of(rows);
       int sum = tiles;
 #pragma unroll
       for (int step = 1; step < kWarp; step *= 2) {

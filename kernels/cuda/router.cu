@@ -1,5 +1,5 @@
-// Routing on the device, one warp per token, scores in registers: see kernels/router.h. All float views are f32; expf and divisions are
-// the accurate ones, so that choices are those of exact scores unless these are nearer than f32 can tell.
+// Routing on the device, one warp per token, scores in registers: see kernels/router.h. All float views are f32 and expf is the accurate
+// one, so that choices are those of exact scores unless these are nearer than f32 can tell.
 #include "kernels/router.h"
 
 #include <algorithm>
@@ -51,7 +51,7 @@ template <int Parts>
 __device__ void score_row(const Routing& r, float (&s)[Parts]) {
   if (r.sigmoid) {
 #pragma unroll
-    for (int i = 0; i < Parts; ++i) s[i] = 1.0f / (1.0f + expf(-s[i]));
+    for (int i = 0; i < Parts; ++i) s[i] = __fdividef(1.0f, 1.0f + expf(-s[i]));  // within one unit in the last place
     return;
   }
   float top = s[0], sum = 0;
@@ -63,9 +63,9 @@ __device__ void score_row(const Routing& r, float (&s)[Parts]) {
     s[i] = static_cast<int>(threadIdx.x) % kWarp + i * kWarp < r.num_experts ? expf(s[i] - top) : 0.0f;
     sum += s[i];
   }
-  sum = warp_sum(sum);
+  const float inverse = 1.0f / warp_sum(sum);
 #pragma unroll
-  for (int i = 0; i < Parts; ++i) s[i] /= sum;
+  for (int i = 0; i < Parts; ++i) s[i] *= inverse;
 }
 
 /// Score of group `g`, from the warp's `values` (no NaN); the lanes_per_group lanes that share it call together and all get it.
@@ -87,16 +87,16 @@ __device__ float group_score(const Routing& r, const float* values, int g) {
   return r.top_two ? first + second : first;
 }
 
-/// Takes the experts outside the best groups out of the choice. `group`: that of each of this lane's experts; `kept` and `values`:
-/// shared memory of this warp.
-template <int Parts>
-__device__ void keep_best_groups(const Routing& r, const float* values, unsigned* kept, const int (&group)[Parts], Choices<Parts>& choices) {
+/// Chooses the best groups, of which 32 * GroupParts hold all; bit g % 32 of kept[g / 32] says whether group g is one. `kept` and
+/// `values`: shared memory of this warp.
+template <int GroupParts>
+__device__ void choose_groups(const Routing& r, const float* values, unsigned* kept) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  Choices<Parts> groups;
+  Choices<GroupParts> groups;
   groups.reset(r.num_groups);
   const unsigned all = groups.free;
 #pragma unroll
-  for (int i = 0; i < Parts; ++i) {
+  for (int i = 0; i < GroupParts; ++i) {
     groups.key[i] = 0;
     if (i * kWarp >= r.num_groups) continue;
     // Several lanes share a group only where one part holds them all; group g then moves to lane g.
@@ -106,11 +106,21 @@ __device__ void keep_best_groups(const Routing& r, const float* values, unsigned
   }
   for (int n = 0; n < r.topk_groups; ++n) groups.take_largest();
 #pragma unroll
-  for (int i = 0; i < Parts; ++i) {
+  for (int i = 0; i < GroupParts; ++i) {
     const unsigned word = __ballot_sync(kAllLanes, ((all & ~groups.free) >> i & 1u) != 0);
     if (lane == 0) kept[i] = word;
   }
   __syncwarp();
+}
+
+/// Takes the experts outside the best groups out of the choice. `group`: that of each of this lane's experts.
+template <int Parts>
+__device__ void keep_best_groups(const Routing& r, const float* values, unsigned* kept, const int (&group)[Parts], Choices<Parts>& choices) {
+  if (r.num_groups <= kWarp) {
+    choose_groups<1>(r, values, kept);
+  } else {
+    choose_groups<Parts>(r, values, kept);
+  }
 #pragma unroll
   for (int i = 0; i < Parts; ++i) {
     if ((kept[group[i] / kWarp] >> group[i] % kWarp & 1u) == 0) choices.key[i] = 0;
@@ -118,7 +128,7 @@ __device__ void keep_best_groups(const Routing& r, const float* values, unsigned
 }
 
 template <int Parts>
-__global__ void __launch_bounds__(kWarps* kWarp)
+__global__ void __launch_bounds__(kWarps* kWarp, Parts > 8 ? 2 : 4)
     forward_kernel(Routing r, const float* logits, const float* bias, const std::int64_t* token, float* scores, int* experts, float* weights) {
   __shared__ float score_rows[kWarps][Parts * kWarp], value_rows[kWarps][Parts * kWarp];
   __shared__ unsigned kept_groups[kWarps][Parts];
@@ -180,8 +190,8 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 }
 
 template <int Parts>
-__global__ void __launch_bounds__(kWarps* kWarp) backward_kernel(Routing r, const float* scores, const int* experts, const float* d_weights,
-                                                                 const float* d_scores, float* d_logits) {
+__global__ void __launch_bounds__(kWarps* kWarp)
+    backward_kernel(Routing r, const float* scores, const int* experts, const float* d_weights, const float* d_scores, float* d_logits) {
   __shared__ float gradient_rows[kWarps][Parts * kWarp];
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   float* const row = gradient_rows[warp];
@@ -229,9 +239,8 @@ void router_forward(Stream& stream, const RouterForward& args) {
   const Routing r = routing_of(args.options, tokens, num_experts);
   visit_parts(num_experts, [&]<int Parts>() {
     forward_kernel<Parts><<<blocks_for(stream, tokens), kWarps * kWarp, 0, native(stream)>>>(
-        r, args.logits.as<float>(), args.bias.empty() ? nullptr : args.bias.as<float>(),
-        args.token.empty() ? nullptr : args.token.as<std::int64_t>(), args.scores.as<float>(), args.experts.as<std::int32_t>(),
-        args.weights.as<float>());
+        r, args.logits.as<float>(), args.bias.empty() ? nullptr : args.bias.as<float>(), args.token.empty() ? nullptr : args.token.as<std::int64_t>(),
+        args.scores.as<float>(), args.experts.as<std::int32_t>(), args.weights.as<float>());
   });
   check_launch(RouterForward::kName);
 }

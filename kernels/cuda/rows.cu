@@ -42,8 +42,8 @@ void visit_unit(const void* a, const void* b, std::int64_t row_bytes, Body&& bod
 std::int64_t row_bytes_of(const ConstView& x) { return x.shape[1] * static_cast<std::int64_t>(size_of(x.dtype)); }
 
 template <class Unit>
-__global__ void __launch_bounds__(kThreads) gather_kernel(const Unit* x, std::int64_t num_sources, const int* index, Unit* y, std::int64_t rows,
-                                                          std::int64_t units) {
+__global__ void __launch_bounds__(kThreads)
+    gather_kernel(const Unit* x, std::int64_t num_sources, const int* index, Unit* y, std::int64_t rows, std::int64_t units) {
   constexpr int kAtOnce = 8;
   const std::int64_t row = row_of_thread();
   if (row >= rows) return;
@@ -64,7 +64,8 @@ __global__ void __launch_bounds__(kThreads) gather_kernel(const Unit* x, std::in
 }
 
 template <class Unit>
-__global__ void __launch_bounds__(kThreads) spread_kernel(const Unit* x, const int* index, int top_k, Unit* y, std::int64_t tokens, std::int64_t units) {
+__global__ void __launch_bounds__(kThreads)
+    spread_kernel(const Unit* x, const int* index, int top_k, Unit* y, std::int64_t tokens, std::int64_t units) {
   constexpr int kAtOnce = 8;
   const std::int64_t t = row_of_thread();
   if (t >= tokens) return;
@@ -87,8 +88,8 @@ __global__ void __launch_bounds__(kThreads) spread_kernel(const Unit* x, const i
 }
 
 template <class T, int Width>
-__global__ void __launch_bounds__(kThreads) combine_kernel(const T* x, const int* index, int top_k, const T* base, T* y, std::int64_t tokens,
-                                                           std::int64_t width) {
+__global__ void __launch_bounds__(kThreads)
+    combine_kernel(const T* x, const int* index, int top_k, const T* base, T* y, std::int64_t tokens, std::int64_t width) {
   constexpr int kAtOnce = 8;
   const std::int64_t t = row_of_thread();
   if (t >= tokens) return;
@@ -138,8 +139,8 @@ void spread_rows(Stream& stream, const SpreadRows& args) {
   const std::int32_t* const index = args.index.as<std::int32_t>();
   visit_unit(args.x.data, args.y.data, row_bytes_of(args.x), [&]<class Unit>(std::int64_t units) {
     const RowGrid grid = grid_for(tokens, units);
-    spread_kernel<<<grid.blocks, grid.threads, 0, native(stream)>>>(static_cast<const Unit*>(args.x.data), index, static_cast<int>(args.index.shape[1]),
-                                                                    static_cast<Unit*>(args.y.data), tokens, units);
+    spread_kernel<<<grid.blocks, grid.threads, 0, native(stream)>>>(
+        static_cast<const Unit*>(args.x.data), index, static_cast<int>(args.index.shape[1]), static_cast<Unit*>(args.y.data), tokens, units);
   });
   check_launch(SpreadRows::kName);
 }

@@ -1,4 +1,6 @@
 // The CUDA device runtime behind core/device_backend.h: memory, the compute stream, copies through pinned staging.
+#include <nvtx3/nvToolsExt.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -168,7 +170,11 @@ void synchronize(int index, void* stream) {
   check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "cudaStreamSynchronize");
 }
 
-const DeviceBackend backend{num_devices, allocate, release, compute_stream, copy, zero, synchronize};
+void begin_range(const char* name) noexcept { nvtxRangePushA(name); }
+
+void end_range() noexcept { nvtxRangePop(); }
+
+const DeviceBackend backend{num_devices, allocate, release, compute_stream, copy, zero, synchronize, begin_range, end_range};
 const RegisterDeviceBackend registered{backend};
 
 }  // namespace

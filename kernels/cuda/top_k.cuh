@@ -37,27 +37,24 @@ struct Choices {
   /// lane gets the same answer.
   __device__ int take_largest() {
     const unsigned lane = threadIdx.x % kWarp;
-    unsigned best = 0, at = ~0u;
+    unsigned best = key[0];
 #pragma unroll
-    for (unsigned i = 0; i < Parts; ++i) {
-      if (key[i] > best) {
-        best = key[i];
-        at = i * kWarp + lane;
-      }
-    }
+    for (int i = 1; i < Parts; ++i) best = max(best, key[i]);
     const unsigned top = __reduce_max_sync(kAllLanes, best);
+    unsigned at = ~0u;
     if (top == 0) {
-      at = free == 0 ? ~0u : static_cast<unsigned>(__ffs(static_cast<int>(free)) - 1) * kWarp + lane;
-    } else if (best != top) {
-      at = ~0u;
+      if (free != 0) at = static_cast<unsigned>(__ffs(static_cast<int>(free)) - 1) * kWarp + lane;
+    } else {
+#pragma unroll
+      for (int i = Parts - 1; i >= 0; --i) {
+        if (key[i] == top) at = static_cast<unsigned>(i) * kWarp + lane;
+      }
     }
     const unsigned taken = __reduce_min_sync(kAllLanes, at);
+    if (at == taken) free &= ~(1u << taken / kWarp);
 #pragma unroll
-    for (unsigned i = 0; i < Parts; ++i) {
-      if (i * kWarp + lane == taken) {
-        key[i] = 0;
-        free &= ~(1u << i);
-      }
+    for (int i = 0; i < Parts; ++i) {
+      if (static_cast<unsigned>(i) * kWarp + lane == taken) key[i] = 0;
     }
     return static_cast<int>(taken);
   }

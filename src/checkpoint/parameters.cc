@@ -6,6 +6,7 @@
 
 #include "checkpoint/together.h"
 #include "comm/single.h"
+#include "core/copy.h"
 #include "core/error.h"
 
 namespace hadal::checkpoint {
@@ -44,6 +45,12 @@ std::vector<ParameterValue> values_of(const nn::ParameterList& parameters) {
   return values;
 }
 
+/// What a checkpoint holds of a value: of a parameter that is rounded for the model, what it is rounded from.
+DType stored_dtype(const ParameterValue& value) {
+  const bool rounded = value.value.dtype == value.parameter->dtype() && value.value.data == value.parameter->value().data;
+  return rounded ? accumulation_dtype(value.value.dtype) : value.value.dtype;
+}
+
 std::string_view prefix_of(std::string_view name) {
   const std::size_t slash = name.find('/');
   return slash == std::string_view::npos ? std::string_view{} : name.substr(0, slash + 1);
@@ -71,7 +78,7 @@ void check_fit(const CheckpointReader& reader, const std::vector<ParameterValue>
   Tensor wanted = Tensor::zeros(Shape{static_cast<std::int64_t>(reader.tensors().size())}, DType::kI64);
   for (const ParameterValue& value : values) {
     for (const nn::LogicalPart& part : value.parameter->parts()) {
-      const std::string problem = problem_of(reader, part, value.value.dtype, prefix, rule, wanted.span<std::int64_t>());
+      const std::string problem = problem_of(reader, part, stored_dtype(value), prefix, rule, wanted.span<std::int64_t>());
       if (!problem.empty()) mine += problem + "\n";
     }
   }
@@ -94,6 +101,51 @@ void check_fit(const CheckpointReader& reader, const std::vector<ParameterValue>
   if (!problems.empty()) throw UserError("{}: does not fit this model:{}", reader.path().string(), problems);
 }
 
+/// Reads what lies on the host at once, all together; what lies on a device through host memory, as much at a time as kStagingBytes.
+class Reads {
+ public:
+  explicit Reads(const CheckpointReader& reader) : reader_(reader) {}
+
+  void add(const StoredTensor& stored, const HeldPart& held) {
+    if (held.value.device.is_cpu()) {
+      reads_.push_back({&stored, held.slice, held.value, held.first});
+      return;
+    }
+    const auto most = static_cast<std::int64_t>(kStagingBytes / size_of(held.value.dtype));
+    for (std::int64_t begin = 0; begin < held.value.numel(); begin += most) {
+      const std::int64_t count = std::min(most, held.value.numel() - begin);
+      const View to = elements(held.value, begin, count);
+      if (staged_bytes_ + to.bytes() > kStagingBytes) finish();
+      staged_.push_back({Tensor::empty(Shape{count}, to.dtype), to});
+      staged_bytes_ += to.bytes();
+      reads_.push_back({&stored, held.slice, staged_.back().from, held.first + begin});
+    }
+  }
+
+  void finish() {
+    reader_.read_slices(reads_);
+    for (const Staged& staged : staged_) {
+      Stream stream = stream_of(staged.to.device);
+      copy(stream, staged.from, staged.to);
+    }
+    reads_.clear();
+    staged_.clear();
+    staged_bytes_ = 0;
+  }
+
+ private:
+  static constexpr std::size_t kStagingBytes = std::size_t{256} << 20;
+  struct Staged {
+    Tensor from;
+    View to;
+  };
+
+  const CheckpointReader& reader_;
+  std::vector<SliceRead> reads_;
+  std::vector<Staged> staged_;
+  std::size_t staged_bytes_ = 0;
+};
+
 }  // namespace
 
 void save_values(CheckpointWriter& writer, const std::vector<ParameterValue>& values, std::string_view prefix) {
@@ -102,8 +154,14 @@ void save_values(CheckpointWriter& writer, const std::vector<ParameterValue>& va
       std::int64_t done = 0;
       for (Slice& box : boxes_of_range(held.slice, held.first, held.first + held.value.numel())) {
         const std::int64_t numel = box.numel();
-        writer.add_slice({std::string(prefix) + held.part->name, held.part->shape, std::move(box)},
-                         elements(held.value, done, numel));
+        SliceName name{std::string(prefix) + held.part->name, held.part->shape, std::move(box)};
+        const View part = elements(held.value, done, numel);
+        if (part.device.is_cpu()) {
+          writer.add_slice(name, part);
+        } else {
+          Stream stream = stream_of(part.device);
+          writer.add_slice(name, to_host(stream, part));
+        }
         done += numel;
       }
     }
@@ -117,13 +175,13 @@ void save_parameters(CheckpointWriter& writer, const nn::ParameterList& paramete
 void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix,
                  LoadRule rule, comm::Communicator& world) {
   check_fit(reader, values, prefix, rule, world);
-  std::vector<SliceRead> reads;
-  for (const ParameterValue& value : values) {
-    for (HeldPart& held : held_parts(value)) {
-      reads.push_back({&reader.at(std::string(prefix) + held.part->name), std::move(held.slice), held.value, held.first});
+  together(world, [&] {
+    Reads reads(reader);
+    for (const ParameterValue& value : values) {
+      for (const HeldPart& held : held_parts(value)) reads.add(reader.at(std::string(prefix) + held.part->name), held);
     }
-  }
-  together(world, [&] { reader.read_slices(reads); });
+    reads.finish();
+  });
 }
 
 void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix,

@@ -23,16 +23,18 @@ struct ParameterValue {
 
 /// Writes each element as the one of the logical tensor `prefix` + name that it is. The values of all ranks together must hold
 /// every element of every logical tensor once: replicas choose who writes (assign_evenly), or each writes its own flat share. The
-/// memory stays as it is until the writer has committed.
+/// memory stays as it is until the writer has committed. What lies on a device is copied to the host, a value at a time.
 void save_values(CheckpointWriter& writer, const std::vector<ParameterValue>& values, std::string_view prefix);
 void save_parameters(CheckpointWriter& writer, const nn::ParameterList& parameters, std::string_view prefix = "");
 
 struct LoadRule {
-  bool convert_dtype = false;  ///< false: another dtype is refused; true: floats are converted (weights, never moments)
+  /// false: another dtype is refused (of values that a model rounds to bf16, another than f32); true: floats are converted (weights,
+  /// never moments).
+  bool convert_dtype = false;
   bool allow_extra = false;    ///< true: tensors of this prefix that no parameter wants are left alone (e.g. MTP)
 };
 
-/// Fills the values from the logical tensors `prefix` + name, reading only the blocks that hold something of them. Before
+/// Fills the values, on any device, from the logical tensors `prefix` + name, reading only the blocks that hold something of them. Before
 /// anything is read, everything missing, extra (same prefix), misshapen or of another dtype is listed whole in one UserError.
 void load_values(const CheckpointReader& reader, const std::vector<ParameterValue>& values, std::string_view prefix,
                  LoadRule rule = {});

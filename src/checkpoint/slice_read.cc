@@ -5,10 +5,10 @@
 #include <tuple>
 #include <vector>
 
-#include "checkpoint/convert.h"
 #include "checkpoint/open_files.h"
 #include "checkpoint/overlap.h"
 #include "checkpoint/verify.h"
+#include "core/convert.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/parallel_for.h"

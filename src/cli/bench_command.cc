@@ -12,10 +12,12 @@
 #include "comm/world.h"
 #include "config/load.h"
 #include "core/parallel_for.h"
-#include "kernels/peak.h"
+#include "model/layer_options.h"
 #include "model/parameter_count.h"
 #include "train/bench.h"
+#include "train/device_peak.h"
 #include "train/optimizer_bench.h"
+#include "train/run_device.h"
 
 namespace hadal::cli {
 
@@ -37,8 +39,8 @@ int bench_command(const std::vector<std::string>& arguments) {
   const Config config = load_config(config_arguments.path, config_arguments.overrides).config;
   std::unique_ptr<comm::Communicator> world = comm::init_from_environment();
   set_num_threads(threads_of_rank(threads > 0 ? threads : config.run.threads, *world));
-  const DType dtype = config.precision.compute == ComputeType::kF64 ? DType::kF64 : DType::kF32;
-  const double peak = kernels::peak_flops(dtype, num_threads()) * world->size();
+  const Storage storage = model::model_options(config, train::run_device(config, *world)).storage();
+  const double peak = train::peak_flops(storage) * world->size();
   const double flops = model::model_flops_per_token(config.model, config.data.sequence_length);
   train::BenchResult alone;
   if (weak_scaling && world->is_root()) {
@@ -60,8 +62,8 @@ int bench_command(const std::vector<std::string>& arguments) {
       std::printf("%-10s %12.0f %9.1f%% %12.1f %10.4f\n", name, r.tokens_per_s, 100 * r.tokens_per_s * flops / peak, 1e3 * step_tokens / r.tokens_per_s,
                   r.loss);
     }
-    std::printf("%d rank(s) x %d thread(s), %s, measured peak %.1f GFLOP/s, %.1f MFLOP per token, peak memory %.2f GiB a rank\n", world->size(),
-                num_threads(), std::string(name_of(dtype)).c_str(), peak / 1e9, flops / 1e6, static_cast<double>(natural.peak_bytes) / (1 << 30));
+    std::printf("%d rank(s) x %d thread(s), %s on %s, measured peak %.1f GFLOP/s, %.1f MFLOP per token, peak memory %.2f GiB a rank\n", world->size(),
+                num_threads(), std::string(name_of(storage.dtype)).c_str(), name_of(storage.device).c_str(), peak / 1e9, flops / 1e6, static_cast<double>(natural.peak_bytes) / (1 << 30));
     if (weak_scaling) {
       std::printf("weak scaling from 1 to %d ranks: %.3f (%.0f tokens/s alone)\n", world->size(), natural.tokens_per_s / (world->size() * alone.tokens_per_s),
                   alone.tokens_per_s);
@@ -78,7 +80,7 @@ int bench_command(const std::vector<std::string>& arguments) {
                                    {"peak_bytes", natural.peak_bytes},
                                    {"threads", num_threads()},
                                    {"ranks", world->size()},
-                                   {"device", "cpu"}};
+                                   {"device", name_of(storage.device)}};
     figures["waited_share"] = natural.waited_share;
     if (weak_scaling) figures["weak_scaling"] = natural.tokens_per_s / (world->size() * alone.tokens_per_s);
     if (world->size() > 1) figures["update_ms"] = {{"zero_1", 1e3 * update.sharded_s}, {"all_reduce", 1e3 * update.whole_s}};

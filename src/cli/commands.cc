@@ -31,6 +31,7 @@ constexpr Command kCommands[] = {
      data_command},
     {"train", "trains a model, alone or on many ranks; resumes by itself",
      "  mpirun -n 2 hadal train configs/run/quickstart.yaml\n"
+     "  hadal train configs/run/h100_small.yaml\n"
      "  hadal train configs/run/quickstart.yaml run.dir=runs/a train.steps=500 optim.lr=2e-3",
      train_command, true},
     {"verify", "proves that many ranks compute what one computes, on your model made small",
@@ -74,6 +75,7 @@ constexpr Command kCommands[] = {
      plan_command},
     {"bench", "tokens per second of whole training steps",
      "  hadal bench configs/bench/cpu_small.yaml --threads 1\n"
+     "  hadal bench configs/bench/v2_lite_slice.yaml\n"
      "  mpirun -n 2 hadal bench configs/bench/cpu_small.yaml --json bench.json",
      bench_command, true},
 };

@@ -8,6 +8,7 @@
 #include "cli/common_flags.h"
 #include "cli/model_flags.h"
 #include "comm/single.h"
+#include "core/copy.h"
 #include "data/hold_out.h"
 #include "data/open_source.h"
 #include "train/evaluate.h"
@@ -45,7 +46,7 @@ int eval_command(const std::vector<std::string>& arguments) {
     throw UserError("--sequence-length {}: model.max_positions is {}", sequence_length, loaded.config.model.max_positions);
   }
   const auto sampler = train::sequential_sampler({source}, sequence_length);
-  Stream stream;
+  Stream stream = stream_of(loaded.run->options().device);
   const train::EvaluationResult r = train::evaluate(*loaded.run, stream, *sampler, max_tokens, batch, loaded.tokenizer ? &*loaded.tokenizer : nullptr);
   if (r.tokens == 0) throw UserError("{}: none of its tokens counts as a target: its loss mask is all zero", data);
   std::printf("tokens            %lld\n", static_cast<long long>(r.tokens));

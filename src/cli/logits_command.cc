@@ -6,6 +6,7 @@
 #include "cli/command_functions.h"
 #include "cli/common_flags.h"
 #include "cli/model_flags.h"
+#include "core/copy.h"
 #include "core/log.h"
 #include "interop/safetensors.h"
 
@@ -60,8 +61,10 @@ int logits_command(const std::vector<std::string>& arguments) {
   train::LoadedModel loaded = load_model(model_flags);
   const Tensor tokens = read_tokens(tokens_path, loaded.config.model);
   const std::int64_t batch = tokens.shape()[0], seq = tokens.shape()[1];
-  Stream stream;
+  Stream stream = stream_of(loaded.model->options().device);
   model::Model::Logits logits = loaded.model->logits(stream, tokens);
+  logits.main = to_host(stream, logits.main);
+  for (Tensor& depth : logits.mtp) depth = to_host(stream, depth);
   std::vector<std::pair<std::string, ConstView>> tensors{
       {"logits", static_cast<ConstView>(logits.main).reshape({batch, seq, loaded.config.model.vocab_size})}};
   std::vector<Tensor> kept;

@@ -1,4 +1,4 @@
-// Flags shared by the commands that run a checkpoint: CKPT, --tokenizer, --dtype, --ema, --threads.
+// Flags shared by the commands that run a checkpoint: CKPT, --tokenizer, --device, --dtype, --ema, --threads.
 #pragma once
 
 #include <string>
@@ -14,6 +14,7 @@ namespace hadal::cli {
 struct ModelFlags {
   std::string checkpoint;
   std::string tokenizer;
+  std::string device;
   std::string dtype;
   bool average = false;
   int threads = 0;

@@ -1,10 +1,11 @@
 #include "comm/communicator.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 #include <utility>
 
+#include "comm/host_staged.h"
+#include "core/copy.h"
 #include "core/dtype.h"
 #include "core/error.h"
 
@@ -14,25 +15,30 @@ namespace {
 /// Tensors at least this large are summed where they lie; smaller ones are packed until this many bytes are together.
 constexpr std::size_t kPackedBytes = std::size_t{1} << 20;
 
-void check_host(const ConstView& values) { HADAL_CHECK(values.device == kCpu, "device memory given to ranks of the host"); }
+void check_one_device(const ConstView& a, const ConstView& b) {
+  HADAL_CHECK(a.device == b.device, "one call on memory of {} and {}", name_of(a.device), name_of(b.device));
+}
 
 void check_summable(const ConstView& values) {
   HADAL_CHECK(values.dtype == DType::kF64 || values.dtype == DType::kF32 || values.dtype == DType::kI64, "sum over ranks of {}",
               name_of(values.dtype));
-  check_host(values);
 }
 
 std::span<const std::byte> bytes_of(const ConstView& values) {
   return {static_cast<const std::byte*>(values.data), values.bytes()};
 }
 
-void move_bytes(void* to, const void* from, std::size_t bytes) {
-  if (to != from) std::memmove(to, from, bytes);
+std::byte* data_of(const View& values) { return static_cast<std::byte*>(values.data); }
+
+/// In a group of one. The two are the same memory or do not overlap.
+void move(ConstView from, View to) {
+  if (to.data == from.data) return;
+  Stream stream = stream_of(to.device);
+  copy(stream, from.reshape(to.shape), to);
 }
 
 /// Bytes of each rank's rows.
 std::vector<std::size_t> bytes_of_rows(const ConstView& values, std::span<const std::int64_t> rows, int size) {
-  check_host(values);
   HADAL_CHECK(values.shape.rank() >= 1, "rows of a scalar");
   HADAL_CHECK(static_cast<int>(rows.size()) == size, "row counts of {} ranks in a group of {}", rows.size(), size);
   std::size_t row_bytes = size_of(values.dtype);
@@ -81,8 +87,34 @@ std::unique_ptr<Communicator> Communicator::subgroup(std::span<const int> member
   if (!made->alone()) {
     const LedgerCall call = made->record_wait(Op::kSubgroup, 0);
     made->transport_ = transport_->subgroup(made->group_, members, made->rank_);
+    if (device_transport_) made->device_transport_ = device_transport_->subgroup(*made->transport_, made->group_, made->rank_);
   }
   return made;
+}
+
+std::string Communicator::description() const {
+  if (!transport_) return "single";
+  return transport_->description() + (device_transport_ ? "; device memory by " + device_transport_->description() : "");
+}
+
+void Communicator::use_device(Device device, DeviceTransportKind kind) {
+  if (alone() || used_device_ == std::pair(device, kind)) return;
+  const LedgerCall call = record_wait(Op::kSubgroup, 0);
+  used_device_ = {device, kind};
+  channels_open_ = false;
+  device_transport_ = make_device_transport(*transport_, group_, rank_, device, kind);
+}
+
+void Communicator::open_channels() {
+  if (alone() || !device_transport_ || channels_open_) return;
+  const LedgerCall call = record_wait(Op::kSubgroup, 0);
+  device_transport_->open_channels();
+  channels_open_ = true;
+}
+
+DeviceTransport& Communicator::device_transport() {
+  if (!device_transport_) device_transport_ = std::make_unique<HostStaged>(*transport_);
+  return *device_transport_;
 }
 
 LedgerCall Communicator::record(Op op, std::size_t bytes) const {
@@ -100,14 +132,39 @@ LedgerCall Communicator::record_wait(Op op, std::size_t bytes) const {
   return call;
 }
 
-void Communicator::sum_in_place(void* values, DType dtype, std::int64_t numel) {
-  const LedgerCall call = record_wait(Op::kAllReduce, static_cast<std::size_t>(numel) * size_of(dtype));
-  transport_->all_reduce_sum(static_cast<std::byte*>(values), dtype, numel);
+void Communicator::sum_in_place(View values) {
+  const LedgerCall call = record_wait(Op::kAllReduce, values.bytes());
+  if (values.device.is_cpu()) {
+    transport_->all_reduce_sum(data_of(values), values.dtype, values.numel());
+  } else {
+    device_transport().begin_all_reduce_sum(values)->wait();
+  }
 }
 
 void Communicator::all_reduce_sum(View values) {
   check_summable(values);
-  if (!alone() && !values.empty()) sum_in_place(values.data, values.dtype, values.numel());
+  if (!alone() && !values.empty()) sum_in_place(values);
+}
+
+void Communicator::sum_packed(std::span<const View> values, std::size_t bytes) {
+  const DType dtype = values.front().dtype;
+  const Device device = values.front().device;
+  if (!packed_.defined() || packed_.device() != device || packed_.bytes() < bytes) {
+    packed_ = Tensor::empty({static_cast<std::int64_t>(bytes)}, DType::kU8, device);
+  }
+  Stream stream = stream_of(device);
+  const auto part = [&](std::size_t at, const Shape& shape) { return View{data_of(packed_.view()) + at, dtype, shape, device}; };
+  std::size_t at = 0;
+  for (const View& view : values) {
+    copy(stream, view, part(at, view.shape));
+    at += view.bytes();
+  }
+  sum_in_place(part(0, Shape{static_cast<std::int64_t>(bytes / size_of(dtype))}));
+  at = 0;
+  for (const View& view : values) {
+    copy(stream, part(at, view.shape), view);
+    at += view.bytes();
+  }
 }
 
 void Communicator::all_reduce_sum(std::span<const View> values) {
@@ -116,27 +173,16 @@ void Communicator::all_reduce_sum(std::span<const View> values) {
     std::vector<View> small;
     std::size_t small_bytes = 0;
     const auto flush = [&] {
-      if (small.empty()) return;
-      packed_.resize(std::max(packed_.size(), small_bytes));
-      std::size_t at = 0;
-      for (const View& view : small) {
-        std::memcpy(packed_.data() + at, view.data, view.bytes());
-        at += view.bytes();
-      }
-      sum_in_place(packed_.data(), dtype, static_cast<std::int64_t>(small_bytes / size_of(dtype)));
-      at = 0;
-      for (const View& view : small) {
-        std::memcpy(view.data, packed_.data() + at, view.bytes());
-        at += view.bytes();
-      }
+      if (!small.empty()) sum_packed(small, small_bytes);
       small.clear();
       small_bytes = 0;
     };
     for (const View& view : values) {
       check_summable(view);
+      check_one_device(view, values.front());
       if (view.dtype != dtype || view.empty()) continue;
       if (view.bytes() >= kPackedBytes) {
-        sum_in_place(view.data, dtype, view.numel());
+        sum_in_place(view);
         continue;
       }
       if (small_bytes + view.bytes() > kPackedBytes) flush();
@@ -171,8 +217,14 @@ void Communicator::broadcast(std::span<std::byte> bytes, int root) {
 }
 
 void Communicator::broadcast(View values, int root) {
-  check_host(values);
-  broadcast(std::span(static_cast<std::byte*>(values.data), values.bytes()), root);
+  if (values.device.is_cpu()) {
+    broadcast(std::span(data_of(values), values.bytes()), root);
+    return;
+  }
+  check_root(root);
+  if (alone() || values.empty()) return;
+  const LedgerCall call = record_wait(Op::kBroadcast, values.bytes());
+  device_transport().broadcast(values, root);
 }
 
 void Communicator::broadcast(std::string& text, int root) {
@@ -195,37 +247,38 @@ std::vector<std::string> Communicator::all_gather(std::string_view bytes) {
 }
 
 Handle Communicator::start_all_gather(ConstView mine, View all) {
-  check_host(mine);
-  check_host(all);
+  check_one_device(mine, all);
   HADAL_CHECK(all.dtype == mine.dtype && all.numel() == mine.numel() * size(), "{} ranks gather {} x {} each into {} x {}",
               size(), mine.numel(), name_of(mine.dtype), all.numel(), name_of(all.dtype));
   if (mine.empty()) return {};
   if (alone()) {
-    move_bytes(all.data, mine.data, mine.bytes());
+    move(mine, all);
     return {};
   }
   LedgerCall call = record(Op::kAllGather, all.bytes());
-  return {transport_->begin_all_gather(bytes_of(mine), static_cast<std::byte*>(all.data)), std::move(call)};
+  if (!all.device.is_cpu()) return {device_transport().begin_all_gather(mine, all), std::move(call)};
+  return {transport_->begin_all_gather(bytes_of(mine), data_of(all)), std::move(call)};
 }
 
 Handle Communicator::start_reduce_scatter_sum(ConstView all, View mine) {
   check_summable(all);
-  check_summable(mine);
+  check_one_device(all, mine);
   HADAL_CHECK(all.dtype == mine.dtype && all.numel() == mine.numel() * size(), "{} ranks share {} x {}, {} x {} each", size(),
               all.numel(), name_of(all.dtype), mine.numel(), name_of(mine.dtype));
   if (mine.empty()) return {};
   if (alone()) {
-    move_bytes(mine.data, all.data, mine.bytes());
+    move(all, mine);
     return {};
   }
   LedgerCall call = record(Op::kReduceScatter, all.bytes());
-  return {transport_->begin_reduce_scatter_sum(static_cast<const std::byte*>(all.data), static_cast<std::byte*>(mine.data),
-                                               mine.dtype, mine.numel()),
+  if (!all.device.is_cpu()) return {device_transport().begin_reduce_scatter_sum(all, mine), std::move(call)};
+  return {transport_->begin_reduce_scatter_sum(bytes_of(all).data(), data_of(mine), mine.dtype, mine.numel()),
           std::move(call)};
 }
 
 Handle Communicator::start_all_to_all(ConstView send, std::span<const std::int64_t> send_rows, View recv,
                                       std::span<const std::int64_t> recv_rows) {
+  check_one_device(send, recv);
   const std::vector<std::size_t> send_bytes = bytes_of_rows(send, send_rows, size());
   const std::vector<std::size_t> recv_bytes = bytes_of_rows(recv, recv_rows, size());
   const auto self = static_cast<std::size_t>(rank_);
@@ -233,34 +286,34 @@ Handle Communicator::start_all_to_all(ConstView send, std::span<const std::int64
               "rank {} sends itself {} rows ({} bytes) and expects {} ({} bytes)", rank_, send_rows[self], send_bytes[self],
               recv_rows[self], recv_bytes[self]);
   if (alone()) {
-    if (send_bytes[0] > 0) std::memcpy(recv.data, send.data, send_bytes[0]);
+    if (send_bytes[0] > 0) move(send.rows(0, send_rows[0]), recv.rows(0, send_rows[0]));
     return {};
   }
   LedgerCall call = record(Op::kAllToAll, std::reduce(send_bytes.begin(), send_bytes.end()));
-  return {transport_->begin_all_to_all(static_cast<const std::byte*>(send.data), send_bytes, static_cast<std::byte*>(recv.data),
-                                       recv_bytes),
-          std::move(call)};
+  if (!send.device.is_cpu()) return {device_transport().begin_all_to_all(send, send_bytes, recv, recv_bytes), std::move(call)};
+  return {transport_->begin_all_to_all(bytes_of(send).data(), send_bytes, data_of(recv), recv_bytes), std::move(call)};
 }
 
 Handle Communicator::start_send(ConstView values, int to, int tag) {
-  check_host(values);
   check_message(to, tag);
   LedgerCall call = record_message(Op::kSend, values.bytes(), to, tag);
+  if (!values.device.is_cpu()) return {device_transport().begin_send(values, to, tag), std::move(call)};
   return {transport_->begin_send(bytes_of(values), to, tag), std::move(call)};
 }
 
 Handle Communicator::start_receive(View values, int from, int tag) {
-  check_host(values);
   check_message(from, tag);
   LedgerCall call = record_message(Op::kReceive, values.bytes(), from, tag);
-  return {transport_->begin_receive(std::span(static_cast<std::byte*>(values.data), values.bytes()), from, tag), std::move(call)};
+  if (!values.device.is_cpu()) return {device_transport().begin_receive(values, from, tag), std::move(call)};
+  return {transport_->begin_receive(std::span(data_of(values), values.bytes()), from, tag), std::move(call)};
 }
 
 Handle Communicator::start_all_reduce_sum(View values) {
   check_summable(values);
   if (alone() || values.empty()) return {};
   LedgerCall call = record(Op::kAllReduce, values.bytes());
-  return {transport_->begin_all_reduce_sum(static_cast<std::byte*>(values.data), values.dtype, values.numel()), std::move(call)};
+  if (!values.device.is_cpu()) return {device_transport().begin_all_reduce_sum(values), std::move(call)};
+  return {transport_->begin_all_reduce_sum(data_of(values), values.dtype, values.numel()), std::move(call)};
 }
 
 void Communicator::check_root(int root) const { HADAL_CHECK(root >= 0 && root < size(), "root {} of {} ranks", root, size()); }

@@ -6,18 +6,28 @@
 // rank order for each element, so every rank gets the same bits in every run, whatever the arrival of messages and the number of
 // threads (design.md 3). Waiting ranks yield their core; a group may have more ranks than the machine has cores. One thread per
 // rank: all groups of a rank are used by the thread that has its world.
+//
+// Views may lie on a device, all of a call on the same one. Such a call is in the order of the device's compute stream and does not
+// wait for the device: wait() of its handle makes later work of that stream come after it (device_transport.h). How the bytes travel
+// is use_device()'s choice; without it, through the host. NCCL adds in an order of its own, which depends on the number of ranks and
+// their places alone: the same bits in every run, though not those of the host. Its messages match in order per pair and direction,
+// whatever their tags.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
+#include "comm/device_transport.h"
+#include "comm/device_transport_choice.h"
 #include "comm/group.h"
 #include "comm/handle.h"
 #include "comm/ledger.h"
@@ -41,13 +51,20 @@ class Communicator {
   const std::string& name() const { return group_.name; }
   /// World rank of each member.
   std::span<const int> world_ranks() const { return group_.world_ranks; }
-  /// "single", "local, 4 threads", "mpi, one host, shared memory": for doctor and the start-up line.
-  std::string description() const { return transport_ ? transport_->description() : "single"; }
+  /// "single", "local, 4 threads", "mpi, one host, shared memory; device memory by nccl 2.28.9": for doctor and the start-up line.
+  std::string description() const;
 
   /// A group of `members` (distinct ranks of this group, this rank among them), whose ranks follow the list's order. Collective
   /// over the members alone. The same list may be asked for several times: each time another group. This
   /// communicator outlives it.
   std::unique_ptr<Communicator> subgroup(std::span<const int> members, std::string name);
+
+  /// How device memory travels between the ranks of this group, and of the groups that are made from it afterwards; `device` is this
+  /// rank's. Collective; saying the same again does nothing.
+  void use_device(Device device, DeviceTransportKind kind);
+  /// Collective: messages on device memory between neighbouring ranks (in a ring) need not go through the host from here on. Once is
+  /// enough.
+  void open_channels();
 
   /// What this rank does with others, in all its groups; nullptr in a world of one rank.
   Ledger* ledger() const { return ledger_.get(); }
@@ -103,16 +120,21 @@ class Communicator {
   LedgerCall record_message(Op op, std::size_t bytes, int peer, int tag);
   /// The same for a call that is waited for at once.
   LedgerCall record_wait(Op op, std::size_t bytes) const;
-  void sum_in_place(void* values, DType dtype, std::int64_t numel);
+  void sum_in_place(View values);
+  void sum_packed(std::span<const View> values, std::size_t bytes);
+  DeviceTransport& device_transport();
 
   int rank_ = 0;
   Group group_;
   std::unique_ptr<Transport> transport_;
+  std::unique_ptr<DeviceTransport> device_transport_;  ///< made when it is asked for
+  std::optional<std::pair<Device, DeviceTransportKind>> used_device_;
+  bool channels_open_ = false;
   std::shared_ptr<Ledger> ledger_;
   int ledger_slot_ = -1;
   std::map<std::vector<int>, int> occurrences_;                 ///< subgroups made of each list
   std::map<std::tuple<Op, int, int>, std::uint64_t> messages_;  ///< begun, by direction, peer and tag
-  std::vector<std::byte> packed_;
+  Tensor packed_;  ///< of the last packed sum
 };
 
 }  // namespace hadal::comm

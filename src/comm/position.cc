@@ -13,7 +13,8 @@ void show() {
 
 }  // namespace
 
-Position::Position(const char* phase, int micro_batch, int layer) : enclosing_(t_values) {
+Position::Position(const char* phase, int micro_batch, int layer)
+    : enclosing_(t_values), range_(phase != nullptr ? phase : t_values.phase) {
   if (phase != nullptr) t_values.phase = phase;
   if (micro_batch != kInherit) t_values.micro_batch = micro_batch;
   if (layer != kInherit) t_values.layer = layer;

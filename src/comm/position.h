@@ -1,9 +1,11 @@
-// Where a rank is in its step, for the ledger and the sentence about a hang:
+// Where a rank is in its step, for the ledger, the sentence about a hang and the timeline of a profiler (NVTX):
 //
 //   const comm::Position position("backward", micro_batch, layer);
 //
 // Nested ones refine it: what is not given is taken from the enclosing one, which comes back on destruction. Costs some 10 ns.
 #pragma once
+
+#include "core/profile_range.h"
 
 namespace hadal::comm {
 
@@ -28,6 +30,7 @@ class Position {
 
  private:
   Values enclosing_;
+  ProfileRange range_;
 };
 
 }  // namespace hadal::comm

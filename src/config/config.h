@@ -13,7 +13,8 @@
 namespace hadal {
 
 enum class LrScheduleKind { kConstant, kCosine, kStep, kWsd };
-enum class ComputeType { kF32, kF64 };
+enum class DeviceChoice { kHost, kCuda };
+enum class ComputeType { kF32, kF64, kBf16 };
 enum class MomentType { kCompute, kBf16 };
 
 /// The run: where it lives and what it starts from.
@@ -22,6 +23,8 @@ struct RunSection {
   std::string name;
   std::int64_t seed = 1;
   std::string init_from;
+  DeviceChoice device = DeviceChoice::kHost;
+  bool deterministic = true;
   std::int64_t threads = 0;
   std::int64_t hang_timeout_s = 600;
 
@@ -31,6 +34,10 @@ struct RunSection {
     v.key("name", name, "title in reports; empty: the last part of run.dir");
     v.key("seed", seed, at_least(0), "initial values, sample order, fill-in-middle");
     v.key("init_from", init_from, "CKPT whose weights start this run (fresh optimizer); only when run.dir has no checkpoint");
+    v.key("device", device, {{"cpu", DeviceChoice::kHost}, {"cuda", DeviceChoice::kCuda}},
+          "where the ranks compute; cuda: rank i of a host takes the i-th GPU that it sees, in turn");
+    v.key("deterministic", deterministic,
+          "the same bits in every run; false: with run.device cuda, faster kernels may be taken whose last bits differ from run to run");
     v.key("threads", threads, between(0, 1024), "threads per rank; 0: the cores this rank may use");
     v.key("hang_timeout_s", hang_timeout_s, at_least(0),
           "with several ranks: seconds without a sign of progress after which a rank that others wait for ends the job with code 86; 0: never");
@@ -153,7 +160,7 @@ struct OptimSection {
     v.key("clip_norm", clip_norm, between(0.0, 1e9), "global gradient norm is clipped to this; 0: never");
     v.key("ema_decay", ema_decay, between(0.0, 1.0), "moving average of the parameters, kept beside them; 0: none");
     v.key("moments", moments, {{"compute", MomentType::kCompute}, {"bf16", MomentType::kBf16}},
-          "dtype in which AdamW's moments are stored; bf16 is rounded to nearest even, arithmetic stays in precision.compute");
+          "dtype in which AdamW's moments are stored; bf16 is rounded to nearest even, arithmetic stays in f32 (f64 with precision.compute f64)");
   }
 };
 
@@ -200,8 +207,8 @@ struct PrecisionSection {
 
   template <class V>
   void visit(V& v) {
-    v.key("compute", compute, {{"f32", ComputeType::kF32}, {"f64", ComputeType::kF64}},
-          "dtype of weights, activations and gradients");
+    v.key("compute", compute, {{"f32", ComputeType::kF32}, {"f64", ComputeType::kF64}, {"bf16", ComputeType::kBf16}},
+          "dtype of weights and activations; bf16 (run.device cuda alone): sums, gradients of parameters and the optimizer stay in f32");
   }
 };
 

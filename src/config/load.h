@@ -3,7 +3,8 @@
 //   include: [../model/tiny.yaml]     # top level only, paths relative to this file; later files and this one win
 //   train: {steps: 500}
 //
-// Precedence: defaults < includes, in order < the file < overrides, in order. Maps merge, lists are replaced. Paths among
+// Precedence: defaults < includes, in order < the file < overrides, in order. Maps merge, lists are replaced. ${env:NAME} and
+// ${env:NAME:-default} in a value stand for a variable of the environment (config/environment.h). Paths among
 // the values (run.dir, data.sources, data.tokenizer) stay as written: relative to the working directory.
 #pragma once
 
@@ -30,5 +31,9 @@ struct LoadedConfig {
 LoadedConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 /// The same from a text; `name` stands for the path in messages and is where includes start from.
 LoadedConfig load_config_text(const std::string& text, const std::string& name, const std::vector<std::string>& overrides = {});
+
+/// Of a text that the program wrote itself (config/write.h) and that has lain in a file since: reaches neither other files nor the
+/// environment, whatever it says by now.
+Config load_resolved_config(const std::string& text, const std::string& name);
 
 }  // namespace hadal

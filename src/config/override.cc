@@ -12,6 +12,8 @@
 #include <variant>
 #include <vector>
 
+#include "config/environment.h"
+
 namespace hadal::config {
 namespace {
 
@@ -102,7 +104,7 @@ class Override {
     Value value;
     if (plain) {
       value.kind = Value::Kind::kScalar;
-      value.text = raw_;
+      value.text = expand_environment(raw_, place_, target_.problems).text;
       value.place = place_;
     } else {
       value = parse();

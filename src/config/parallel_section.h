@@ -9,6 +9,7 @@
 namespace hadal {
 
 enum class ScheduleKind { kGpipe, kOneFOneB, kInterleaved, kZeroBubbleH1, kZeroBubbleH2, kDualPipeV, kDualPipe };
+enum class DeviceTransportChoice { kAutomatic, kNccl, kHost };
 
 /// What one pipeline stage holds, written by hand.
 struct StageSection {
@@ -34,6 +35,7 @@ struct ParallelSection {
   std::int64_t chunks = 2;
   std::vector<StageSection> stages;
   std::int64_t ranks_per_node = 0;
+  DeviceTransportChoice device_transport = DeviceTransportChoice::kAutomatic;
 
   template <class V>
   void visit(V& v) {
@@ -55,6 +57,9 @@ struct ParallelSection {
     v.list("stages", stages, "what each pipeline stage holds, in order; empty: layers are spread evenly, head and MTP at the end");
     v.key("ranks_per_node", ranks_per_node, between(0, 1024),
           "experts' tokens travel between nodes of so many ranks once and are spread inside; 0: straight to each rank");
+    v.key("device_transport", device_transport,
+          {{"auto", DeviceTransportChoice::kAutomatic}, {"nccl", DeviceTransportChoice::kNccl}, {"host", DeviceTransportChoice::kHost}},
+          "how GPU memory travels between ranks; auto: by NCCL where each rank has a GPU of its own, else through the host");
   }
 };
 

@@ -140,6 +140,14 @@ void check_train(const Config& config, Rules& rules) {
   }
 }
 
+void check_precision(const Config& config, Rules& rules) {
+  const bool cuda = config.run.device == DeviceChoice::kCuda;
+  rules.require(cuda || config.precision.compute != ComputeType::kBf16, {"precision.compute", "run.device"},
+                "precision.compute bf16 needs run.device cuda: the CPU computes in f32 and f64");
+  rules.require(!cuda || config.precision.compute != ComputeType::kF64, {"precision.compute", "run.device"},
+                "precision.compute f64 needs run.device cpu: CUDA devices compute in bf16 and f32");
+}
+
 void check_optim(const Config& config, Rules& rules) {
   const OptimSection& optim = config.optim;
   const auto below_one = [&](const char* key, double value) {
@@ -211,6 +219,7 @@ std::vector<Violation> find_violations(const Config& config) {
   rules.require(!config.run.dir.empty(), {"run.dir"}, "run.dir must not be empty");
   check_data(config, rules);
   check_train(config, rules);
+  check_precision(config, rules);
   check_optim(config, rules);
   check_balance(config, rules);
   return std::move(rules.violations);

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <utility>
 
+#include "config/environment.h"
 #include "config/utf8.h"
 
 namespace hadal::config {
@@ -48,8 +49,9 @@ class TreeBuilder : public YAML::EventHandler {
       return;
     }
     Value scalar = leaf(Value::Kind::kScalar, mark);
-    scalar.text = value;
-    scalar.quoted = tag == "!";
+    Expanded expanded = expand_environment(value, scalar.place, problems_);
+    scalar.text = std::move(expanded.text);
+    scalar.quoted = tag == "!" && !expanded.one_reference;
     add(std::move(scalar));
   }
   void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t, YAML::EmitterStyle::value) override {

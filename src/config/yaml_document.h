@@ -21,7 +21,7 @@ struct Value {
 
   Kind kind = Kind::kNull;
   Place place;
-  std::string text;     ///< scalar, as written
+  std::string text;     ///< scalar, as written, ${env:...} replaced (environment.h)
   bool quoted = false;  ///< scalar: in quotes or a block scalar, hence text whatever it looks like
   std::string key;      ///< child of a map: its key
   Place key_place;

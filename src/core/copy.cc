@@ -1,6 +1,7 @@
 #include "core/copy.h"
 
 #include <cstring>
+#include <utility>
 
 #include "core/device_backend.h"
 
@@ -42,6 +43,10 @@ Tensor to_device(Stream& stream, ConstView from, Device device) {
   Tensor to = Tensor::empty(from.shape, from.dtype, device);
   copy(stream, from, to);
   return to;
+}
+
+Tensor moved_to(Stream& stream, Tensor tensor, Device device) {
+  return tensor.device() == device ? std::move(tensor) : to_device(stream, tensor, device);
 }
 
 }  // namespace hadal

@@ -20,6 +20,8 @@ void synchronize(Stream& stream);
 
 /// A copy of `from` on a device.
 Tensor to_device(Stream& stream, ConstView from, Device device);
+/// The tensor itself where it lies on that device, else a copy there.
+Tensor moved_to(Stream& stream, Tensor tensor, Device device);
 /// A copy of `from` on the host; waits for it.
 inline Tensor to_host(Stream& stream, ConstView from) { return to_device(stream, from, kCpu); }
 

@@ -17,6 +17,14 @@ const DeviceBackend& backend_of(Device device) {
   return *g_cuda;
 }
 
+void begin_profile_range(const char* name) noexcept {
+  if (g_cuda != nullptr && g_cuda->begin_range != nullptr) g_cuda->begin_range(name);
+}
+
+void end_profile_range() noexcept {
+  if (g_cuda != nullptr && g_cuda->end_range != nullptr) g_cuda->end_range();
+}
+
 int num_cuda_devices() noexcept { return g_cuda == nullptr ? 0 : g_cuda->num_devices(); }
 
 }  // namespace hadal

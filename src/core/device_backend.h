@@ -25,6 +25,9 @@ struct DeviceBackend {
   void (*zero)(int index, void* stream, void* at, std::size_t bytes);
   /// Returns when everything enqueued on the stream is done.
   void (*synchronize)(int index, void* stream);
+  /// Marks of a profiler's timeline, which nest; null: none.
+  void (*begin_range)(const char* name) noexcept = nullptr;
+  void (*end_range)() noexcept = nullptr;
 };
 
 /// `backend` stays alive for the whole program.
@@ -36,5 +39,8 @@ struct RegisterDeviceBackend {
 const DeviceBackend& backend_of(Device device);
 /// CUDA devices that this process can use: 0 in a build without the backend, and where no driver answers.
 int num_cuda_devices() noexcept;
+/// Of ProfileRange (core/profile_range.h); nothing in a build without the backend.
+void begin_profile_range(const char* name) noexcept;
+void end_profile_range() noexcept;
 
 }  // namespace hadal

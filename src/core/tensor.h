@@ -10,6 +10,7 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/shape.h"
+#include "core/storage.h"
 
 namespace hadal {
 
@@ -30,8 +31,10 @@ struct ConstView {
     HADAL_CHECK(dtype == kDTypeOf<T>, "view of {} read as {}", name_of(dtype), name_of(kDTypeOf<T>));
     return static_cast<const T*>(data);
   }
+  /// The elements, for host code: ContractError where they lie on another device (copy them, core/copy.h).
   template <class T>
   std::span<const T> span() const {
+    HADAL_CHECK(device.is_cpu(), "host code reads memory of {}", name_of(device));
     return {as<T>(), static_cast<std::size_t>(numel())};
   }
   /// Same elements, another shape of equal numel.
@@ -59,6 +62,7 @@ struct View {
   }
   template <class T>
   std::span<T> span() const {
+    HADAL_CHECK(device.is_cpu(), "host code writes memory of {}", name_of(device));
     return {as<T>(), static_cast<std::size_t>(numel())};
   }
   View reshape(Shape to) const;
@@ -83,8 +87,10 @@ class Tensor {
 
   /// Contents undefined.
   static Tensor empty(Shape shape, DType dtype, Device device = kCpu);
+  static Tensor empty(Shape shape, Storage storage) { return empty(shape, storage.dtype, storage.device); }
   /// All bytes zero.
   static Tensor zeros(Shape shape, DType dtype, Device device = kCpu);
+  static Tensor zeros(Shape shape, Storage storage) { return zeros(shape, storage.dtype, storage.device); }
 
   bool defined() const { return view_.data != nullptr; }
   const Shape& shape() const { return view_.shape; }

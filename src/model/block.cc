@@ -20,7 +20,7 @@ nn::AttentionOptions sharded_attention(const ModelOptions& model, std::int64_t l
 std::unique_ptr<nn::Layer> shared_experts(const std::string& name, const nn::MoeOptions& o, const parallel::LayerGroups& groups) {
   if (o.num_shared == 0) return nullptr;
   return std::make_unique<parallel::TensorParallelLayer>(
-      std::make_unique<nn::FeedForward>(name + ".shared_experts", o.hidden_size, o.num_shared * o.width, o.init_std, o.dtype, groups.tensor()),
+      std::make_unique<nn::FeedForward>(name + ".shared_experts", o.hidden_size, o.num_shared * o.width, o.init_std, o.storage(), groups.tensor()),
       groups.tp);
 }
 
@@ -68,10 +68,10 @@ struct Block::Backward {
 Block::Block(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope,
              const parallel::LayerGroups& groups)
     : layer_idx_(static_cast<int>(layer_idx)),
-      attention_norm_(layer_name(layer_idx, "input_layernorm"), model.shape.hidden_size, model.shape.rms_norm_eps, model.dtype),
+      attention_norm_(layer_name(layer_idx, "input_layernorm"), model.shape.hidden_size, model.shape.rms_norm_eps, model.storage()),
       attention_(nn::make_attention(sharded_attention(model, layer_idx, groups), layer_name(layer_idx, "self_attn"), rope, groups.selection)),
       attention_rows_(*attention_, groups.tp),
-      ffn_norm_(layer_name(layer_idx, "post_attention_layernorm"), model.shape.hidden_size, model.shape.rms_norm_eps, model.dtype) {
+      ffn_norm_(layer_name(layer_idx, "post_attention_layernorm"), model.shape.hidden_size, model.shape.rms_norm_eps, model.storage()) {
   const std::string name = layer_name(layer_idx, "mlp");
   if (is_moe_layer(model.shape, layer_idx)) {
     const nn::MoeOptions options = moe_options(model);
@@ -80,7 +80,7 @@ Block::Block(const ModelOptions& model, std::int64_t layer_idx, const std::share
     ffn_ = std::move(moe);
   } else {
     ffn_ = std::make_unique<parallel::TensorParallelLayer>(
-        std::make_unique<nn::FeedForward>(name, model.shape.hidden_size, model.shape.intermediate_size, model.shape.init_std, model.dtype, groups.tensor()),
+        std::make_unique<nn::FeedForward>(name, model.shape.hidden_size, model.shape.intermediate_size, model.shape.init_std, model.storage(), groups.tensor()),
         groups.tp);
   }
 }

@@ -4,7 +4,20 @@
 
 namespace hadal::model {
 
-ModelOptions model_options(const Config& config) {
+namespace {
+
+DType dtype_of(ComputeType compute) {
+  switch (compute) {
+    case ComputeType::kF64: return DType::kF64;
+    case ComputeType::kBf16: return DType::kBf16;
+    case ComputeType::kF32: break;
+  }
+  return DType::kF32;
+}
+
+}  // namespace
+
+ModelOptions model_options(const Config& config, Device device) {
   const BalanceSection& b = config.balance;
   return {.shape = config.model,
           .balance = {.sequence_alpha = b.sequence_alpha,
@@ -12,7 +25,8 @@ ModelOptions model_options(const Config& config) {
                       .device_alpha = b.device_alpha,
                       .communication_alpha = b.communication_alpha,
                       .num_devices = b.num_devices},
-          .dtype = config.precision.compute == ComputeType::kF64 ? DType::kF64 : DType::kF32};
+          .dtype = dtype_of(config.precision.compute),
+          .device = device};
 }
 
 nn::AttentionOptions attention_options(const ModelOptions& model, std::int64_t layer_idx) {
@@ -51,6 +65,7 @@ nn::AttentionOptions attention_options(const ModelOptions& model, std::int64_t l
   options.rms_norm_eps = shape.rms_norm_eps;
   options.init_std = shape.init_std;
   options.dtype = model.dtype;
+  options.device = model.device;
   return options;
 }
 
@@ -78,6 +93,7 @@ nn::MoeOptions moe_options(const ModelOptions& model) {
   options.balance = model.balance;
   options.init_std = model.shape.init_std;
   options.dtype = model.dtype;
+  options.device = model.device;
   return options;
 }
 

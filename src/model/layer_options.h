@@ -13,9 +13,13 @@ struct ModelOptions {
   nn::BalanceWeights balance;
   DType dtype = DType::kF32;
   bool forced_routing = false;  ///< bench: perfectly even expert load
+  Device device{};
+
+  Storage storage() const { return {dtype, device}; }
 };
 
-ModelOptions model_options(const Config& config);
+/// `device`: where this rank computes (config.run.device, train/run_device.h).
+ModelOptions model_options(const Config& config, Device device = kCpu);
 /// Attention of layer `layer_idx`; MTP modules count on after the last layer.
 nn::AttentionOptions attention_options(const ModelOptions& model, std::int64_t layer_idx);
 /// Whether layer `layer_idx` has experts; MTP modules always have when the model has any.

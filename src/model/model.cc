@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include "core/copy.h"
 #include "kernels/dispatch.h"
 
 namespace hadal::model {
@@ -29,10 +30,12 @@ void Model::initialize(std::uint64_t seed) {
 
 Losses Model::forward_backward(Stream& stream, const MicroBatch& m) {
   Stage::RecordPtr record;
+  LossTable losses(1, options_.shape.mtp.depth, options_.device);
   Stage::Outcome outcome;
+  outcome.losses = losses.row(0);
   stage_.forward(stream, m, {}, true, &record, outcome);
   stage_.backward_input(stream, *record, {}, true);
-  return outcome.losses;
+  return losses.read(stream).front();
 }
 
 Agreement agreement(const MicroBatch& m, ConstView choice, ConstView draft) {
@@ -57,7 +60,7 @@ Tensor Model::run_blocks(nn::Context& ctx, ConstView tokens) {
 Model::Logits Model::logits(Stream& stream, ConstView tokens) {
   const std::int64_t batch = tokens.shape[0], seq = tokens.shape[1];
   nn::Context ctx{.stream = stream, .batch = batch, .seq = seq};
-  const Tensor normed = run_blocks(ctx, tokens.reshape({batch * seq}));
+  const Tensor normed = run_blocks(ctx, to_device(stream, tokens.reshape({batch * seq}), options_.device));
   Logits result;
   result.main = head(stream, normed);
   Tensor previous;
@@ -68,7 +71,7 @@ Model::Logits Model::logits(Stream& stream, ConstView tokens) {
     for (std::int64_t i = 0; i < batch * seq; ++i) {
       shifted.as<std::int32_t>()[i] = i % seq + shift < seq ? tokens.as<std::int32_t>()[i + shift] : -1;
     }
-    const Tensor embedding = stage_.embedding().forward(stream, shifted);
+    const Tensor embedding = stage_.embedding().forward(stream, to_device(stream, shifted, options_.device));
     Tensor out = stage_.mtp()[k]->forward(inner, embedding, k == 0 ? normed.view() : static_cast<const Tensor&>(previous).view());
     result.mtp.push_back(head(stream, out));
     previous = std::move(out);
@@ -89,7 +92,7 @@ std::unique_ptr<nn::AttentionCache> Model::make_mtp_cache(std::int64_t max_token
 
 Tensor Model::decode(Stream& stream, ConstView tokens, std::vector<std::unique_ptr<nn::AttentionCache>>& caches) {
   nn::Context ctx{.stream = stream, .batch = 1, .seq = tokens.numel()};
-  Tensor h = stage_.embedding().forward(stream, tokens);
+  Tensor h = stage_.embedding().forward(stream, to_device(stream, tokens, options_.device));
   for (std::size_t i = 0; i < stage_.blocks().size(); ++i) h = stage_.blocks()[i]->decode(ctx, h, *caches[i]);
   return stage_.final_norm().forward(ctx, h, nullptr);
 }
@@ -97,7 +100,7 @@ Tensor Model::decode(Stream& stream, ConstView tokens, std::vector<std::unique_p
 Tensor Model::decode_mtp(Stream& stream, ConstView next_tokens, ConstView hidden, nn::AttentionCache& cache) {
   HADAL_CHECK(!stage_.mtp().empty(), "the model has no MTP module");
   nn::Context ctx{.stream = stream, .batch = 1, .seq = next_tokens.numel()};
-  const Tensor embedding = stage_.embedding().forward(stream, next_tokens);
+  const Tensor embedding = stage_.embedding().forward(stream, to_device(stream, next_tokens, options_.device));
   return stage_.mtp()[0]->decode(ctx, embedding, hidden, cache);
 }
 

@@ -14,7 +14,7 @@ struct Agreement {
   std::int64_t drafts = 0;    ///< positions with a weight in depth 1's loss whose draft can be checked
   std::int64_t accepted = 0;
 };
-/// choice and draft I32 [B*S] as Stage::Outcome has them, of whole sequences.
+/// choice and draft I32 [B*S] as Stage::Outcome has them, of whole sequences; all on the host.
 Agreement agreement(const MicroBatch& m, ConstView choice, ConstView draft);
 
 class Model {
@@ -33,7 +33,8 @@ class Model {
   /// Forward and backward; gradients accumulate into the parameters.
   Losses forward_backward(Stream& stream, const MicroBatch& micro_batch);
 
-  /// Logits [T, V] of whole sequences, tokens I32 [B, S]; mtp[k-1] has rows for every position, of which the last k of a sequence mean nothing.
+  /// Logits [T, V] of whole sequences, in the accumulation dtype on the model's device; tokens I32 [B, S] on the host;
+  /// mtp[k-1] has rows for every position, of which the last k of a sequence mean nothing.
   struct Logits {
     Tensor main;
     std::vector<Tensor> mtp;
@@ -43,11 +44,11 @@ class Model {
   // Incremental decoding of one sequence (infer/).
   std::vector<std::unique_ptr<nn::AttentionCache>> make_caches(std::int64_t max_tokens);
   std::unique_ptr<nn::AttentionCache> make_mtp_cache(std::int64_t max_tokens);
-  /// The next n tokens I32 [n] -> hidden states after the final norm [n, d].
+  /// The next n tokens I32 [n], on the host -> hidden states after the final norm [n, d].
   Tensor decode(Stream& stream, ConstView tokens, std::vector<std::unique_ptr<nn::AttentionCache>>& caches);
-  /// MTP depth 1 at n positions: next_tokens I32 [n] = t_{i+1}, hidden [n, d] of `decode` -> [n, d], input of `head`.
+  /// MTP depth 1 at n positions: next_tokens I32 [n] = t_{i+1} on the host, hidden [n, d] of `decode` -> [n, d], input of `head`.
   Tensor decode_mtp(Stream& stream, ConstView next_tokens, ConstView hidden, nn::AttentionCache& cache);
-  /// hidden [n, d] -> logits [n, V].
+  /// hidden [n, d] -> logits [n, V], in the accumulation dtype.
   Tensor head(Stream& stream, ConstView hidden);
 
  private:

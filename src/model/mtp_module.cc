@@ -23,12 +23,12 @@ V half_of(V matrix, std::int64_t half) {
 MtpModule::MtpModule(const ModelOptions& model, std::int64_t layer_idx, const std::shared_ptr<const nn::RopeTable>& rope,
                      const parallel::LayerGroups& groups)
     : hidden_size_(model.shape.hidden_size),
-      embedding_norm_(module_name(layer_idx, "enorm"), hidden_size_, model.shape.rms_norm_eps, model.dtype),
-      hidden_norm_(module_name(layer_idx, "hnorm"), hidden_size_, model.shape.rms_norm_eps, model.dtype),
-      projection_(module_name(layer_idx, "eh_proj.weight"), {hidden_size_, 2 * hidden_size_}, model.dtype,
+      embedding_norm_(module_name(layer_idx, "enorm"), hidden_size_, model.shape.rms_norm_eps, model.storage()),
+      hidden_norm_(module_name(layer_idx, "hnorm"), hidden_size_, model.shape.rms_norm_eps, model.storage()),
+      projection_(module_name(layer_idx, "eh_proj.weight"), {hidden_size_, 2 * hidden_size_}, model.storage(),
                   {.init = nn::Init::normal(model.shape.init_std)}),
       block_(model, layer_idx, rope, groups),
-      out_norm_(module_name(layer_idx, "shared_head.norm"), hidden_size_, model.shape.rms_norm_eps, model.dtype) {}
+      out_norm_(module_name(layer_idx, "shared_head.norm"), hidden_size_, model.shape.rms_norm_eps, model.storage()) {}
 
 Tensor MtpModule::multiply(nn::Context& ctx, ConstView embedding, ConstView hidden) {
   Tensor projected = Tensor::empty(hidden.shape, hidden.dtype, hidden.device);

@@ -1,6 +1,7 @@
 #include "model/segment.h"
 
 #include "comm/position.h"
+#include "core/profile_range.h"
 
 namespace hadal::model {
 namespace {
@@ -18,6 +19,7 @@ class Turns {
       const bool network = segment.kind == Segment::Kind::kNetwork;
       if (computed == kMostCompute && !network) return;
       const comm::Position position(list_.phase, micro_batch_, segment.layer_idx);
+      const ProfileRange range(segment.name);
       segment.run();
       ++next_;
       if (network) return;

@@ -24,14 +24,14 @@ void tell(const Stage::Complete& complete, Layer& layer) {
 std::shared_ptr<parallel::Embedding> SharedTables::embedding() {
   const ModelSection& shape = model_.shape;
   if (!embedding_) {
-    embedding_ = std::make_shared<parallel::Embedding>(kEmbeddingName, shape.vocab_size, shape.hidden_size, shape.init_std, model_.dtype, groups_.tp);
+    embedding_ = std::make_shared<parallel::Embedding>(kEmbeddingName, shape.vocab_size, shape.hidden_size, shape.init_std, model_.storage(), groups_.tp);
   }
   return embedding_;
 }
 
 std::shared_ptr<parallel::Head> SharedTables::head() {
   const ModelSection& shape = model_.shape;
-  if (!head_) head_ = std::make_shared<parallel::Head>(kHeadName, shape.vocab_size, shape.hidden_size, shape.init_std, model_.dtype, groups_.tp);
+  if (!head_) head_ = std::make_shared<parallel::Head>(kHeadName, shape.vocab_size, shape.hidden_size, shape.init_std, model_.storage(), groups_.tp);
   return head_;
 }
 
@@ -59,7 +59,7 @@ Stage::Stage(const ModelOptions& options, const StageContent& content, const par
   for (std::int64_t i = 0; i < content.num_layers; ++i) {
     blocks_.push_back(std::make_unique<Block>(options, content.first_layer + i, rope_, groups));
   }
-  if (content.head) final_norm_ = std::make_unique<nn::RmsNorm>("model.norm", options.shape.hidden_size, options.shape.rms_norm_eps, options.dtype);
+  if (content.head) final_norm_ = std::make_unique<nn::RmsNorm>("model.norm", options.shape.hidden_size, options.shape.rms_norm_eps, options.storage());
   if (content.needs_head()) head_ = tables.head();
   for (std::int64_t k = 0; k < content.num_mtp; ++k) {
     mtp_.push_back(std::make_unique<MtpModule>(options, options.shape.num_layers + content.first_mtp + k, rope_, groups));
@@ -102,7 +102,8 @@ Stage::PassPtr Stage::forward_pass(Stream& stream, const MicroBatch& m, Tensor x
     for (auto* tensors : {&r->hidden, &r->embeddings, &r->d_mtp}) tensors->resize(mtp_.size());
     r->mtp.resize(mtp_.size());
   }
-  outcome.losses.mtp.assign(m.mtp.size(), 0.0);
+  HADAL_CHECK(outcome.losses.shape == Shape{static_cast<std::int64_t>(m.mtp.size()) + 1}, "losses of {} MTP depths in {}", m.mtp.size(),
+              outcome.losses.shape.str());
 
   auto pass = std::make_unique<Pass>(Pass{.list = {"forward", {}}, .rows = std::move(x)});
   Tensor& rows = pass->rows;
@@ -122,8 +123,8 @@ Stage::PassPtr Stage::forward_pass(Stream& stream, const MicroBatch& m, Tensor x
 void Stage::run_head(nn::Context& ctx, const MicroBatch& m, Tensor& rows, Record* r, Outcome& outcome) {
   Tensor normed = final_norm_->forward(ctx, rows, r == nullptr ? nullptr : &r->final_norm);
   if (r != nullptr) r->d_normed = Tensor::empty(normed.shape(), normed.dtype(), normed.device());
-  parallel::Head::Result result = head_->loss(ctx.stream, normed, m.main, 1.0, r == nullptr ? View{} : r->d_normed.view(), r == nullptr);
-  outcome.losses.main = result.loss;
+  const View d_normed = r == nullptr ? View{} : r->d_normed.view();
+  parallel::Head::Result result = head_->loss(ctx.stream, normed, m.main, 1.0, outcome.losses.rows(0, 1), d_normed, r == nullptr);
   outcome.token_loss = std::move(result.token_loss);
   outcome.choice = std::move(result.prediction);
   if (r != nullptr) r->head_in = std::move(rows);
@@ -133,7 +134,7 @@ void Stage::run_head(nn::Context& ctx, const MicroBatch& m, Tensor& rows, Record
 void Stage::add_mtp(Pass& pass, const nn::Context& ctx, const MicroBatch& m, std::int64_t i, Record* r, Outcome& outcome) {
   const auto at = static_cast<std::size_t>(i);
   const std::int64_t k = content_.first_mtp + i;
-  const int layer_idx = static_cast<int>(options_.shape.num_layers + k);
+  const int layer_idx = layer_of_mtp(at);
   const Prediction& prediction = m.mtp[static_cast<std::size_t>(k)];
   nn::Context inner = mtp_context(ctx, k);
   MtpModule& module = *mtp_[at];
@@ -153,8 +154,8 @@ void Stage::add_mtp(Pass& pass, const nn::Context& ctx, const MicroBatch& m, std
     rows = module.finish(inner, std::move(rows), r == nullptr ? nullptr : &r->mtp[at]);
     View d_out{};
     if (r != nullptr) d_out = r->d_mtp[at] = Tensor::empty(rows.shape(), rows.dtype(), rows.device());
-    parallel::Head::Result result = head_->loss(inner.stream, rows, prediction, scale, d_out, r == nullptr && k == 0);
-    outcome.losses.mtp[static_cast<std::size_t>(k)] = result.loss;
+    const View sum = outcome.losses.rows(k + 1, k + 2);
+    parallel::Head::Result result = head_->loss(inner.stream, rows, prediction, scale, sum, d_out, r == nullptr && k == 0);
     if (k == 0) outcome.draft = std::move(result.prediction);
   });
 }
@@ -182,7 +183,7 @@ Stage::PassPtr Stage::backward_pass(Stream& stream, Record& r, Tensor d_y, bool 
   for (std::size_t i = blocks_.size(); i-- > 0;) {
     blocks_[i]->add_backward(pass->list, ctx, rows, r.blocks[i], weights);
     if (weights && complete != nullptr) {
-      pass->list.compute("complete", comm::Position::kInherit, [this, i, complete] { tell(*complete, *blocks_[i]); });
+      pass->list.compute("complete", layer_of_block(i), [this, i, complete] { tell(*complete, *blocks_[i]); });
     }
   }
   if (content_.embedding) {
@@ -197,7 +198,7 @@ Stage::PassPtr Stage::backward_pass(Stream& stream, Record& r, Tensor d_y, bool 
 void Stage::add_mtp_backward(Pass& pass, const nn::Context& ctx, Record& r, std::int64_t i, bool weights, const Complete* complete) {
   const auto at = static_cast<std::size_t>(i);
   const std::int64_t k = content_.first_mtp + i;
-  const int layer_idx = static_cast<int>(options_.shape.num_layers + k);
+  const int layer_idx = layer_of_mtp(at);
   nn::Context inner = mtp_context(ctx, k);
   MtpModule& module = *mtp_[at];
   Tensor& rows = pass.rows;
@@ -221,14 +222,22 @@ void Stage::add_mtp_backward(Pass& pass, const nn::Context& ctx, Record& r, std:
 void Stage::backward_weight(Stream& stream, Record& r, const Complete* complete) {
   nn::Context ctx = context(stream, *r.m);
   for (std::size_t i = mtp_.size(); i-- > 0;) {
+    const comm::Position position(nullptr, comm::Position::kInherit, layer_of_mtp(i));
     nn::Context inner = mtp_context(ctx, content_.first_mtp + static_cast<std::int64_t>(i));
     mtp_[i]->backward_weight(inner, r.mtp[i]);
     if (complete != nullptr) tell(*complete, *mtp_[i]);
   }
   for (std::size_t i = blocks_.size(); i-- > 0;) {
+    const comm::Position position(nullptr, comm::Position::kInherit, layer_of_block(i));
     blocks_[i]->backward_weight(ctx, *r.blocks[i]);
     if (complete != nullptr) tell(*complete, *blocks_[i]);
   }
+}
+
+int Stage::layer_of_block(std::size_t i) const { return static_cast<int>(content_.first_layer) + static_cast<int>(i); }
+
+int Stage::layer_of_mtp(std::size_t i) const {
+  return static_cast<int>(options_.shape.num_layers + content_.first_mtp) + static_cast<int>(i);
 }
 
 nn::ParameterList Stage::parameters() {
@@ -246,10 +255,8 @@ std::vector<Stage::PlacedMoe> Stage::moe_layers() {
   const auto add = [&](std::int64_t layer_idx, Block& block) {
     if (block.moe() != nullptr) layers.push_back({layer_idx, block.moe()});
   };
-  for (std::size_t i = 0; i < blocks_.size(); ++i) add(content_.first_layer + static_cast<std::int64_t>(i), *blocks_[i]);
-  for (std::size_t k = 0; k < mtp_.size(); ++k) {
-    add(options_.shape.num_layers + content_.first_mtp + static_cast<std::int64_t>(k), mtp_[k]->block());
-  }
+  for (std::size_t i = 0; i < blocks_.size(); ++i) add(layer_of_block(i), *blocks_[i]);
+  for (std::size_t k = 0; k < mtp_.size(); ++k) add(layer_of_mtp(k), mtp_[k]->block());
   return layers;
 }
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "model/losses.h"
 #include "model/mtp_module.h"
 #include "model/stage_layout.h"
 #include "parallel/vocabulary.h"
@@ -16,7 +17,7 @@ namespace hadal::model {
 
 using parallel::Prediction;
 
-/// One micro-batch as the model reads it. Under context parallelism its rows are those that lie here.
+/// One micro-batch as the model reads it, on the model's device. Under context parallelism its rows are those that lie here.
 struct MicroBatch {
   std::int64_t batch = 1;
   std::int64_t seq = 1;         ///< s
@@ -25,12 +26,6 @@ struct MicroBatch {
   Tensor tokens;                ///< I32 [T]
   Prediction main;
   std::vector<Prediction> mtp;  ///< depth 1 .. D
-};
-
-/// Weighted sums over the micro-batch; over all micro-batches, ranks and stages of a step they add up to the batch's means.
-struct Losses {
-  double main = 0;
-  std::vector<double> mtp;  ///< per depth, before lambda / D
 };
 
 /// Embedding and head of a rank: every stage of the rank that needs one uses the same.
@@ -64,7 +59,7 @@ class Stage {
 
   /// What a forward pass tells beside its output.
   struct Outcome {
-    Losses losses;      ///< of the pieces here
+    View losses{};      ///< F64 [1 + D], of the caller (LossTable::row): the pieces here write theirs
     Tensor token_loss;  ///< [T], the head's: main -log p of each target, natural log
     Tensor choice;      ///< I32 [T], the head's own next tokens; evaluation only
     Tensor draft;       ///< I32 [T], MTP depth 1's; evaluation only
@@ -116,6 +111,9 @@ class Stage {
   static nn::Context mtp_context(const nn::Context& ctx, std::int64_t k);
 
  private:
+  /// Layer index in the model, as in names, of what stands here: MTP modules follow the layers.
+  int layer_of_block(std::size_t i) const;
+  int layer_of_mtp(std::size_t i) const;
   void run_head(nn::Context& ctx, const MicroBatch& m, Tensor& rows, Record* r, Outcome& outcome);
   void add_mtp(Pass& pass, const nn::Context& ctx, const MicroBatch& m, std::int64_t i, Record* r, Outcome& outcome);
   /// Of MTP module i here; the gradient of the last one's output comes from the next stage. -> gradient of the module's input.

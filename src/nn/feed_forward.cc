@@ -24,14 +24,14 @@ LogicalPart rows_part(std::string name, std::int64_t width, std::int64_t hidden_
 
 }  // namespace
 
-FeedForward::FeedForward(const std::string& name, std::int64_t hidden_size, std::int64_t width, double init_std, DType dtype,
+FeedForward::FeedForward(const std::string& name, std::int64_t hidden_size, std::int64_t width, double init_std, Storage storage,
                          Shard shard)
     : hidden_size_(hidden_size),
       width_(shard.size(width)),
-      gate_up_(name + ".gate_up", {2 * width_, hidden_size}, dtype, parameter_options(init_std, shard),
+      gate_up_(name + ".gate_up", {2 * width_, hidden_size}, storage, parameter_options(init_std, shard),
                {rows_part(name + ".gate_proj.weight", width, hidden_size, shard, 0),
                 rows_part(name + ".up_proj.weight", width, hidden_size, shard, width_ * hidden_size)}),
-      down_(name + ".down_proj.weight", {hidden_size, width_}, dtype, parameter_options(init_std, shard),
+      down_(name + ".down_proj.weight", {hidden_size, width_}, storage, parameter_options(init_std, shard),
             {sliced_part(name + ".down_proj.weight", {hidden_size, width}, 1, shard.begin(width), width_, 0)}) {}
 
 Tensor FeedForward::forward(Context& ctx, ConstView x, SavedPtr* saved) {

@@ -11,7 +11,7 @@ namespace hadal::nn {
 class FeedForward : public Layer {
  public:
   /// Logical tensors `name`.{gate,up,down}_proj.weight; `width` is the whole layer's.
-  FeedForward(const std::string& name, std::int64_t hidden_size, std::int64_t width, double init_std, DType dtype, Shard shard = {});
+  FeedForward(const std::string& name, std::int64_t hidden_size, std::int64_t width, double init_std, Storage storage, Shard shard = {});
 
   Tensor forward(Context& ctx, ConstView x, SavedPtr* saved) override;
   Tensor backward_input(Context& ctx, ConstView d_y, Saved& saved) override;

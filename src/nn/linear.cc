@@ -14,15 +14,15 @@ struct LinearSaved : Saved {
 
 }  // namespace
 
-Linear::Linear(std::string name, std::int64_t out, std::int64_t in, double init_std, DType dtype)
-    : weight_(std::move(name), {out, in}, dtype, {.init = Init::normal(init_std)}) {}
+Linear::Linear(std::string name, std::int64_t out, std::int64_t in, double init_std, Storage storage)
+    : weight_(std::move(name), {out, in}, storage, {.init = Init::normal(init_std)}) {}
 
 Linear::Linear(Parameter weight) : weight_(std::move(weight)) {
   HADAL_CHECK(weight_.shape().rank() == 2, "{}: weight {}", weight_.name(), weight_.shape().str());
 }
 
 Tensor Linear::apply(Stream& stream, ConstView x) const {
-  Tensor y = Tensor::empty({x.shape[0], out()}, weight_.dtype());
+  Tensor y = Tensor::empty({x.shape[0], out()}, weight_.storage());
   apply(stream, x, y);
   return y;
 }
@@ -30,7 +30,7 @@ Tensor Linear::apply(Stream& stream, ConstView x) const {
 void Linear::apply(Stream& stream, ConstView x, View y) const { kernels::linear_forward(stream, x, weight_.value(), y); }
 
 Tensor Linear::apply_transposed(Stream& stream, ConstView d_y) const {
-  Tensor d_x = Tensor::empty({d_y.shape[0], in()}, weight_.dtype());
+  Tensor d_x = Tensor::empty({d_y.shape[0], in()}, weight_.storage());
   apply_transposed(stream, d_y, d_x);
   return d_x;
 }

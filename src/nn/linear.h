@@ -11,7 +11,7 @@ namespace hadal::nn {
 class Linear : public Layer {
  public:
   /// Weight [out, in] named `name` ("....q_a_proj.weight"), Normal(0, init_std), decays.
-  Linear(std::string name, std::int64_t out, std::int64_t in, double init_std, DType dtype);
+  Linear(std::string name, std::int64_t out, std::int64_t in, double init_std, Storage storage);
   explicit Linear(Parameter weight);
 
   Tensor forward(Context& ctx, ConstView x, SavedPtr* saved) override;

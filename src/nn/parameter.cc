@@ -1,7 +1,9 @@
 #include "nn/parameter.h"
 
-#include <cstring>
+#include <algorithm>
 
+#include "core/convert.h"
+#include "core/copy.h"
 #include "core/parallel_for.h"
 #include "core/rng.h"
 #include "kernels/dispatch.h"
@@ -10,6 +12,8 @@ namespace hadal::nn {
 namespace {
 
 constexpr std::int64_t kInitGrain = 1 << 14;
+/// Elements that are made at once on their way to a device.
+constexpr std::int64_t kInitChunk = 1 << 22;
 
 /// Index in the logical tensor of element `i` of its packed slice.
 std::int64_t logical_index(const LogicalPart& part, std::int64_t i) {
@@ -30,14 +34,17 @@ std::int64_t part_numel(const LogicalPart& part) {
   return numel;
 }
 
+/// Packed elements [first, last) of a part.
 template <class T>
-void fill(const LogicalPart& part, const Init& init, std::uint64_t seed, T* values) {
+void fill(const LogicalPart& part, const Init& init, std::uint64_t seed, std::int64_t first, std::int64_t last, T* values) {
   const Random random(seed, RandomPurpose::kInit, stream_of(part.name));
-  parallel_ranges(part_numel(part), kInitGrain, [&](std::int64_t begin, std::int64_t end) {
+  parallel_ranges(last - first, kInitGrain, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       double value = init.kind == Init::Kind::kOnes ? 1.0 : 0.0;
-      if (init.kind == Init::Kind::kNormal) value = init.std * random.normal(static_cast<std::uint64_t>(logical_index(part, i)));
-      values[part.offset + i] = static_cast<T>(value);
+      if (init.kind == Init::Kind::kNormal) {
+        value = init.std * random.normal(static_cast<std::uint64_t>(logical_index(part, first + i)));
+      }
+      values[i] = static_cast<T>(value);
     }
   });
 }
@@ -59,11 +66,11 @@ LogicalPart sliced_part(std::string name, Shape shape, int dim, std::int64_t beg
   return part;
 }
 
-Parameter::Parameter(std::string name, Shape shape, DType dtype, ParameterOptions options)
-    : Parameter(name, shape, dtype, options, {whole_part(name, shape, 0)}) {}
+Parameter::Parameter(std::string name, Shape shape, Storage storage, ParameterOptions options)
+    : Parameter(name, shape, storage, options, {whole_part(name, shape, 0)}) {}
 
-Parameter::Parameter(std::string name, Shape shape, DType dtype, ParameterOptions options, std::vector<LogicalPart> parts)
-    : name_(std::move(name)), options_(options), parts_(std::move(parts)), storage_(Tensor::zeros(shape, dtype)) {
+Parameter::Parameter(std::string name, Shape shape, Storage storage, ParameterOptions options, std::vector<LogicalPart> parts)
+    : name_(std::move(name)), options_(options), parts_(std::move(parts)), storage_(Tensor::zeros(shape, storage)) {
   view_ = storage_;
   std::int64_t next = 0;
   for (const LogicalPart& part : parts_) {
@@ -76,22 +83,26 @@ Parameter::Parameter(std::string name, Shape shape, DType dtype, ParameterOption
 View Parameter::grad() {
   HADAL_CHECK(options_.trainable, "{} is a buffer", name_);
   if (!has_grad()) {
-    grad_storage_ = Tensor::zeros(shape(), dtype());
+    grad_storage_ = Tensor::zeros(shape(), accumulation());
     grad_ = grad_storage_;
   }
   return grad_;
 }
 
 void Parameter::zero_grad() {
-  if (has_grad()) std::memset(grad_.data, 0, grad_.bytes());
+  if (!has_grad()) return;
+  Stream stream = hadal::stream_of(device());
+  fill_zero(stream, grad_);
 }
 
 void Parameter::bind(View value, View grad) {
-  HADAL_CHECK(value.shape == shape() && grad.shape == shape() && value.dtype == dtype() && grad.dtype == dtype(),
-              "{}: {} {} bound to {} {} and {} {}", name_, name_of(dtype()), shape().str(), name_of(value.dtype), value.shape.str(),
-              name_of(grad.dtype), grad.shape.str());
-  std::memcpy(value.data, view_.data, view_.bytes());
-  std::memset(grad.data, 0, grad.bytes());
+  HADAL_CHECK(value.shape == shape() && grad.shape == shape() && Storage(value.dtype, value.device) == storage() &&
+                  Storage(grad.dtype, grad.device) == accumulation(),
+              "{}: {} {} on {} bound to {} {} and {} {}", name_, name_of(dtype()), shape().str(), name_of(device()), name_of(value.dtype),
+              value.shape.str(), name_of(grad.dtype), grad.shape.str());
+  Stream stream = hadal::stream_of(device());
+  copy(stream, view_, value);
+  fill_zero(stream, grad);
   view_ = value;
   grad_ = grad;
   storage_.reset();
@@ -99,8 +110,27 @@ void Parameter::bind(View value, View grad) {
 }
 
 void Parameter::initialize(std::uint64_t seed) {
-  kernels::visit_float(dtype(), [&]<class T>() {
-    for (const LogicalPart& part : parts_) fill(part, options_.init, seed, view_.as<T>());
+  if (storage() == Storage(accumulation_dtype(dtype()))) return initial_values(seed, 0, view_);
+  Stream stream = hadal::stream_of(device());
+  const View flat = view_.reshape({numel()});
+  for (std::int64_t begin = 0; begin < numel(); begin += kInitChunk) {
+    const std::int64_t end = std::min(begin + kInitChunk, numel());
+    Tensor values = Tensor::empty({end - begin}, accumulation_dtype(dtype())), rounded = Tensor::empty({end - begin}, dtype());
+    initial_values(seed, begin, values);
+    convert_floats(values, rounded);
+    copy(stream, rounded, flat.rows(begin, end));
+  }
+}
+
+void Parameter::initial_values(std::uint64_t seed, std::int64_t begin, View values) const {
+  const std::int64_t end = begin + values.numel();
+  HADAL_CHECK(begin >= 0 && end <= numel() && Storage(values.dtype, values.device) == Storage(accumulation_dtype(dtype())),
+              "{}: initial values [{}, {}) of {} in {}", name_, begin, end, numel(), name_of(values.dtype));
+  kernels::visit_float(values.dtype, [&]<class T>() {
+    for (const LogicalPart& part : parts_) {
+      const std::int64_t first = std::max(begin, part.offset), last = std::min(end, part.offset + part_numel(part));
+      if (first < last) fill(part, options_.init, seed, first - part.offset, last - part.offset, values.as<T>() + (first - begin));
+    }
   });
 }
 

@@ -48,9 +48,9 @@ class Parameter {
  public:
   Parameter() = default;
   /// One whole logical tensor.
-  Parameter(std::string name, Shape shape, DType dtype, ParameterOptions options);
+  Parameter(std::string name, Shape shape, Storage storage, ParameterOptions options);
   /// Several logical tensors, packed one after the other; their sizes must add up to `shape`.
-  Parameter(std::string name, Shape shape, DType dtype, ParameterOptions options, std::vector<LogicalPart> parts);
+  Parameter(std::string name, Shape shape, Storage storage, ParameterOptions options, std::vector<LogicalPart> parts);
 
   const std::string& name() const { return name_; }
   const ParameterOptions& options() const { return options_; }
@@ -58,19 +58,25 @@ class Parameter {
   const Shape& shape() const { return view_.shape; }
   std::int64_t numel() const { return view_.numel(); }
   DType dtype() const { return view_.dtype; }
+  Device device() const { return view_.device; }
+  Storage storage() const { return {dtype(), device()}; }
+  /// Where the gradient is held, and what an optimizer keeps beside the value.
+  Storage accumulation() const { return storage().accumulation(); }
 
   View value() { return view_; }
   ConstView value() const { return view_; }
-  /// Gradient accumulator of the same dtype and shape; allocated as zeros at first use.
+  /// Gradient accumulator of the same shape, in accumulation(); allocated as zeros at first use.
   View grad();
   bool has_grad() const { return grad_.data != nullptr; }
   void zero_grad();
-  /// Moves value and gradient into memory of this dtype and shape that somebody else owns and keeps (flat buffers of an optimizer);
-  /// the value is copied there, the gradient starts as zeros.
+  /// Moves value and gradient into memory of their dtype and shape, on the same device, that somebody else owns and keeps (flat
+  /// buffers of an optimizer); the value is copied there, the gradient starts as zeros.
   void bind(View value, View grad);
 
-  /// Fills the value by the init rule.
+  /// Fills the value by the init rule: on the host in the accumulation dtype, then rounded to the value's.
   void initialize(std::uint64_t seed);
+  /// Elements [begin, begin + values.numel()) of what `initialize` starts from; `values` in the accumulation dtype, on the host.
+  void initial_values(std::uint64_t seed, std::int64_t begin, View values) const;
 
  private:
   std::string name_;

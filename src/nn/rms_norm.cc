@@ -4,12 +4,12 @@
 
 namespace hadal::nn {
 
-RmsNorm::RmsNorm(const std::string& name, std::int64_t width, double eps, DType dtype)
-    : gain_(name + ".weight", {width}, dtype, {.init = Init::ones(), .decays = false}), eps_(eps) {}
+RmsNorm::RmsNorm(const std::string& name, std::int64_t width, double eps, Storage storage)
+    : gain_(name + ".weight", {width}, storage.accumulation(), {.init = Init::ones(), .decays = false}), eps_(eps) {}
 
 Tensor RmsNorm::forward(Context& ctx, ConstView x, RmsNormSaved* saved) {
   Tensor y = Tensor::empty(x.shape, x.dtype, x.device);
-  Tensor inverse_rms = Tensor::empty({x.shape[0]}, x.dtype, x.device);
+  Tensor inverse_rms = Tensor::empty({x.shape[0]}, accumulation_dtype(x.dtype), x.device);
   run(ctx.stream, kernels::RmsNormForward{.x = x, .gain = gain_.value(), .eps = eps_, .y = y, .inverse_rms = inverse_rms});
   if (saved != nullptr) *saved = {x, std::move(inverse_rms)};
   return y;

@@ -13,7 +13,7 @@ struct RmsNormSaved {
 
 class RmsNorm {
  public:
-  RmsNorm(const std::string& name, std::int64_t width, double eps, DType dtype);
+  RmsNorm(const std::string& name, std::int64_t width, double eps, Storage storage);
 
   /// x [T, width] -> y [T, width]. saved may be null.
   Tensor forward(Context& ctx, ConstView x, RmsNormSaved* saved);

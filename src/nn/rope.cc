@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
+#include "core/copy.h"
 #include "core/parallel_for.h"
 #include "kernels/dispatch.h"
 #include "kernels/rope.h"
@@ -42,15 +44,16 @@ double softmax_scale(std::int64_t qk_width, const RopeOptions& options) {
   return factor * factor / std::sqrt(static_cast<double>(qk_width));
 }
 
-RopeTable::RopeTable(std::int64_t max_positions, std::int64_t width, const RopeOptions& options, DType dtype)
-    : cosines_(Tensor::empty({max_positions, width / 2}, dtype)), sines_(Tensor::empty({max_positions, width / 2}, dtype)) {
+RopeTable::RopeTable(std::int64_t max_positions, std::int64_t width, const RopeOptions& options, Storage storage) {
   HADAL_CHECK(max_positions > 0 && width > 0 && width % 2 == 0, "rotation table of {} positions, width {}", max_positions, width);
   const std::vector<double> frequencies = rope_frequencies(width, options);
   const double factor = attention_factor(options.yarn.factor, options.yarn.mscale) /
                         attention_factor(options.yarn.factor, options.yarn.mscale_all_dim);
+  const DType dtype = accumulation_dtype(storage.dtype);
+  Tensor host_cosines = Tensor::empty({max_positions, width / 2}, dtype), host_sines = Tensor::empty({max_positions, width / 2}, dtype);
   kernels::visit_float(dtype, [&]<class T>() {
-    T* cosines = cosines_.as<T>();
-    T* sines = sines_.as<T>();
+    T* cosines = host_cosines.as<T>();
+    T* sines = host_sines.as<T>();
     const auto pairs = static_cast<std::int64_t>(frequencies.size());
     parallel_ranges(max_positions, kGrainPositions, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t position = begin; position < end; ++position) {
@@ -62,6 +65,9 @@ RopeTable::RopeTable(std::int64_t max_positions, std::int64_t width, const RopeO
       }
     });
   });
+  Stream stream = stream_of(storage.device);
+  cosines_ = moved_to(stream, std::move(host_cosines), storage.device);
+  sines_ = moved_to(stream, std::move(host_sines), storage.device);
 }
 
 void RopeTable::apply(Stream& stream, std::int64_t batch, kernels::ConstHeads x, kernels::Heads y, RopeMode mode,

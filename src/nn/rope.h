@@ -27,10 +27,10 @@ enum class RopeMode {
   kAddTranspose,  ///< gradient, added to what y holds
 };
 
-/// Cosines and sines of every position, computed in f64 and stored in the compute dtype. Immutable: one serves all layers.
+/// Cosines and sines of every position, computed in f64 and stored in the accumulation dtype. Immutable: one serves all layers.
 class RopeTable {
  public:
-  RopeTable(std::int64_t max_positions, std::int64_t width, const RopeOptions& options, DType dtype);
+  RopeTable(std::int64_t max_positions, std::int64_t width, const RopeOptions& options, Storage storage);
 
   std::int64_t max_positions() const { return cosines_.shape()[0]; }
   std::int64_t width() const { return cosines_.shape()[1] * 2; }

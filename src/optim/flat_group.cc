@@ -14,28 +14,28 @@ View elements(View of, std::int64_t begin, std::int64_t numel) { return of.rows(
 
 FlatLayout make_layout(const ReplicaGroup& group, std::int64_t bucket_bytes) {
   HADAL_CHECK(group.comm != nullptr && !group.parameters.empty(), "a replica group of {} parameters", group.parameters.size());
-  const DType dtype = group.parameters.front()->dtype();
+  const Storage storage = group.parameters.front()->storage();
   std::vector<std::int64_t> numels;
   for (const nn::Parameter* parameter : group.parameters) {
-    HADAL_CHECK(parameter->options().trainable && parameter->dtype() == dtype, "{}: {}, in a group of {}", parameter->name(),
-                parameter->options().trainable ? name_of(parameter->dtype()) : "a buffer", name_of(dtype));
+    HADAL_CHECK(parameter->options().trainable && parameter->storage() == storage, "{}: {}, in a group of {} on {}", parameter->name(),
+                parameter->options().trainable ? name_of(parameter->dtype()) : "a buffer", name_of(storage.dtype), name_of(storage.device));
     numels.push_back(parameter->numel());
   }
-  return {numels, group.comm->size(), std::max<std::int64_t>(1, bucket_bytes / static_cast<std::int64_t>(size_of(dtype)))};
+  return {numels, group.comm->size(), std::max<std::int64_t>(1, bucket_bytes / static_cast<std::int64_t>(size_of(storage.accumulation().dtype)))};
 }
 
 }  // namespace
 
 FlatGroup::FlatGroup(ReplicaGroup group, std::int64_t bucket_bytes)
     : comm_(group.comm), parameters_(std::move(group.parameters)), layout_(make_layout({comm_, parameters_}, bucket_bytes)) {
-  const DType dtype = parameters_.front()->dtype();
+  const Storage values = storage(), gradients = values.accumulation();
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const FlatLayout::Place& place = layout_.places()[i];
     // Slab by slab: the old memory of one slab's parameters is given back before the next is asked for.
     if (place.slab == values_.size()) {
       const Shape shape{layout_.slabs()[place.slab].numel()};
-      values_.push_back(Tensor::zeros(shape, dtype));
-      grads_.push_back(Tensor::zeros(shape, dtype));
+      values_.push_back(Tensor::zeros(shape, values));
+      grads_.push_back(Tensor::zeros(shape, gradients));
     }
     nn::Parameter& parameter = *parameters_[i];
     parameter.bind(elements(values_.back(), place.begin, place.numel).reshape(parameter.shape()),

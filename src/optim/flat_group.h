@@ -25,12 +25,15 @@ struct ReplicaGroup {
 
 class FlatGroup {
  public:
-  /// Moves the parameters (trainable, of one dtype) into its own memory, where they stay: it outlives every use of them.
+  /// Moves the parameters (trainable, of one dtype, on one device) into its own memory, where they stay: it outlives every use of
+  /// them. Gradients are in the accumulation dtype.
   FlatGroup(ReplicaGroup group, std::int64_t bucket_bytes);
 
   comm::Communicator& comm() { return *comm_; }
   const nn::ParameterList& parameters() const { return parameters_; }
   const FlatLayout& layout() const { return layout_; }
+  /// Of the values.
+  Storage storage() const { return parameters_.front()->storage(); }
   /// This rank's pieces, by bucket and within a bucket by parameter.
   const std::vector<FlatLayout::Piece>& owned() const { return owned_; }
   View value(const FlatLayout::Piece& piece) { return view_of(values_, piece); }

@@ -5,14 +5,18 @@
 //   optimizer.zero_grad();
 //   ...                          // micro-batches; in the last one ready(parameter) may tell which gradients are complete
 //   optimizer.finish();
-//   const double norm = optimizer.grad_norm(stream);
-//   optimizer.step(stream, lr, norm);
+//   optimizer.step(stream, lr, optimizer.grad_norm_squared(stream));
 //   optimizer.wait_values();     // before the next look at the parameters
 //
-// Deterministic: sums are in rank order. With optim.moments bf16 the moments are stored in bfloat16, rounded to nearest even; the
-// update is computed in the parameters' dtype and sees them before they are rounded.
+// Everything is done on the parameters' device, and the host waits for nothing: a norm that is not finite leaves all as it was, and
+// whoever reads the norm later says so (undo_step).
+//
+// Deterministic: sums are in rank order. Moments, averages and the update are in the accumulation dtype; a bf16 parameter has a master
+// copy in it on the ranks that own its elements: that is the value, and what the model computes with is the value rounded. With
+// optim.moments bf16 the moments are stored in bfloat16, rounded to nearest even; the update sees them before they are rounded.
 #pragma once
 
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -28,6 +32,7 @@ enum class StateKind {
   kSecondMoment,
   kAverage,   ///< with ema_decay alone
   kGradient,  ///< summed over the group, after finish()
+  kMaster,    ///< of parameters that are rounded for the model: the value itself
 };
 
 /// Consecutive elements of a parameter's state.
@@ -56,13 +61,18 @@ class ShardedAdamW {
   void ready(const nn::Parameter& parameter);
   /// Ends the reduction. Collective; no gradient changes afterwards until zero_grad.
   void finish();
-  /// Global L2 norm of all gradients, each element counted once; the same on every rank. After finish(). Collective.
-  double grad_norm(Stream& stream);
+  /// Square of the global L2 norm of all gradients, each element counted once; the same on every rank: F64 [1] on the device, valid
+  /// until the next call. After finish(). Collective.
+  ConstView grad_norm_squared(Stream& stream);
   /// One update with the given rate; gradients are scaled so that their norm is at most clip_norm. They are left as they are.
-  void step(Stream& stream, double lr, double grad_norm);
+  void step(Stream& stream, double lr, ConstView grad_norm_squared);
+  /// The last step() met a norm that is not finite: it does not count.
+  void undo_step() { --num_steps_; }
   /// Returns when the parameters hold the values of the last step() on every rank.
   void wait_values();
-  void reset_average();
+  /// Sets all parameters to their initial values (nn::Parameter::initialize), masters to these before rounding. Collective.
+  void initialize(Stream& stream, std::uint64_t seed);
+  void reset_average(Stream& stream);
 
   /// Updates done.
   std::int64_t num_steps() const { return num_steps_; }
@@ -70,20 +80,22 @@ class ShardedAdamW {
 
   // State, for checkpoints and comparisons.
   bool has(StateKind kind) const { return kind != StateKind::kAverage || options_.ema_decay > 0; }
+  bool has_master(const nn::Parameter& parameter) const { return parameter.storage() != parameter.accumulation(); }
   DType state_dtype(StateKind kind, const nn::Parameter& parameter) const;
-  /// This rank's share, to be read or set; empty when there is no such state. The shares of all ranks of a group hold every
-  /// element of its parameters once.
+  /// This rank's share, to be read or set; empty when there is no such state (masters: of the parameters that have one). The shares of
+  /// all ranks of a group hold every element of its parameters once.
   std::vector<OwnedState> owned_state(StateKind kind);
-  /// The whole of one parameter's on rank `root` of its group, into `full` of the parameter's shape and state_dtype (elsewhere it
-  /// is not looked at). Collective over the group, in the order of parameters().
+  /// The whole of one parameter's on rank `root` of its group, into `full` of the parameter's shape and state_dtype on the host
+  /// (elsewhere it is not looked at). Collective over the group, in the order of parameters().
   void gather_state(StateKind kind, const nn::Parameter& parameter, int root, View full);
 
  private:
   /// State of owned segments, by slab.
   struct State {
-    std::vector<Tensor> m, v, average;
+    std::vector<Tensor> m, v, average, master;
   };
   struct Member {
+    std::unique_ptr<comm::Communicator> comm;  ///< where a replica group has parameters of two dtypes
     FlatGroup flat;
     State state;
   };
@@ -92,15 +104,20 @@ class ShardedAdamW {
     std::size_t index = 0;  ///< in its group
   };
 
+  void add(ReplicaGroup group, std::unique_ptr<comm::Communicator> comm, std::int64_t bucket_bytes);
   const Where& where(const nn::Parameter& parameter) const;
+  void initialize_masters(Stream& stream, Member& member, std::uint64_t seed);
+  /// What AdamW updates: the master, where there is one.
+  View value_of(Member& member, const FlatLayout::Piece& piece);
   View state_of(Member& member, StateKind kind, const FlatLayout::Piece& piece);
-  void update(Stream& stream, Member& member, const FlatLayout::Piece& piece, double lr, double grad_scale);
+  void update(Stream& stream, Member& member, const FlatLayout::Piece& piece, double lr, ConstView grad_norm_squared);
 
   OptimSection options_;
   comm::Communicator& world_;
   std::vector<Member> members_;
   nn::ParameterList parameters_;
   std::unordered_map<const nn::Parameter*, Where> where_;
+  Tensor norm_squared_;  ///< F64 [1]
   std::int64_t num_steps_ = 0;
   bool reduced_ = false;
 };

@@ -1,9 +1,10 @@
 #include "parallel/context_parallel.h"
 
 #include <algorithm>
-#include <cstring>
 
-#include "core/parallel_for.h"
+#include "core/copy.h"
+#include "kernels/copy_heads.h"
+#include "parallel/rounded_sum.h"
 
 namespace hadal::parallel {
 namespace {
@@ -21,25 +22,8 @@ std::vector<Segment> zigzag(int rank, int ranks, int64_t seq) {
 }
 
 /// `count` rows of `from`, from row `from_row` on, to those of `to` from `to_row` on.
-void copy_rows(const ConstHeads& from, int64_t from_row, const Heads& to, int64_t to_row, int64_t count) {
-  const auto size = static_cast<int64_t>(size_of(from.dtype));
-  const auto at = [&](const auto& x, int64_t row, int64_t head) { return (row * x.token_stride + head * x.head_stride) * size; };
-  const auto* const source = static_cast<const char*>(from.data);
-  auto* const target = static_cast<char*>(to.data);
-  const auto packed = [](const auto& x) {
-    return (x.heads == 1 || x.head_stride == x.width) && x.token_stride == x.heads * x.width;
-  };
-  if (packed(from) && packed(to)) {
-    std::memcpy(target + at(to, to_row, 0), source + at(from, from_row, 0),
-                static_cast<std::size_t>(count * from.heads * from.width * size));
-    return;
-  }
-  for (int64_t row = 0; row < count; ++row) {
-    for (int64_t head = 0; head < from.heads; ++head) {
-      std::memcpy(target + at(to, to_row + row, head), source + at(from, from_row + row, head),
-                  static_cast<std::size_t>(from.width * size));
-    }
-  }
+void copy_rows(Stream& stream, const ConstHeads& from, int64_t from_row, const Heads& to, int64_t to_row, int64_t count) {
+  run(stream, kernels::CopyHeads{.x = token_rows(from, from_row, count), .y = token_rows(to, to_row, count)});
 }
 
 /// How the rows of an exchange lie in a message: matrix after matrix, each [B * most rows of any rank, heads * w].
@@ -79,18 +63,20 @@ class Message {
     heads.head_stride = like.width;
     return heads;
   }
-  /// body(rank, matrix, row of its message, row of whole sequences, rows), side by side.
+  /// body(rank, matrix, row of its message, row of whole sequences, rows).
   template <class Body>
   void for_each_run(std::size_t matrices, const Body& body) const {
-    const auto ranks = static_cast<int64_t>(rows_.size()), count = static_cast<int64_t>(matrices);
-    parallel_for(ranks * count * batch_, [&](int64_t task) {
-      const int64_t b = task % batch_, rank = task / batch_ / count;
-      int64_t row = b * rows_[static_cast<std::size_t>(rank)];
-      for (const Segment& segment : segments_[static_cast<std::size_t>(rank)]) {
-        body(rank, static_cast<std::size_t>(task / batch_ % count), row, b * count_ + segment.position, segment.length);
-        row += segment.length;
+    for (std::size_t rank = 0; rank < rows_.size(); ++rank) {
+      for (std::size_t m = 0; m < matrices; ++m) {
+        for (int64_t b = 0; b < batch_; ++b) {
+          int64_t row = b * rows_[rank];
+          for (const Segment& segment : segments_[rank]) {
+            body(static_cast<int64_t>(rank), m, row, b * count_ + segment.position, segment.length);
+            row += segment.length;
+          }
+        }
       }
-    });
+    }
   }
 
  private:
@@ -125,37 +111,37 @@ ContextParallel::ContextParallel(comm::Communicator& cp, std::int64_t seq) : cp_
   for (int rank = 0; rank < cp.size(); ++rank) segments_.push_back(zigzag(rank, cp.size(), seq));
 }
 
-void ContextParallel::gather(Stream&, std::int64_t batch, RowSpacing spacing, std::span<const ConstHeads> local,
+void ContextParallel::gather(Stream& stream, std::int64_t batch, RowSpacing spacing, std::span<const ConstHeads> local,
                              std::span<const Heads> whole) const {
   const Message message(segments_, spacing, batch, local);
   check_matrices(local, whole, message, cp_.rank(), batch, spacing);
   if (message.numel() == 0) return;
-  Tensor all = Tensor::empty({cp_.size(), message.numel()}, message.dtype());
+  Tensor all = Tensor::empty({cp_.size(), message.numel()}, message.dtype(), stream.device());
   const View mine = all.view().rows(cp_.rank(), cp_.rank() + 1);
-  if (message.padded()) std::memset(mine.data, 0, mine.bytes());
+  if (message.padded()) fill_zero(stream, mine);
   for (std::size_t m = 0; m < local.size(); ++m) {
-    copy_rows(local[m], 0, message.inside(mine.data, m, local[m]), 0, local[m].tokens);
+    copy_rows(stream, local[m], 0, message.inside(mine.data, m, local[m]), 0, local[m].tokens);
   }
   cp_.all_gather(mine, all);
   message.for_each_run(whole.size(), [&](int64_t rank, std::size_t m, int64_t row, int64_t whole_row, int64_t rows) {
-    copy_rows(message.inside(all.view().rows(rank, rank + 1).data, m, whole[m]), row, whole[m], whole_row, rows);
+    copy_rows(stream, message.inside(all.view().rows(rank, rank + 1).data, m, whole[m]), row, whole[m], whole_row, rows);
   });
 }
 
-void ContextParallel::reduce_scatter(Stream&, std::int64_t batch, RowSpacing spacing, std::span<const ConstHeads> whole,
+void ContextParallel::reduce_scatter(Stream& stream, std::int64_t batch, RowSpacing spacing, std::span<const ConstHeads> whole,
                                      std::span<const Heads> local) const {
   const Message message(segments_, spacing, batch, whole);
   check_matrices(local, whole, message, cp_.rank(), batch, spacing);
   if (message.numel() == 0) return;
-  Tensor all = Tensor::empty({cp_.size(), message.numel()}, message.dtype());
+  Tensor all = Tensor::empty({cp_.size(), message.numel()}, message.dtype(), stream.device());
   if (message.padded()) all.fill_zero();
   message.for_each_run(whole.size(), [&](int64_t rank, std::size_t m, int64_t row, int64_t whole_row, int64_t rows) {
-    copy_rows(whole[m], whole_row, message.inside(all.view().rows(rank, rank + 1).data, m, whole[m]), row, rows);
+    copy_rows(stream, whole[m], whole_row, message.inside(all.view().rows(rank, rank + 1).data, m, whole[m]), row, rows);
   });
   const View mine = all.view().rows(cp_.rank(), cp_.rank() + 1);
-  cp_.reduce_scatter_sum(all, mine);
+  reduce_scatter_sum(stream, cp_, all, mine);
   for (std::size_t m = 0; m < local.size(); ++m) {
-    copy_rows(message.inside(mine.data, m, local[m]), 0, local[m], 0, local[m].tokens);
+    copy_rows(stream, message.inside(mine.data, m, local[m]), 0, local[m], 0, local[m].tokens);
   }
 }
 

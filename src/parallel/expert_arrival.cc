@@ -2,13 +2,14 @@
 
 #include <algorithm>
 
+#include "core/copy.h"
 #include "kernels/dispatch.h"
 #include "kernels/rows.h"
 
 namespace hadal::parallel {
 
-ExpertArrival::ExpertArrival(const std::vector<RowItem>& items, std::int64_t num_rows, std::int64_t num_experts, int num_origins,
-                             DType dtype) {
+ExpertArrival::ExpertArrival(Stream& stream, const std::vector<RowItem>& items, std::int64_t num_rows, std::int64_t num_experts,
+                             int num_origins, DType weight) {
   // Counting sort by (expert, origin): stable, so rows of one origin keep their order.
   std::vector<std::int64_t> next(static_cast<std::size_t>(num_experts * num_origins + 1), 0);
   std::vector<std::int64_t> items_of_row(static_cast<std::size_t>(num_rows), 0);
@@ -31,10 +32,10 @@ ExpertArrival::ExpertArrival(const std::vector<RowItem>& items, std::int64_t num
   source_ = Tensor::empty({count}, DType::kI32);
   item_row_ = Tensor::empty({count}, DType::kI32);
   row_items_ = Tensor::empty({num_rows, most}, DType::kI32);
-  row_weight_ = Tensor::empty({count}, dtype);
+  row_weight_ = Tensor::empty({count}, weight);
   std::ranges::fill(row_items_.span<std::int32_t>(), -1);
   std::ranges::fill(items_of_row, 0);
-  kernels::visit_float(dtype, [&]<class T>() {
+  kernels::visit_float(weight, [&]<class T>() {
     for (std::size_t i = 0; i < items.size(); ++i) {
       const RowItem& item = items[i];
       const auto row = static_cast<std::int32_t>(next[key(item)]++);
@@ -44,6 +45,7 @@ ExpertArrival::ExpertArrival(const std::vector<RowItem>& items, std::int64_t num
       row_weight_.as<T>()[row] = static_cast<T>(item.weight);
     }
   });
+  for (Tensor* made : {&offsets_, &source_, &item_row_, &row_items_, &row_weight_}) *made = moved_to(stream, std::move(*made), stream.device());
 }
 
 Tensor ExpertArrival::spread(Stream& stream, ConstView rows) const {

@@ -17,7 +17,9 @@ class ExpertArrival {
   ExpertArrival() = default;
   /// `items` sorted by row, in a row by expert. Rows of an expert are in order of their origin, then as they were sent: the same
   /// whatever way they came.
-  ExpertArrival(const std::vector<RowItem>& items, std::int64_t num_rows, std::int64_t num_experts, int num_origins, DType dtype);
+  /// `weight`: of the rows' weights.
+  ExpertArrival(Stream& stream, const std::vector<RowItem>& items, std::int64_t num_rows, std::int64_t num_experts, int num_origins,
+                DType weight);
 
   ConstView offsets() const { return offsets_; }        ///< I64 [E' + 1]
   ConstView row_weight() const { return row_weight_; }  ///< [R]

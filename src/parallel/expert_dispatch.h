@@ -5,6 +5,9 @@
 // One hop: a token travels once to each member that has experts of it. Two hops, nodes of consecutive members: first once to each
 // node that has experts of it, to the member there with the sender's place in its node (the rail), which sends it on inside the
 // node; results are summed in a member (experts ascending), then in the node, then at the source (ranks ascending).
+//
+// The way is planned on the host, which knows how many rows come from where: on a device it waits for the choices of each route
+// (T * K experts and weights). The rows themselves stay on the device.
 #pragma once
 
 #include <functional>

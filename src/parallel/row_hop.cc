@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "core/copy.h"
 #include "kernels/rows.h"
 
 namespace hadal::parallel {
@@ -25,17 +26,17 @@ View bytes_of(std::vector<RowItem>& items) {
 
 }  // namespace
 
-RowHop::RowHop(comm::Communicator& group, std::int64_t num_rows, const std::vector<RowItem>& items,
+RowHop::RowHop(Stream& stream, comm::Communicator& group, std::int64_t num_rows, const std::vector<RowItem>& items,
                const std::function<int(std::int32_t)>& destination)
     : group_(group) {
-  lay_out(num_rows, items, destination);
+  lay_out(stream, num_rows, items, destination);
   exchange_counts();
   items_.resize(static_cast<std::size_t>(total_of(recv_items_)));
   items_handle_ = group_.start_all_to_all(bytes_of(sent_items_), send_items_, bytes_of(items_), recv_items_);
 }
 
 /// Counts per destination, then the place of each row and item among those sent.
-void RowHop::lay_out(std::int64_t num_rows, const std::vector<RowItem>& items,
+void RowHop::lay_out(Stream& stream, std::int64_t num_rows, const std::vector<RowItem>& items,
                      const std::function<int(std::int32_t)>& destination) {
   const auto num_ranks = static_cast<std::size_t>(group_.size());
   send_rows_.assign(num_ranks, 0);
@@ -79,6 +80,7 @@ void RowHop::lay_out(std::int64_t num_rows, const std::vector<RowItem>& items,
     travels.row = static_cast<std::int32_t>(next_row[to] - 1 - row_begin[to]);
     item_position_.as<std::int32_t>()[i] = static_cast<std::int32_t>(position);
   }
+  for (Tensor* index : {&sent_row_, &row_sends_, &item_position_}) *index = moved_to(stream, std::move(*index), stream.device());
 }
 
 void RowHop::exchange_counts() {

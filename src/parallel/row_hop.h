@@ -26,8 +26,8 @@ static_assert(sizeof(RowItem) == 24, "travels as bytes without padding");
 class RowHop {
  public:
   /// Collective over `group`. `items` are sorted by row and, within a row, by `destination(member)`, a rank of `group`. Counts
-  /// are exchanged; the items are under way when it returns.
-  RowHop(comm::Communicator& group, std::int64_t num_rows, const std::vector<RowItem>& items,
+  /// are exchanged; the items are under way when it returns. Rows travel on the stream's device, items and counts on the host.
+  RowHop(Stream& stream, comm::Communicator& group, std::int64_t num_rows, const std::vector<RowItem>& items,
          const std::function<int(std::int32_t member)>& destination);
 
   /// P' items, sorted by the row they name among the received ones: by source, then in the source's order.
@@ -46,7 +46,7 @@ class RowHop {
   Tensor finish_return(Stream& stream, ConstView base, View y);
 
  private:
-  void lay_out(std::int64_t num_rows, const std::vector<RowItem>& items, const std::function<int(std::int32_t)>& destination);
+  void lay_out(Stream& stream, std::int64_t num_rows, const std::vector<RowItem>& items, const std::function<int(std::int32_t)>& destination);
   void exchange_counts();
 
   comm::Communicator& group_;

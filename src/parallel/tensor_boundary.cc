@@ -2,6 +2,9 @@
 
 #include <utility>
 
+#include "core/copy.h"
+#include "parallel/rounded_sum.h"
+
 namespace hadal::parallel {
 namespace {
 
@@ -22,7 +25,8 @@ Tensor TensorBoundary::gather(ConstView shard) const {
 Tensor TensorBoundary::reduce_scatter(Tensor whole) const {
   if (tp_ == nullptr) return whole;
   Tensor shard = Tensor::empty({whole.shape()[0] / tp_->size(), whole.shape()[1]}, whole.dtype(), whole.device());
-  tp_->reduce_scatter_sum(whole, shard);
+  Stream stream = stream_of(whole.device());
+  reduce_scatter_sum(stream, *tp_, whole, shard);
   return shard;
 }
 

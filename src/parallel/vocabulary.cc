@@ -1,12 +1,13 @@
 #include "parallel/vocabulary.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
+#include "core/copy.h"
 #include "kernels/dispatch.h"
 #include "kernels/linear.h"
 #include "kernels/linear_cross_entropy.h"
+#include "kernels/local_rows.h"
 #include "kernels/rows.h"
 #include "kernels/vocab_cross_entropy.h"
 
@@ -18,15 +19,27 @@ constexpr std::int64_t kChunkRows = 512;
 
 nn::Shard shard_of(const comm::Communicator* tp) { return tp == nullptr ? nn::Shard{} : nn::Shard{tp->rank(), tp->size()}; }
 
-nn::Parameter make_weight(std::string name, std::int64_t vocab_size, std::int64_t hidden_size, double init_std, DType dtype, nn::Shard shard) {
+nn::Parameter make_weight(std::string name, std::int64_t vocab_size, std::int64_t hidden_size, double init_std, Storage storage, nn::Shard shard) {
   const VocabularyRange range = vocabulary_range(vocab_size, shard);
   const std::int64_t rows = range.end - range.begin;
   nn::LogicalPart part = nn::sliced_part(name, {vocab_size, hidden_size}, 0, range.begin, rows, 0);
   return {std::move(name),
           {rows, hidden_size},
-          dtype,
+          storage,
           {.init = nn::Init::normal(init_std), .replication = shard.whole() ? nn::Replication::kDense : nn::Replication::kTensor},
           {std::move(part)}};
+}
+
+/// F64 [1] on the host: sum of weights * values, in order.
+Tensor weighted_sum(Stream& stream, ConstView weights, ConstView values) {
+  const Tensor w = to_host(stream, weights), v = to_host(stream, values);
+  double sum = 0;
+  kernels::visit_float(v.dtype(), [&]<class T>() {
+    for (std::int64_t t = 0; t < v.numel(); ++t) sum += static_cast<double>(w.as<T>()[t]) * static_cast<double>(v.as<T>()[t]);
+  });
+  Tensor result = Tensor::empty({1}, DType::kF64);
+  *result.as<double>() = sum;
+  return result;
 }
 
 }  // namespace
@@ -36,16 +49,14 @@ VocabularyRange vocabulary_range(std::int64_t vocab_size, nn::Shard shard) {
   return {vocab_size * shard.index / shard.count, vocab_size * (shard.index + 1) / shard.count};
 }
 
-Embedding::Embedding(std::string name, std::int64_t vocab_size, std::int64_t hidden_size, double init_std, DType dtype, comm::Communicator* tp)
+Embedding::Embedding(std::string name, std::int64_t vocab_size, std::int64_t hidden_size, double init_std, Storage storage, comm::Communicator* tp)
     : range_(vocabulary_range(vocab_size, shard_of(tp))),
       boundary_(tp),
-      weight_(make_weight(std::move(name), vocab_size, hidden_size, init_std, dtype, shard_of(tp))) {}
+      weight_(make_weight(std::move(name), vocab_size, hidden_size, init_std, storage, shard_of(tp))) {}
 
-Tensor Embedding::local_rows(ConstView tokens) const {
+Tensor Embedding::local_rows(Stream& stream, ConstView tokens) const {
   Tensor rows = Tensor::empty(tokens.shape, DType::kI32, tokens.device);
-  std::ranges::transform(tokens.span<std::int32_t>(), rows.as<std::int32_t>(), [&](std::int32_t id) {
-    return id >= range_.begin && id < range_.end ? static_cast<std::int32_t>(id - range_.begin) : std::int32_t{-1};
-  });
+  run(stream, kernels::LocalRows{.ids = tokens, .rows = rows, .begin = range_.begin, .end = range_.end});
   return rows;
 }
 
@@ -55,7 +66,7 @@ Tensor Embedding::forward(Stream& stream, ConstView tokens) const {
     run(stream, kernels::GatherRows{.x = weight_.value(), .index = tokens, .y = h});
     return h;
   }
-  const Tensor rows = local_rows(tokens);
+  const Tensor rows = local_rows(stream, tokens);
   run(stream, kernels::GatherRows{.x = weight_.value(), .index = rows, .y = h});
   return boundary_.reduce_scatter(std::move(h));
 }
@@ -66,53 +77,51 @@ void Embedding::backward(Stream& stream, ConstView tokens, ConstView d_h) {
     return;
   }
   const Tensor whole = boundary_.gather(d_h);
-  const Tensor rows = local_rows(tokens);
+  const Tensor rows = local_rows(stream, tokens);
   run(stream, kernels::ScatterAddRows{.d_y = whole, .index = rows, .d_x = weight_.grad()});
 }
 
-Head::Head(std::string name, std::int64_t vocab_size, std::int64_t hidden_size, double init_std, DType dtype, comm::Communicator* tp)
+Head::Head(std::string name, std::int64_t vocab_size, std::int64_t hidden_size, double init_std, Storage storage, comm::Communicator* tp)
     : tp_(tp),
       range_(vocabulary_range(vocab_size, shard_of(tp))),
       boundary_(tp),
-      weight_(make_weight(std::move(name), vocab_size, hidden_size, init_std, dtype, shard_of(tp))) {}
+      weight_(make_weight(std::move(name), vocab_size, hidden_size, init_std, storage, shard_of(tp))) {}
 
-Head::Result Head::loss(Stream& stream, ConstView h, const Prediction& prediction, double scale, View d_h, bool predict) {
-  if (!boundary_.trivial()) return loss_of_share(stream, h, prediction, scale, d_h, predict);
+Head::Result Head::loss(Stream& stream, ConstView h, const Prediction& prediction, double scale, View sum, View d_h, bool predict) {
+  if (!boundary_.trivial()) return loss_of_share(stream, h, prediction, scale, sum, d_h, predict);
   Result result;
-  Tensor loss = Tensor::zeros({1}, DType::kF64);
-  result.token_loss = Tensor::empty({h.shape[0]}, h.dtype, h.device);
+  result.token_loss = Tensor::empty({h.shape[0]}, accumulation_dtype(h.dtype), h.device);
   if (predict) result.prediction = Tensor::empty({h.shape[0]}, DType::kI32, h.device);
   run(stream, kernels::LinearCrossEntropy{.h = h,
                                           .w = std::as_const(weight_).value(),
                                           .targets = prediction.targets,
                                           .loss_weight = prediction.weights,
-                                          .loss = loss,
+                                          .loss = sum,
                                           .token_loss = result.token_loss,
                                           .prediction = predict ? result.prediction.view() : View{},
                                           .scale = scale,
                                           .d_h = d_h,
                                           .d_w = d_h.empty() ? View{} : weight_.grad()});
-  result.loss = *loss.as<double>();
   return result;
 }
 
-Head::Result Head::loss_of_share(Stream& stream, ConstView h_shard, const Prediction& p, double scale, View d_h_shard, bool predict) {
+Head::Result Head::loss_of_share(Stream& stream, ConstView h_shard, const Prediction& p, double scale, View sum, View d_h_shard, bool predict) {
   const bool gradient = !d_h_shard.empty();
   const Tensor h = boundary_.gather(h_shard);
   const std::int64_t tokens = h.shape()[0], columns = weight_.shape()[0];
-  const DType dtype = h.dtype();
+  const Storage storage(h.dtype(), h.device()), sums = storage.accumulation();
   Result result;
-  result.token_loss = Tensor::empty({tokens}, dtype);
-  if (predict) result.prediction = Tensor::empty({tokens}, DType::kI32);
-  Tensor d_h = gradient ? Tensor::empty(h.shape(), dtype) : Tensor();
+  result.token_loss = Tensor::empty({tokens}, sums);
+  if (predict) result.prediction = Tensor::empty({tokens}, DType::kI32, h.device());
+  Tensor d_h = gradient ? Tensor::empty(h.shape(), storage) : Tensor();
   const ConstView w = std::as_const(weight_).value();
   for (std::int64_t begin = 0; begin < tokens; begin += kChunkRows) {
     const std::int64_t end = std::min(begin + kChunkRows, tokens), rows = end - begin;
     const ConstView targets = p.targets.view().rows(begin, end), weights = p.weights.view().rows(begin, end);
-    Tensor logits = Tensor::empty({rows, columns}, dtype);
-    Tensor mine = Tensor::empty({rows, kernels::kNumVocabStatistics}, dtype);
-    Tensor all = Tensor::empty({tp_->size(), rows, kernels::kNumVocabStatistics}, dtype);
-    Tensor factor = Tensor::empty({rows}, dtype);
+    Tensor logits = Tensor::empty({rows, columns}, storage);
+    Tensor mine = Tensor::empty({rows, kernels::kNumVocabStatistics}, sums);
+    Tensor all = Tensor::empty({tp_->size(), rows, kernels::kNumVocabStatistics}, sums);
+    Tensor factor = Tensor::empty({rows}, sums);
     kernels::linear_forward(stream, h.view().rows(begin, end), w, logits);
     run(stream, kernels::VocabSoftmaxTerms{.logits = logits, .targets = targets, .first_column = range_.begin, .statistics = mine});
     tp_->all_gather(mine, all);
@@ -136,20 +145,15 @@ Head::Result Head::loss_of_share(Stream& stream, ConstView h_shard, const Predic
   }
   if (gradient) {
     const Tensor shard = boundary_.reduce_scatter(std::move(d_h));
-    std::memcpy(d_h_shard.data, shard.view().data, shard.bytes());
+    copy(stream, shard, d_h_shard);
   }
-  if (!tp_->is_root()) return result;
-  kernels::visit_float(dtype, [&]<class T>() {
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      result.loss += static_cast<double>(p.weights.as<T>()[t]) * static_cast<double>(result.token_loss.as<T>()[t]);
-    }
-  });
+  if (tp_->is_root()) copy(stream, weighted_sum(stream, p.weights, result.token_loss), sum);
   return result;
 }
 
 Tensor Head::logits(Stream& stream, ConstView h) const {
   HADAL_CHECK(boundary_.trivial(), "logits of a share of the vocabulary");
-  Tensor logits = Tensor::empty({h.shape[0], weight_.shape()[0]}, h.dtype, h.device);
+  Tensor logits = Tensor::empty({h.shape[0], weight_.shape()[0]}, accumulation_dtype(h.dtype), h.device);
   kernels::linear_forward(stream, h, weight_.value(), logits);
   return logits;
 }

@@ -16,7 +16,7 @@ namespace hadal::parallel {
 struct Prediction {
   Tensor inputs;   ///< I32 [T]: MTP depth k: t_{i+k}, -1 where there is none; unused by the main loss
   Tensor targets;  ///< I32 [T]
-  Tensor weights;  ///< [T], compute dtype: 1 / valid tokens of the global batch, 0 where masked
+  Tensor weights;  ///< [T], accumulation dtype: 1 / valid tokens of the global batch, 0 where masked
 };
 
 /// Shares of a vocabulary need not be equal: [V r / n, V (r+1) / n).
@@ -29,7 +29,7 @@ VocabularyRange vocabulary_range(std::int64_t vocab_size, nn::Shard shard);
 class Embedding {
  public:
   /// Logical tensor `name` [V, d]. `tp` may be null.
-  Embedding(std::string name, std::int64_t vocab_size, std::int64_t hidden_size, double init_std, DType dtype, comm::Communicator* tp);
+  Embedding(std::string name, std::int64_t vocab_size, std::int64_t hidden_size, double init_std, Storage storage, comm::Communicator* tp);
 
   /// tokens I32 [T], -1 gives a row of zeros -> [T', d].
   Tensor forward(Stream& stream, ConstView tokens) const;
@@ -39,7 +39,7 @@ class Embedding {
 
  private:
   /// Ids as rows of this rank's share, -1 elsewhere.
-  Tensor local_rows(ConstView tokens) const;
+  Tensor local_rows(Stream& stream, ConstView tokens) const;
 
   VocabularyRange range_;
   TensorBoundary boundary_;
@@ -48,21 +48,22 @@ class Embedding {
 
 class Head {
  public:
-  Head(std::string name, std::int64_t vocab_size, std::int64_t hidden_size, double init_std, DType dtype, comm::Communicator* tp);
+  Head(std::string name, std::int64_t vocab_size, std::int64_t hidden_size, double init_std, Storage storage, comm::Communicator* tp);
 
   struct Result {
-    double loss = 0;    ///< sum of weight * -log p over the rows; 0 on all but the first tp rank, so that it counts once
-    Tensor token_loss;  ///< [T]: -log p of each target, natural log
+    Tensor token_loss;  ///< [T], accumulation dtype: -log p of each target, natural log
     Tensor prediction;  ///< I32 [T]: the likeliest token, when asked for
   };
-  /// Loss of predictions from rows h [T', d]. With `d_h` [T', d] also its gradient times `scale`, and the weight's accumulates.
-  Result loss(Stream& stream, ConstView h, const Prediction& prediction, double scale, View d_h, bool predict);
-  /// Logits [n, V] of rows [n, d]; one rank only.
+  /// Loss of predictions from rows h [T', d]: the sum of weight * -log p over them into `sum`, F64 [1], on the first tp rank alone, so
+  /// that it counts once. With `d_h` [T', d] also its gradient times `scale`, and the weight's accumulates. With tp on a device, the host
+  /// waits for the rows' losses.
+  Result loss(Stream& stream, ConstView h, const Prediction& prediction, double scale, View sum, View d_h, bool predict);
+  /// Logits [n, V], in the accumulation dtype, of rows [n, d]; one rank only.
   Tensor logits(Stream& stream, ConstView h) const;
   nn::Parameter& weight() { return weight_; }
 
  private:
-  Result loss_of_share(Stream& stream, ConstView h, const Prediction& prediction, double scale, View d_h, bool predict);
+  Result loss_of_share(Stream& stream, ConstView h, const Prediction& prediction, double scale, View sum, View d_h, bool predict);
 
   comm::Communicator* tp_;
   VocabularyRange range_;

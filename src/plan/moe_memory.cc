@@ -101,8 +101,8 @@ class Moe final : public LayerMemory {
     s.route[0] = tape.take(experts_here() + 1, DType::kI64);
     if (!exchanges_) {
       ints(1, rows_);
-      ints(2, rows_);
-      s.route[3] = tape.take(rows_);
+      s.route[2] = tape.take(rows_);
+      const Held row_token = tape.take(rows_, DType::kI32);
       tape.take(rows_, DType::kI32);
       return;
     }

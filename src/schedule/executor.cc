@@ -159,6 +159,7 @@ class Run {
 Execution execute(const Plan& plan, comm::Communicator& pipeline, StageRunner& stages) {
   HADAL_CHECK(pipeline.size() == plan.placement.num_ranks(), "a plan for {} ranks on {}", plan.placement.num_ranks(),
               pipeline.size());
+  pipeline.open_channels();
   return Run(plan, pipeline, stages).all();
 }
 

@@ -97,9 +97,7 @@ TokenizerDocument document_of(const TrainOptions& options, const LearnedMerges& 
         {static_cast<std::int32_t>(merge.left), static_cast<std::int32_t>(merge.right), static_cast<std::int32_t>(merge.merged)});
   }
   for (std::size_t id = 0; id < options.special_tokens.size(); ++id) {
-    const std::string& content = options.special_tokens[id];
-    document.added_tokens.push_back({.id = static_cast<std::int32_t>(id), .content = content, .special = true});
-    if (content == options.bos_token) document.template_bos = static_cast<std::int32_t>(id);
+    document.added_tokens.push_back({.id = static_cast<std::int32_t>(id), .content = options.special_tokens[id], .special = true});
   }
   return document;
 }

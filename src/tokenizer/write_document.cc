@@ -40,17 +40,9 @@ std::string pre_tokenizer_json(PreTokenizerKind kind) {
   return out + "    " + byte_level(false) + "]}";
 }
 
-std::string post_processor_json(const TokenizerDocument& document, std::string_view bos) {
-  if (document.template_bos < 0) return R"({"type":"ByteLevel","add_prefix_space":true,"trim_offsets":false,"use_regex":true})";
-  const std::string token = json_string(bos);
-  return fmt::format(
-      "{{\"type\":\"TemplateProcessing\",\n"
-      "    \"single\":[{{\"SpecialToken\":{{\"id\":{0},\"type_id\":0}}}},{{\"Sequence\":{{\"id\":\"A\",\"type_id\":0}}}}],\n"
-      "    \"pair\":[{{\"SpecialToken\":{{\"id\":{0},\"type_id\":0}}}},{{\"Sequence\":{{\"id\":\"A\",\"type_id\":0}}}},"
-      "{{\"Sequence\":{{\"id\":\"B\",\"type_id\":1}}}}],\n"
-      "    \"special_tokens\":{{{0}:{{\"id\":{0},\"ids\":[{1}],\"tokens\":[{0}]}}}}}}",
-      token, document.template_bos);
-}
+/// Moves offsets only. No template puts bos in front of a text: the documents of token files have none (spec/interop.md 8.6), and a
+/// prompt has to look like them wherever the model goes.
+constexpr std::string_view kPostProcessor = R"({"type":"ByteLevel","add_prefix_space":true,"trim_offsets":false,"use_regex":true})";
 
 }  // namespace
 
@@ -74,8 +66,7 @@ std::string write_tokenizer_json(const TokenizerDocument& document) {
   }
   fmt::format_to(
       put, "],\n  \"normalizer\":null,\n  \"pre_tokenizer\":{},\n  \"post_processor\":{},\n",
-      pre_tokenizer_json(document.pre_tokenizer),
-      post_processor_json(document, document.template_bos < 0 ? std::string_view() : content_of(document.template_bos)));
+      pre_tokenizer_json(document.pre_tokenizer), kPostProcessor);
   out +=
       "  \"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},\n"
       "  \"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":null,"
@@ -103,10 +94,9 @@ std::string write_tokenizer_config(const TokenizerDocument& document, const Toke
   role("bos_token", roles.bos);
   role("eos_token", roles.eos);
   role("pad_token", roles.pad);
-  fmt::format_to(put,
-                 "  \"add_bos_token\":{},\n  \"add_eos_token\":false,\n  \"clean_up_tokenization_spaces\":false,\n"
-                 "  \"model_max_length\":4096,\n  \"added_tokens_decoder\":{{",
-                 document.template_bos >= 0);
+  out +=
+      "  \"add_bos_token\":false,\n  \"add_eos_token\":false,\n  \"clean_up_tokenization_spaces\":false,\n"
+      "  \"model_max_length\":4096,\n  \"added_tokens_decoder\":{";
   const char* separator = "\n";
   for (const AddedToken& token : document.added_tokens) {
     fmt::format_to(put, "{}    \"{}\":{{\"content\":{},{},\"normalized\":{},\"special\":{}}}", separator, token.id,

@@ -5,9 +5,11 @@
 #include <chrono>
 #include <vector>
 
+#include "core/copy.h"
 #include "core/rng.h"
 #include "data/sampler.h"
 #include "optim/lr_schedule.h"
+#include "train/run_device.h"
 #include "train/step.h"
 
 namespace hadal::train {
@@ -39,14 +41,15 @@ data::Batch synthetic_batch(const Config& config, const data::RowRange& rows) {
 }  // namespace
 
 BenchResult bench_steps(const Config& config, comm::Communicator& world, bool forced, std::int64_t warmup, std::int64_t steps) {
-  model::ModelOptions options = model::model_options(config);
+  const Device device = run_device(config, world);
+  model::ModelOptions options = model::model_options(config, device);
   options.forced_routing = forced;
-  reset_peak(kCpu);
+  reset_peak(device);
   RunModel run(config, options, world);
-  run.model().initialize(static_cast<std::uint64_t>(config.run.seed));
   optim::ShardedAdamW optimizer(config.optim, optimizer_groups(run), world);
   TrainStep step(run, optimizer);
-  Stream stream;
+  Stream stream = stream_of(device);
+  initialize(run, optimizer, stream, config.run.seed);
   const std::int64_t rows = config.train.global_batch;
   const data::Batch batch = synthetic_batch(config, data::rows_of_rank(rows, static_cast<int>(run.place().dp_rank), static_cast<int>(run.layout().grid.dp())));
   BenchResult result;
@@ -60,13 +63,14 @@ BenchResult bench_steps(const Config& config, comm::Communicator& world, bool fo
                           .mtp_weight = config.balance.mtp_weight,
                           .bias_speed = config.balance.bias_update_speed};
     result.loss = step.run(stream, batch, rows, config.train.micro_batch, input).loss;
+    synchronize(stream);
     if (s >= warmup) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   const double share = (waited() - waited_before) / std::reduce(seconds.begin(), seconds.end());
   result.waited_share = world.all_reduce_sum(share) / world.size();
   std::ranges::sort(seconds);
   result.tokens_per_s = static_cast<double>(rows * config.data.sequence_length) / seconds[seconds.size() / 2];
-  result.peak_bytes = static_cast<std::int64_t>(memory_stats(kCpu).peak_bytes);
+  result.peak_bytes = static_cast<std::int64_t>(memory_stats(device).peak_bytes);
   return result;
 }
 

@@ -23,7 +23,8 @@ struct EvaluationResult {
 };
 
 /// The first samples of `sampler`, one epoch and `max_tokens` at most, `micro_batch` rows at a time; data-parallel ranks share the rows.
-/// Collective; every rank has the result.
+/// A pipeline runs a few micro-batches per stage behind each other; the bits are those of one stage. Collective; every rank has the
+/// result.
 EvaluationResult evaluate(RunModel& run, Stream& stream, const data::Sampler& sampler, std::int64_t max_tokens, std::int64_t micro_batch,
                           const tokenizer::Tokenizer* tokenizer);
 

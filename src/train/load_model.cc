@@ -1,10 +1,14 @@
 #include "train/load_model.h"
 
 #include "checkpoint/checkpoint_reader.h"
+#include "checkpoint/embedded_config.h"
 #include "checkpoint/parameters.h"
 #include "checkpoint/store.h"
-#include "config/load.h"
+#include "comm/single.h"
+#include "config/validate.h"
+#include "core/device_backend.h"
 #include "core/log.h"
+#include "train/run_device.h"
 
 namespace hadal::train {
 namespace {
@@ -48,12 +52,29 @@ struct Opened {
   Config config;
 };
 
+/// Device and dtype of the computation, in the config.
+void choose_device(Config& config, const LoadModelOptions& options) {
+  if (options.device) {
+    config.run.device = *options.device;
+  } else if (config.run.device == DeviceChoice::kCuda && num_cuda_devices() == 0) {
+    log_info("this model was trained on a CUDA device; none is here, so the CPU computes");
+    config.run.device = DeviceChoice::kHost;
+  }
+  const bool cuda = config.run.device == DeviceChoice::kCuda;
+  if (options.compute) {
+    config.precision.compute = *options.compute;
+  } else if (config.precision.compute == (cuda ? ComputeType::kF64 : ComputeType::kBf16)) {
+    config.precision.compute = ComputeType::kF32;
+  }
+  config::validate_config(config);
+}
+
 Opened open(const std::filesystem::path& path, const LoadModelOptions& options) {
   const std::filesystem::path step = checkpoint::find_checkpoint(path);
   if (step != path) log_info("checkpoint: {}", step.string());
   auto reader = checkpoint::CheckpointReader::open(step, checkpoint::Check::kManifest);
-  Config config = load_config_text(reader.state().text("config"), (step / "manifest.json").string()).config;
-  if (options.compute) config.precision.compute = *options.compute;
+  Config config = checkpoint::config_of(reader);
+  choose_device(config, options);
   return {step, std::move(reader), std::move(config)};
 }
 
@@ -62,7 +83,8 @@ Opened open(const std::filesystem::path& path, const LoadModelOptions& options) 
 LoadedModel load_model(const std::filesystem::path& path, const LoadModelOptions& options) {
   Opened opened = open(path, options);
   LoadedModel result{.config = std::move(opened.config), .checkpoint = opened.path, .model = nullptr, .tokenizer = std::nullopt};
-  result.model = std::make_unique<model::Model>(model::model_options(result.config));
+  comm::SingleCommunicator alone;
+  result.model = std::make_unique<model::Model>(model::model_options(result.config, run_device(result.config, alone)));
   load_parameters(opened.reader, result.model->parameters(), options);
   result.tokenizer = open_tokenizer(result.config, options);
   return result;
@@ -72,7 +94,7 @@ LoadedRun load_run(const std::filesystem::path& path, comm::Communicator& world,
   Opened opened = open(path, options);
   LoadedRun result{.config = std::move(opened.config), .run = nullptr, .tokenizer = std::nullopt};
   result.config.parallel = {};
-  result.run = std::make_unique<RunModel>(result.config, model::model_options(result.config), world);
+  result.run = std::make_unique<RunModel>(result.config, model::model_options(result.config, run_device(result.config, world)), world);
   load_parameters(opened.reader, result.run->model().parameters(), options);
   result.tokenizer = open_tokenizer(result.config, options);
   return result;

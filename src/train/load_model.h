@@ -20,7 +20,8 @@ struct LoadedModel {
 };
 
 struct LoadModelOptions {
-  std::optional<ComputeType> compute;  ///< dtype of the computation; unset: as trained
+  std::optional<DeviceChoice> device;  ///< unset: as trained, or the CPU where there is no such device
+  std::optional<ComputeType> compute;  ///< dtype of the computation; unset: as trained, f32 in place of what the device cannot do
   bool average = false;                ///< the moving average instead of the weights
   std::filesystem::path tokenizer;     ///< instead of the config's
 };

@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "core/copy.h"
 #include "kernels/dispatch.h"
 
 namespace hadal::train {
@@ -52,14 +53,14 @@ std::vector<std::int64_t> positions_here(std::int64_t seq, const nn::SequenceSha
 }
 
 model::Prediction make_prediction(const data::Batch& batch, std::int64_t begin, std::int64_t end, const std::vector<std::int64_t>& positions,
-                                  std::int64_t depth, std::int64_t valid, DType dtype) {
+                                  std::int64_t depth, std::int64_t valid, DType weight_dtype) {
   const std::int64_t tokens = (end - begin) * static_cast<std::int64_t>(positions.size());
   model::Prediction p;
   if (depth > 0) p.inputs = Tensor::empty({tokens}, DType::kI32);
   p.targets = Tensor::empty({tokens}, DType::kI32);
-  p.weights = Tensor::empty({tokens}, dtype);
+  p.weights = Tensor::empty({tokens}, weight_dtype);
   const double weight = valid > 0 ? 1.0 / static_cast<double>(valid) : 0.0;
-  kernels::visit_float(dtype, [&]<class T>() {
+  kernels::visit_float(weight_dtype, [&]<class T>() {
     std::int64_t t = 0;
     for (std::int64_t r = begin; r < end; ++r) {
       const Row row = row_of(batch, r);
@@ -72,6 +73,12 @@ model::Prediction make_prediction(const data::Batch& batch, std::int64_t begin, 
     }
   });
   return p;
+}
+
+std::vector<model::Prediction*> predictions_of(model::MicroBatch& micro_batch) {
+  std::vector<model::Prediction*> all{&micro_batch.main};
+  for (model::Prediction& prediction : micro_batch.mtp) all.push_back(&prediction);
+  return all;
 }
 
 }  // namespace
@@ -104,11 +111,25 @@ model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin,
   for (std::int64_t r = begin; r < end; ++r) {
     for (const std::int64_t i : positions) *token++ = row_of(batch, r).tokens[i];
   }
-  micro.main = make_prediction(batch, begin, end, positions, 0, scales.valid.main, dtype);
+  micro.main = make_prediction(batch, begin, end, positions, 0, scales.valid.main, accumulation_dtype(dtype));
   for (std::size_t k = 0; k < scales.valid.mtp.size(); ++k) {
-    micro.mtp.push_back(make_prediction(batch, begin, end, positions, static_cast<std::int64_t>(k) + 1, scales.valid.mtp[k], dtype));
+    micro.mtp.push_back(make_prediction(batch, begin, end, positions, static_cast<std::int64_t>(k) + 1, scales.valid.mtp[k],
+                                        accumulation_dtype(dtype)));
   }
   return micro;
+}
+
+model::MicroBatch upload(Stream& stream, model::MicroBatch micro_batch, Device device) {
+  const auto move = [&](Tensor& tensor) {
+    if (tensor.defined()) tensor = moved_to(stream, std::move(tensor), device);
+  };
+  move(micro_batch.tokens);
+  for (model::Prediction* prediction : predictions_of(micro_batch)) {
+    move(prediction->inputs);
+    move(prediction->targets);
+    move(prediction->weights);
+  }
+  return micro_batch;
 }
 
 }  // namespace hadal::train

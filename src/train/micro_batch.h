@@ -28,8 +28,11 @@ struct LossScales {
 };
 
 /// Rows [begin, end) of `batch` as a micro-batch: weight 1 / valid where a position counts, 0 elsewhere. Under context parallelism the
-/// tokens of `sequence`'s segments alone (null: all); what MTP reads ahead comes from the whole row.
+/// tokens of `sequence`'s segments alone (null: all); what MTP reads ahead comes from the whole row. Made on the host; `dtype` is the
+/// model's.
 model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin, std::int64_t end, const LossScales& scales, DType dtype,
                                    const nn::SequenceShard* sequence = nullptr);
+/// The same on a device.
+model::MicroBatch upload(Stream& stream, model::MicroBatch micro_batch, Device device);
 
 }  // namespace hadal::train

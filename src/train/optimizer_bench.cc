@@ -2,13 +2,15 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <functional>
 #include <vector>
 
 #include "comm/single.h"
+#include "core/copy.h"
+#include "kernels/cast.h"
 #include "model/model.h"
 #include "optim/sharded_adamw.h"
+#include "train/run_device.h"
 
 namespace hadal::train {
 namespace {
@@ -18,23 +20,26 @@ constexpr int kUpdates = 31;
 /// Median seconds of finish, norm, update and the wait for values; `before` comes first and counts.
 double median_update(const Config& config, comm::Communicator& world, comm::Communicator& replicas,
                      const std::function<void(optim::ShardedAdamW&)>& before) {
-  model::Model model(model::model_options(config));
-  model.initialize(static_cast<std::uint64_t>(config.run.seed));
+  const Device device = run_device(config, world);
+  Stream stream = stream_of(device);
+  model::Model model(model::model_options(config, device));
   optim::ShardedAdamW optimizer(config.optim, {{&replicas, model.parameters()}}, replicas);
-  Stream stream;
+  optimizer.initialize(stream, static_cast<std::uint64_t>(config.run.seed));
   std::vector<double> seconds;
   for (int update = 0; update <= kUpdates; ++update) {
     optimizer.zero_grad();
     for (nn::Parameter* parameter : optimizer.parameters()) {
       // The values themselves: finite, and not all zero.
-      std::memcpy(parameter->grad().data, parameter->value().data, parameter->grad().bytes());
+      run(stream, kernels::Cast{.x = static_cast<const nn::Parameter*>(parameter)->value(), .y = parameter->grad()});
     }
+    synchronize(stream);
     world.barrier();
     const auto begin = std::chrono::steady_clock::now();
     before(optimizer);
     optimizer.finish();
-    optimizer.step(stream, config.optim.lr, optimizer.grad_norm(stream));
+    optimizer.step(stream, config.optim.lr, optimizer.grad_norm_squared(stream));
     optimizer.wait_values();
+    synchronize(stream);
     world.barrier();
     if (update > 0) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }

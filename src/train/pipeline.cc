@@ -10,12 +10,13 @@ class Pipeline::Runner : public schedule::StageRunner {
   /// Null `complete` evaluates.
   Runner(RunModel& run, Stream& stream, const schedule::Placement& placement, const std::vector<model::MicroBatch>& micro_batches,
          const model::Stage::Complete* complete)
-      : run_(run), stream_(stream), placement_(placement), micro_batches_(micro_batches), complete_(complete), outcomes_(micro_batches.size()) {}
+      : run_(run), stream_(stream), placement_(placement), micro_batches_(micro_batches), complete_(complete), outcomes_(micro_batches.size()),
+        losses_(static_cast<std::int64_t>(micro_batches.size()), run.options().shape.mtp.depth, run.options().device) {}
 
   schedule::Boundary boundary(int, int micro_batch) override {
     const model::MicroBatch& m = micro_batches_[static_cast<std::size_t>(micro_batch)];
     const ModelSection& shape = run_.options().shape;
-    return {.shape = {m.batch * m.seq / run_.layout().grid.tp(), shape.hidden_size}, .dtype = run_.options().dtype};
+    return {.shape = {m.batch * m.seq / run_.layout().grid.tp(), shape.hidden_size}, .dtype = run_.options().dtype, .device = run_.options().device};
   }
 
   Tensor forward(int slot, int micro_batch, Tensor x) override {
@@ -56,6 +57,7 @@ class Pipeline::Runner : public schedule::StageRunner {
   }
 
   std::vector<model::Stage::Outcome>& outcomes() { return outcomes_; }
+  model::LossTable& losses() { return losses_; }
 
  private:
   /// Weight gradients of one slot follow the order of its micro-batches.
@@ -64,6 +66,7 @@ class Pipeline::Runner : public schedule::StageRunner {
   }
 
   model::Stage::PassPtr forward_pass(int slot, int micro_batch, Tensor x, model::Stage::Outcome& outcome) {
+    outcome.losses = losses_.row(micro_batch);
     return run_.model().stage(slot).forward_pass(stream_, micro_batches_[static_cast<std::size_t>(micro_batch)], std::move(x),
                                                  complete_ == nullptr ? nullptr : &records_[{slot, micro_batch}], outcome);
   }
@@ -76,9 +79,6 @@ class Pipeline::Runner : public schedule::StageRunner {
 
   /// Several stages of this rank may tell of the same micro-batch, each of its own pieces.
   static void add(model::Stage::Outcome& sum, model::Stage::Outcome part) {
-    sum.losses.main += part.losses.main;
-    sum.losses.mtp.resize(part.losses.mtp.size(), 0.0);
-    for (std::size_t k = 0; k < part.losses.mtp.size(); ++k) sum.losses.mtp[k] += part.losses.mtp[k];
     if (part.token_loss.defined()) sum.token_loss = std::move(part.token_loss);
     if (part.choice.defined()) sum.choice = std::move(part.choice);
     if (part.draft.defined()) sum.draft = std::move(part.draft);
@@ -91,6 +91,7 @@ class Pipeline::Runner : public schedule::StageRunner {
   const model::Stage::Complete* complete_;
   std::map<std::pair<int, int>, model::Stage::RecordPtr> records_;  ///< by slot and micro-batch
   std::vector<model::Stage::Outcome> outcomes_;
+  model::LossTable losses_;
 };
 
 const schedule::Plan& Pipeline::plan(std::int64_t micro_batches, bool forward_only) {
@@ -103,26 +104,23 @@ const schedule::Plan& Pipeline::plan(std::int64_t micro_batches, bool forward_on
   return found->second;
 }
 
-model::Losses Pipeline::train(Stream& stream, const std::vector<model::MicroBatch>& micro_batches, const model::Stage::Complete& complete) {
-  model::Losses sum;
-  sum.mtp.assign(static_cast<std::size_t>(run_.options().shape.mtp.depth), 0.0);
-  if (micro_batches.empty()) return sum;
+model::LossTable Pipeline::train(Stream& stream, const std::vector<model::MicroBatch>& micro_batches, const model::Stage::Complete& complete) {
+  if (micro_batches.empty()) return {0, run_.options().shape.mtp.depth, run_.options().device};
   const schedule::Plan& step = plan(static_cast<std::int64_t>(micro_batches.size()), false);
   Runner runner(run_, stream, step.placement, micro_batches, &complete);
   schedule::execute(step, run_.pipeline(), runner);
-  for (const model::Stage::Outcome& outcome : runner.outcomes()) {
-    sum.main += outcome.losses.main;
-    for (std::size_t k = 0; k < outcome.losses.mtp.size(); ++k) sum.mtp[k] += outcome.losses.mtp[k];
-  }
-  return sum;
+  return std::move(runner.losses());
 }
 
-std::vector<model::Stage::Outcome> Pipeline::evaluate(Stream& stream, const std::vector<model::MicroBatch>& micro_batches) {
+std::vector<Pipeline::Evaluation> Pipeline::evaluate(Stream& stream, const std::vector<model::MicroBatch>& micro_batches) {
   if (micro_batches.empty()) return {};
   const schedule::Plan& forward = plan(static_cast<std::int64_t>(micro_batches.size()), true);
   Runner runner(run_, stream, forward.placement, micro_batches, nullptr);
   schedule::execute(forward, run_.pipeline(), runner);
-  return std::move(runner.outcomes());
+  const std::vector<model::Losses> losses = runner.losses().read(stream);
+  std::vector<Evaluation> evaluations;
+  for (std::size_t i = 0; i < losses.size(); ++i) evaluations.push_back({std::move(runner.outcomes()[i]), losses[i]});
+  return evaluations;
 }
 
 }  // namespace hadal::train

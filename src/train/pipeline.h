@@ -15,11 +15,16 @@ class Pipeline {
   /// Kept by reference.
   explicit Pipeline(RunModel& run) : run_(run) {}
 
-  /// Forward and backward of all micro-batches; gradients accumulate into the parameters. Losses of the pieces here. `complete` as
-  /// model::Stage has it. Collective over the pipeline.
-  model::Losses train(Stream& stream, const std::vector<model::MicroBatch>& micro_batches, const model::Stage::Complete& complete);
-  /// Forward alone; what the pieces here say of each micro-batch.
-  std::vector<model::Stage::Outcome> evaluate(Stream& stream, const std::vector<model::MicroBatch>& micro_batches);
+  /// Forward and backward of all micro-batches; gradients accumulate into the parameters. Losses of the pieces here, by micro-batch.
+  /// `complete` as model::Stage has it. Collective over the pipeline.
+  model::LossTable train(Stream& stream, const std::vector<model::MicroBatch>& micro_batches, const model::Stage::Complete& complete);
+  /// What the pieces here say of a micro-batch.
+  struct Evaluation {
+    model::Stage::Outcome outcome;  ///< on the device
+    model::Losses losses;
+  };
+  /// Forward alone; the host waits for the losses.
+  std::vector<Evaluation> evaluate(Stream& stream, const std::vector<model::MicroBatch>& micro_batches);
 
  private:
   class Runner;

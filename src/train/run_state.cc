@@ -12,6 +12,7 @@
 #include "checkpoint/store.h"
 #include "checkpoint/together.h"
 #include "config/write.h"
+#include "core/copy.h"
 #include "core/error.h"
 #include "core/log.h"
 
@@ -26,7 +27,7 @@ std::filesystem::path checkpoints_of(const Config& config) { return std::filesys
 /// The tensors of a run as a rank holds them, by the prefix of their names.
 struct RunTensors {
   std::vector<ParameterValue> weights;  ///< with the balancing biases
-  std::vector<ParameterValue> first_moments, second_moments, averages;  ///< this rank's shares
+  std::vector<ParameterValue> masters, first_moments, second_moments, averages;  ///< this rank's shares
 };
 
 std::vector<ParameterValue> owned_state(optim::ShardedAdamW& optimizer, StateKind kind) {
@@ -38,21 +39,28 @@ std::vector<ParameterValue> owned_state(optim::ShardedAdamW& optimizer, StateKin
 RunTensors tensors_of(model::DistributedModel& model, optim::ShardedAdamW& optimizer) {
   RunTensors tensors;
   for (nn::Parameter* parameter : model.parameters()) tensors.weights.push_back({parameter, parameter->value()});
+  tensors.masters = owned_state(optimizer, StateKind::kMaster);
   tensors.first_moments = owned_state(optimizer, StateKind::kFirstMoment);
   tensors.second_moments = owned_state(optimizer, StateKind::kSecondMoment);
   tensors.averages = owned_state(optimizer, StateKind::kAverage);
   return tensors;
 }
 
-/// Of the weights and biases here, those that this rank writes: the copies of a replica group share the work.
-std::vector<ParameterValue> own_weights(model::DistributedModel& model) {
-  std::vector<ParameterValue> own;
+/// Of the weights and biases here, those that this rank writes: the copies of a replica group share the work. A parameter with a master
+/// is that: its owners write it.
+std::vector<ParameterValue> own_weights(model::DistributedModel& model, const optim::ShardedAdamW& optimizer, std::vector<ParameterValue> masters) {
+  std::vector<ParameterValue> own = std::move(masters);
   for (const model::ReplicaGroup& group : model.replica_groups()) {
+    nn::ParameterList parameters;
     std::vector<std::int64_t> bytes;
-    for (const nn::Parameter* parameter : group.parameters) bytes.push_back(static_cast<std::int64_t>(parameter->value().bytes()));
+    for (nn::Parameter* parameter : group.parameters) {
+      if (optimizer.has_master(*parameter)) continue;
+      parameters.push_back(parameter);
+      bytes.push_back(static_cast<std::int64_t>(parameter->value().bytes()));
+    }
     const std::vector<int> rank_of = checkpoint::assign_evenly(bytes, group.ranks->size());
     for (std::size_t i = 0; i < rank_of.size(); ++i) {
-      if (rank_of[i] == group.ranks->rank()) own.push_back({group.parameters[i], group.parameters[i]->value()});
+      if (rank_of[i] == group.ranks->rank()) own.push_back({parameters[i], parameters[i]->value()});
     }
   }
   for (nn::Parameter* buffer : model.owned_buffers()) own.push_back({buffer, buffer->value()});
@@ -79,7 +87,8 @@ void restore_averages(const checkpoint::CheckpointReader& reader, const std::vec
     checkpoint::load_values(reader, averages, "ema/", {}, world);
   } else {
     if (world.is_root()) log_info("{}: holds no moving average; it starts from the weights", reader.path().string());
-    optimizer.reset_average();
+    Stream stream = stream_of(optimizer.parameters().front()->device());
+    optimizer.reset_average(stream);
   }
 }
 
@@ -115,7 +124,7 @@ void write_checkpoint(const Config& config, const RunState& state, model::Distri
                       const data::Sampler& sampler, comm::Communicator& world) {
   const RunTensors tensors = tensors_of(model, optimizer);
   checkpoint::CheckpointWriter writer(checkpoints_of(config), state.step, world);
-  checkpoint::save_values(writer, own_weights(model), "");
+  checkpoint::save_values(writer, own_weights(model, optimizer, tensors.masters), "");
   checkpoint::save_values(writer, tensors.first_moments, "optim.m/");
   checkpoint::save_values(writer, tensors.second_moments, "optim.v/");
   checkpoint::save_values(writer, tensors.averages, "ema/");
@@ -160,6 +169,7 @@ std::optional<RunState> restore_run(const Config& config, model::DistributedMode
   sampler.check_fingerprint(reader->state().text("sample_order"));
   const RunTensors tensors = tensors_of(model, optimizer);
   checkpoint::load_values(*reader, tensors.weights, "", {}, world);
+  checkpoint::load_values(*reader, tensors.masters, "", {.allow_extra = true}, world);
   check_moments(*reader, optimizer);
   checkpoint::load_values(*reader, tensors.first_moments, "optim.m/", {}, world);
   checkpoint::load_values(*reader, tensors.second_moments, "optim.v/", {}, world);
@@ -170,7 +180,8 @@ std::optional<RunState> restore_run(const Config& config, model::DistributedMode
                   .next_sample = reader->state().unsigned_integer("next_sample")};
 }
 
-void load_weights(const std::filesystem::path& checkpoint_path, model::DistributedModel& model, comm::Communicator& world) {
+void load_weights(const std::filesystem::path& checkpoint_path, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
+                  comm::Communicator& world) {
   std::filesystem::path step_dir;
   checkpoint::together(world, [&] {
     if (world.is_root()) step_dir = checkpoint::find_checkpoint(checkpoint_path);
@@ -189,6 +200,9 @@ void load_weights(const std::filesystem::path& checkpoint_path, model::Distribut
   }
   if (absent > 0) log_warning("{}: has no tensors of {} MTP parameters; they keep their initial values", reader.path().string(), absent);
   checkpoint::load_values(reader, present, "", {.convert_dtype = true, .allow_extra = only_mtp_is_extra(reader, model, world)}, world);
+  std::vector<ParameterValue> masters = owned_state(optimizer, StateKind::kMaster);
+  std::erase_if(masters, [&](const ParameterValue& master) { return reader.find(master.parameter->parts().front().name) == nullptr; });
+  checkpoint::load_values(reader, masters, "", {.convert_dtype = true, .allow_extra = true}, world);
 }
 
 }  // namespace hadal::train

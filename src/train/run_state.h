@@ -32,8 +32,10 @@ std::string save_run(const Config& config, const RunState& state, model::Distrib
 std::optional<RunState> restore_run(const Config& config, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
                                     const data::Sampler& sampler, comm::Communicator& world);
 
-/// Weights and balancing biases of a checkpoint (step, checkpoints or run directory) into the model; every tensor must fit. MTP modules
+/// Weights and balancing biases of a checkpoint (step, checkpoints or run directory) into the model and the optimizer's masters; every
+/// tensor must fit. MTP modules
 /// alone may be absent on either side (an imported model has none): missing ones keep the values they have, extra ones are left out.
-void load_weights(const std::filesystem::path& checkpoint, model::DistributedModel& model, comm::Communicator& world);
+void load_weights(const std::filesystem::path& checkpoint, model::DistributedModel& model, optim::ShardedAdamW& optimizer,
+                  comm::Communicator& world);
 
 }  // namespace hadal::train

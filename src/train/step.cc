@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "comm/position.h"
+#include "core/copy.h"
 #include "train/micro_batch.h"
 
 namespace hadal::train {
@@ -37,78 +38,102 @@ TrainStep::TrainStep(RunModel& run, optim::ShardedAdamW& optimizer) : run_(run),
   for (std::int64_t i = 0; i < shape.num_layers + shape.mtp.depth; ++i) {
     if (model::is_moe_layer(shape, i)) loads_.push_back({i, std::vector<std::int64_t>(static_cast<std::size_t>(shape.moe.num_experts), 0)});
   }
+  const auto& layers = run.model().moe_layers();
+  const std::int64_t num_layers = std::ssize(layers), num_experts = shape.moe.num_experts;
+  counts_ = Tensor::zeros({num_layers, num_experts}, DType::kI64, run.options().device);
+  balance_loss_ = Tensor::zeros({num_layers}, DType::kF64, run.options().device);
+  for (std::int64_t i = 0; i < num_layers; ++i) {
+    const View counts = counts_.view().rows(i, i + 1).reshape({num_experts});
+    layers[static_cast<std::size_t>(i)].layer->bind_statistics(counts, balance_loss_.view().rows(i, i + 1));
+  }
 }
 
-StepResult TrainStep::gradients(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, double mtp_weight) {
+model::LossTable TrainStep::enqueue(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, double mtp_weight) {
+  const model::ModelOptions& options = run_.options();
   optimizer_.wait_values();
   optimizer_.zero_grad();
-  for (const model::Stage::PlacedMoe& moe : run_.model().moe_layers()) moe.layer->reset_statistics();
-  LossScales scales{.valid = count_valid(rows, run_.options().shape.mtp.depth), .sequences = global_rows, .mtp_weight = mtp_weight};
+  counts_.fill_zero();
+  balance_loss_.fill_zero();
+  LossScales scales{.valid = count_valid(rows, options.shape.mtp.depth), .sequences = global_rows, .mtp_weight = mtp_weight};
   sum_counts(run_, scales.valid);
   std::vector<model::MicroBatch> micro_batches;
   for (std::int64_t begin = 0; begin < rows.num_rows(); begin += micro_batch) {
     const std::int64_t end = std::min(begin + micro_batch, rows.num_rows());
-    micro_batches.push_back(make_micro_batch(rows, begin, end, scales, run_.options().dtype, run_.groups().layer_groups().context));
+    micro_batches.push_back(
+        upload(stream, make_micro_batch(rows, begin, end, scales, options.dtype, run_.groups().layer_groups().context), options.device));
   }
-  const model::Losses losses = pipeline_.train(stream, micro_batches, [&](const nn::ParameterList& parameters) {
+  model::LossTable losses = pipeline_.train(stream, micro_batches, [&](const nn::ParameterList& parameters) {
     for (const nn::Parameter* parameter : parameters) {
       if (parameter->options().trainable) optimizer_.ready(*parameter);
     }
   });
-  StepResult result;
-  result.tokens = global_rows * rows.tokens.shape()[1];
-  result.loss = losses.main;
-  result.mtp_loss = losses.mtp;
-  reduce(result);
-  return result;
+  const comm::Position position("gradient sum");
+  optimizer_.finish();
+  return losses;
+}
+
+StepResult TrainStep::gradients(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, double mtp_weight) {
+  const model::LossTable losses = enqueue(stream, rows, global_rows, micro_batch, mtp_weight);
+  return read(stream, losses, global_rows * rows.tokens.shape()[1]);
 }
 
 StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, const StepInput& input) {
-  StepResult result = gradients(stream, rows, global_rows, micro_batch, input.mtp_weight);
+  const model::LossTable losses = enqueue(stream, rows, global_rows, micro_batch, input.mtp_weight);
   const comm::Position position("optimizer");
-  result.grad_norm = optimizer_.grad_norm(stream);
-  result.applied = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
-  if (result.applied) {
-    optimizer_.step(stream, input.lr, result.grad_norm);
-    for (const model::Stage::PlacedMoe& moe : run_.model().moe_layers()) moe.layer->update_bias(input.bias_speed);
+  const ConstView norm_squared = optimizer_.grad_norm_squared(stream);
+  optimizer_.step(stream, input.lr, norm_squared);
+  StepResult result = read(stream, losses, global_rows * rows.tokens.shape()[1]);
+  const Tensor norm = to_host(stream, norm_squared);
+  result.grad_norm = std::sqrt(norm.span<double>()[0]);
+  result.applied = std::isfinite(result.grad_norm);
+  if (!result.applied) {
+    optimizer_.undo_step();
+    return result;
   }
+  for (const model::Stage::PlacedMoe& moe : run_.model().moe_layers()) moe.layer->update_bias(stream, input.bias_speed);
   return result;
 }
 
-void TrainStep::reduce(StepResult& result) {
-  const comm::Position position("gradient sum");
-  optimizer_.finish();
-  Tensor figures = Tensor::empty({static_cast<std::int64_t>(result.mtp_loss.size()) + 2}, DType::kF64);
+StepResult TrainStep::read(Stream& stream, const model::LossTable& table, std::int64_t tokens) {
+  const comm::Position position("figures");
+  const model::Losses losses = model::total(table.read(stream), run_.options().shape.mtp.depth);
+  const Tensor counts_here = to_host(stream, counts_), balance_here = to_host(stream, balance_loss_);
+  StepResult result;
+  result.tokens = tokens;
+  Tensor figures = Tensor::empty({std::ssize(losses.mtp) + 2}, DType::kF64);
   double* f = figures.as<double>();
-  f[0] = result.loss;
+  f[0] = losses.main;
   f[1] = 0;
-  const std::int64_t num_experts = run_.options().shape.moe.num_experts;
-  Tensor counts = Tensor::zeros({static_cast<std::int64_t>(loads_.size()), num_experts}, DType::kI64);
-  const auto counts_of = [&](std::int64_t layer_idx) {
-    const auto at = std::ranges::find(loads_, layer_idx, &LayerLoad::layer_idx) - loads_.begin();
-    return counts.as<std::int64_t>() + at * num_experts;
+  for (const double loss : balance_here.span<double>()) f[1] += loss;
+  std::ranges::copy(losses.mtp, f + 2);
+  const std::int64_t num_experts = counts_here.shape()[1];
+  Tensor counts = Tensor::zeros({std::ssize(loads_), num_experts}, DType::kI64);
+  const auto row_of = [&](Tensor& of, std::int64_t row) {
+    return of.span<std::int64_t>().subspan(static_cast<std::size_t>(row * num_experts), static_cast<std::size_t>(num_experts));
   };
-  for (const model::Stage::PlacedMoe& moe : run_.model().moe_layers()) {
-    f[1] += *moe.layer->balance_loss().as<double>();
-    std::int64_t* sum = counts_of(moe.layer_idx);
-    const View counts_here = moe.layer->counts();
-    for (const std::int64_t count : counts_here.span<std::int64_t>()) *sum++ += count;
+  const auto place_of = [&](std::int64_t layer_idx) { return std::ranges::find(loads_, layer_idx, &LayerLoad::layer_idx) - loads_.begin(); };
+  const auto& layers = run_.model().moe_layers();
+  Tensor whole = counts_here.clone();
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const auto sum = row_of(counts, place_of(layers[i].layer_idx)), here = row_of(whole, static_cast<std::int64_t>(i));
+    for (std::size_t e = 0; e < here.size(); ++e) sum[e] += here[e];
   }
-  std::ranges::copy(result.mtp_loss, f + 2);
   const View views[] = {figures.view(), counts.view()};
   run_.world().all_reduce_sum(views);
   result.loss = f[0];
   result.balance_loss = f[1];
-  std::copy_n(f + 2, result.mtp_loss.size(), result.mtp_loss.begin());
-  for (const model::Stage::PlacedMoe& moe : run_.model().moe_layers()) {
-    std::copy_n(counts_of(moe.layer_idx), num_experts, moe.layer->counts().as<std::int64_t>());
+  result.mtp_loss.assign(f + 2, f + figures.numel());
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    std::ranges::copy(row_of(counts, place_of(layers[i].layer_idx)), row_of(whole, static_cast<std::int64_t>(i)).begin());
   }
+  if (run_.world().size() > 1) copy(stream, whole, counts_);
   double violation = 0;
-  for (LayerLoad& load : loads_) {
-    std::copy_n(counts_of(load.layer_idx), num_experts, load.counts.begin());
-    violation += load.max_violation();
+  for (std::size_t i = 0; i < loads_.size(); ++i) {
+    std::ranges::copy(row_of(counts, static_cast<std::int64_t>(i)), loads_[i].counts.begin());
+    violation += loads_[i].max_violation();
   }
   if (!loads_.empty()) result.max_violation = violation / static_cast<double>(loads_.size());
+  return result;
 }
 
 }  // namespace hadal::train

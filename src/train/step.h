@@ -1,4 +1,5 @@
 // One optimizer step over the layout of a run: micro-batches through the pipeline, gradient reduction, clipping, AdamW (ZeRO-1), balancer.
+// Everything is enqueued on the device; the host waits once, at the end, for the figures.
 #pragma once
 
 #include <vector>
@@ -52,11 +53,16 @@ class TrainStep {
   const std::vector<LayerLoad>& loads() const { return loads_; }
 
  private:
-  void reduce(StepResult& result);
+  /// Enqueues forward, backward and the sum of the gradients over the ranks; the losses of the micro-batches here.
+  model::LossTable enqueue(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, double mtp_weight);
+  /// What the device has found, summed over the ranks; the host waits for it. Layers then have the loads of the whole batch.
+  StepResult read(Stream& stream, const model::LossTable& losses, std::int64_t tokens);
 
   RunModel& run_;
   optim::ShardedAdamW& optimizer_;
   Pipeline pipeline_;
+  Tensor counts_;        ///< I64 [MoE layers here, E]: their loads, on the device
+  Tensor balance_loss_;  ///< F64 [MoE layers here]
   std::vector<LayerLoad> loads_;
 };
 

@@ -10,15 +10,17 @@
 #include "comm/position.h"
 #include "comm/world.h"
 #include "config/write.h"
+#include "core/copy.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "core/parallel_for.h"
-#include "kernels/peak.h"
 #include "model/engine_notes.h"
 #include "model/parameter_count.h"
 #include "optim/lr_schedule.h"
+#include "train/device_peak.h"
 #include "train/micro_batch.h"
 #include "train/rank_figures.h"
+#include "train/run_device.h"
 #include "train/write_plan.h"
 
 namespace hadal::train {
@@ -67,8 +69,10 @@ Trainer::Trainer(const LoadedConfig& loaded, comm::Communicator& world, bool qui
       world_(world),
       quiet_(quiet),
       handlers_(world.size() == 1),
+      device_(run_device(config_, world)),
+      stream_(stream_of(device_)),
       data_(open_run_data(config_)),
-      run_(config_, model::model_options(config_), world),
+      run_(config_, model::model_options(config_, device_), world),
       optimizer_(config_.optim, optimizer_groups(run_), world),
       train_step_(run_, optimizer_) {
   if (world.is_root()) {
@@ -100,13 +104,13 @@ void Trainer::start_watchdog() {
   bounds.silent_s = static_cast<double>(config_.run.hang_timeout_s);
   if (bounds.silent_s > 0) bounds.proven_s = std::min(bounds.proven_s, bounds.silent_s);
   const std::filesystem::path run_dir = config_.run.dir;
-  const auto at_end = [run_dir, ledger = world_.ledger()] {
+  const auto at_end = [run_dir, ledger = world_.ledger()](ExitCode code) {
     // Not from members: the rank's own thread may be in the middle of changing them.
     const std::vector<checkpoint::StepDir> saved = checkpoint::list_checkpoints(run_dir / "checkpoints");
     checkpoint::write_run_status(run_dir, {.state = "failed",
                                            .step = comm::snapshot_of(ledger->memory()).step,
                                            .checkpoint = saved.empty() ? "" : checkpoint_name(saved.back().step),
-                                           .exit_code = static_cast<int>(ExitCode::kHang)});
+                                           .exit_code = static_cast<int>(code)});
   };
   watchdog_.emplace(world_, run_dir / "log", bounds, at_end);
 }
@@ -119,15 +123,16 @@ void Trainer::restore() {
     last_saved_step_ = state_.step;
     last_checkpoint_ = checkpoint_name(state_.step);
   } else if (!config_.run.init_from.empty()) {
-    run_.model().initialize(static_cast<std::uint64_t>(config_.run.seed));
-    load_weights(config_.run.init_from, run_.model(), world_);
-    optimizer_.reset_average();
+    initialize(run_, optimizer_, stream_, config_.run.seed);
+    load_weights(config_.run.init_from, run_.model(), optimizer_, world_);
+    optimizer_.reset_average(stream_);
   } else {
-    run_.model().initialize(static_cast<std::uint64_t>(config_.run.seed));
-    optimizer_.reset_average();
+    initialize(run_, optimizer_, stream_, config_.run.seed);
+    optimizer_.reset_average(stream_);
   }
   flops_per_token_ = model::model_flops_per_token(config_.model, config_.data.sequence_length);
-  peak_flops_ = kernels::peak_flops(run_.options().dtype, num_threads()) * world_.size();
+  peak_flops_ = peak_flops(run_.options().storage()) * world_.size();
+  reset_peak(device_);
   if (!world_.is_root()) return;
   const std::string yaml = to_yaml(config_);
   write_file_atomically(run_dir / "config.yaml", yaml);
@@ -136,9 +141,10 @@ void Trainer::restore() {
   progress_.emplace(detect_progress(config_.train.steps, quiet_), stderr);
   if (!restored) tell_engines(config_.model);
   const model::ParameterCount count = model::count_parameters(config_.model);
-  log_info("{}: {:.2f} M parameters, {:.2f} M active per token; {} x {} threads ({}); {} at step {}", config_.run.dir,
+  const std::string origin = restored ? "resumed" : config_.run.init_from.empty() ? "new" : "new, weights of " + config_.run.init_from;
+  log_info("{}: {:.2f} M parameters, {:.2f} M active per token; {} x {} threads ({}), {} on {}; {} at step {}", config_.run.dir,
            static_cast<double>(count.total_with_mtp) / 1e6, static_cast<double>(count.active) / 1e6, world_.size(), num_threads(),
-           world_.description(), restored ? "resumed" : config_.run.init_from.empty() ? "new" : "new, weights of " + config_.run.init_from, state_.step);
+           world_.description(), name_of(run_.options().dtype), name_of(device_), origin, state_.step);
 }
 
 int Trainer::run() {
@@ -215,7 +221,7 @@ void Trainer::record(const StepResult& result, double seconds) {
   row.set("peak_share", tokens_per_s * flops_per_token_ / peak_flops_);
   if (world_.size() > 1) row.set("waited_share", waited_share_);
   if (!train_step_.loads().empty()) row.set("max_vio", result.max_violation);
-  row.set("memory_bytes", static_cast<std::int64_t>(memory_stats(kCpu).peak_bytes));
+  row.set("memory_bytes", static_cast<std::int64_t>(memory_stats(device_).peak_bytes));
   if (!result.applied) row.set("skipped", std::int64_t{1});
   if (interval_ended) {
     add_rank_figures(row, world_);

@@ -58,6 +58,7 @@ class Trainer {
   comm::Communicator& world_;
   bool quiet_;
   SignalHandlers handlers_;  ///< before anything slow: a signal without a handler ends the process
+  Device device_;
   Stream stream_;
   std::optional<checkpoint::RunLock> lock_;  ///< rank 0
   RunData data_;

@@ -33,7 +33,7 @@ std::filesystem::path file_of(const std::filesystem::path& directory, int rank) 
 }  // namespace
 
 Watchdog::Watchdog(comm::Communicator& world, const std::filesystem::path& directory, HangBounds bounds,
-                   std::function<void()> at_end)
+                   std::function<void(ExitCode)> at_end)
     : ledger_(*world.ledger()), rank_(world.rank()), clock_(bounds), at_end_(std::move(at_end)), report_(directory / "hang.txt") {
   std::filesystem::create_directories(directory);
   ledger_.move_to(file_of(directory, rank_));
@@ -81,6 +81,7 @@ void Watchdog::watch() {
     const double passed_s = std::min(kLongestTick_s, std::chrono::duration<double>(now - last).count());
     last = now;
     ledger_.beat();
+    if (const std::string failure = comm::device_transport_failure(); !failure.empty()) end_job(failure);
     if (glance(passed_s)) {
       look(passed_s);
     } else {
@@ -128,18 +129,28 @@ void Watchdog::end_job(const comm::Diagnosis& diagnosis) {
   const bool death = diagnosis.cause == comm::Diagnosis::Cause::kGone;
   log_error("{}; the job ends{}", diagnosis.sentence,
             death ? "" : fmt::format(" with code {}", static_cast<int>(ExitCode::kHang)));
-  const std::string report = fmt::format("{}\n\n{}", diagnosis.sentence, comm::report_of(views()));
-  ledger_.set_ended(true);
-  try {
-    at_end_();
-    write_file_atomically(report_, report);
-  } catch (const std::exception& error) {
-    log_warning("the end of the job is not noted: {}", error.what());
-  }
+  leave_word(ExitCode::kHang, diagnosis.sentence);
   // The launcher notices a death by itself and returns the code of that process; only it can end ranks of other hosts in good
   // order.
   if (death) std::this_thread::sleep_for(kLauncher);
   std::_Exit(static_cast<int>(ExitCode::kHang));
+}
+
+void Watchdog::end_job(const std::string& device_failure) {
+  log_error("{}; the job ends with code {}", device_failure, static_cast<int>(ExitCode::kIo));
+  leave_word(ExitCode::kIo, device_failure);
+  std::_Exit(static_cast<int>(ExitCode::kIo));
+}
+
+void Watchdog::leave_word(ExitCode code, const std::string& sentence) {
+  const std::string report = fmt::format("{}\n\n{}", sentence, comm::report_of(views()));
+  ledger_.set_ended(true);
+  try {
+    at_end_(code);
+    write_file_atomically(report_, report);
+  } catch (const std::exception& error) {
+    log_warning("the end of the job is not noted: {}", error.what());
+  }
 }
 
 }  // namespace hadal::train

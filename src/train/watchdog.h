@@ -4,7 +4,7 @@
 // there and run, and, while its own rank waits, who keeps it waiting. One rank of the host then says so in one sentence, writes
 // the code for job scripts and ends the job with code 86: within seconds when a rank is gone (the launcher, which kills the
 // others a second after a death, is forestalled), after HangBounds otherwise. Ranks of other hosts are seen only through the
-// calls that they do not enter.
+// calls that they do not enter. An error on the way between devices, which no call returns, ends the job likewise (code 74).
 #pragma once
 
 #include <condition_variable>
@@ -12,11 +12,13 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "comm/ledger_snapshot.h"
+#include "core/error.h"
 #include "train/hang_clock.h"
 
 namespace hadal::train {
@@ -24,9 +26,9 @@ namespace hadal::train {
 class Watchdog {
  public:
   /// For ranks that are processes. Ledgers go to `directory`/ledger-rank-R, which is made; a table of all ranks and their last
-  /// calls to `directory`/hang.txt, should it come to that. `at_end` is called on the thread of the rank that ends the job, after
-  /// the sentence and before the end; it must not wait for other ranks. Collective. IoError.
-  Watchdog(comm::Communicator& world, const std::filesystem::path& directory, HangBounds bounds, std::function<void()> at_end);
+  /// calls to `directory`/hang.txt, should it come to that. `at_end` is called on the thread of the rank that ends the job, with its
+  /// exit code, after the sentence and before the end; it must not wait for other ranks. Collective. IoError.
+  Watchdog(comm::Communicator& world, const std::filesystem::path& directory, HangBounds bounds, std::function<void(ExitCode)> at_end);
   /// The rank leaves in good order, or by an exception that it reports itself.
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
@@ -48,11 +50,13 @@ class Watchdog {
   std::vector<comm::RankView> views() const;
   void look(double passed_s);
   [[noreturn]] void end_job(const comm::Diagnosis& diagnosis);
+  [[noreturn]] void end_job(const std::string& device_failure);
+  void leave_word(ExitCode code, const std::string& sentence);
 
   comm::Ledger& ledger_;
   int rank_;
   HangClock clock_;
-  std::function<void()> at_end_;
+  std::function<void(ExitCode)> at_end_;
   std::filesystem::path report_;
   std::vector<Peer> peers_;  ///< the other ranks of this host
   comm::LedgerGlance mine_;

@@ -6,8 +6,9 @@
 #include <cstring>
 #include <span>
 
+#include "core/convert.h"
+#include "core/copy.h"
 #include "core/error.h"
-#include "kernels/dispatch.h"
 
 namespace hadal::verify {
 namespace {
@@ -69,13 +70,15 @@ void LogicalTensors::put(const std::string& name, Values& to, std::size_t elemen
 }
 
 void LogicalTensors::add(const nn::Parameter& parameter, ConstView value) {
+  Stream stream = stream_of(value.device);
+  const Tensor stored = to_host(stream, value);
+  Tensor exact = Tensor::empty(value.shape, DType::kF64);
+  convert_floats(stored, exact);
   const std::scoped_lock lock(mutex_);
   for (const nn::LogicalPart& part : parameter.parts()) {
     Values& to = at(part.name, part.shape);
-    kernels::visit_float(value.dtype, [&]<class T>() {
-      for_each_element(part, [&](std::int64_t logical, std::int64_t element) {
-        put(part.name, to, static_cast<std::size_t>(logical), static_cast<double>(value.as<T>()[element]));
-      });
+    for_each_element(part, [&](std::int64_t logical, std::int64_t element) {
+      put(part.name, to, static_cast<std::size_t>(logical), exact.as<double>()[element]);
     });
   }
 }

@@ -18,12 +18,12 @@ double relative(double value, double expected) {
 /// Keeps the worst error of what is compared, and the name of the first that is too large, or of the worst as long as none is.
 class Judge {
  public:
-  explicit Judge(LayoutResult& result) : result_(result) {}
+  Judge(LayoutResult& result, double tolerance) : result_(result), tolerance_(tolerance) {}
 
   void see(double error, std::string what) {
     const bool worse = std::isnan(error) || error > result_.worst_error;
     if (!worse) return;
-    if (result_.worst_error <= kTolerance) result_.tensor = std::move(what);
+    if (result_.worst_error <= tolerance_) result_.tensor = std::move(what);
     result_.worst_error = error;
   }
   void see(const LogicalTensors& tensors, const LogicalTensors& reference, const char* what) {
@@ -45,6 +45,7 @@ class Judge {
 
  private:
   LayoutResult& result_;
+  double tolerance_;
 };
 
 }  // namespace
@@ -63,7 +64,7 @@ Config Reference::laid_out(const ParallelSection& layout) const {
 
 LayoutResult Reference::judge(const Trajectory& run) const {
   LayoutResult result;
-  Judge judge(result);
+  Judge judge(result, tolerance_of(config_));
   // In the order in which a step makes them: the first that differs is nearest to the cause.
   if (run.steps.size() != trajectory_.steps.size()) judge.problem("not all steps ran");
   for (std::size_t i = 0; i < trajectory_.loads.size(); ++i) {
@@ -75,8 +76,9 @@ LayoutResult Reference::judge(const Trajectory& run) const {
     if (s == 0) judge.see(run.gradients, trajectory_.gradients, "gradient of");
     judge.see(relative(run.steps[s].grad_norm, trajectory_.steps[s].grad_norm), fmt::format("gradient norm of step {}", s + 1));
   }
-  judge.see(run.parameters, trajectory_.parameters, "three steps of");
-  result.passed = result.problem.empty() && result.worst_error <= kTolerance;
+  // AdamW moves an element by its rate however small the gradient is, and in f32 rounding has its say in the smallest ones.
+  if (config_.precision.compute == ComputeType::kF64) judge.see(run.parameters, trajectory_.parameters, "three steps of");
+  result.passed = result.problem.empty() && result.worst_error <= tolerance_of(config_);
   return result;
 }
 

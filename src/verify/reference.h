@@ -8,8 +8,10 @@
 
 namespace hadal::verify {
 
-/// Largest relative difference that passes, of losses and per tensor.
+/// Largest relative difference that passes, of losses and per tensor, in f64.
 inline constexpr double kTolerance = 1e-10;
+/// The same in the dtype of a config (design.md 4, promise 4).
+constexpr double tolerance_of(const Config& config) { return config.precision.compute == ComputeType::kF64 ? kTolerance : 1e-5; }
 
 struct LayoutResult {
   std::string name;
@@ -31,7 +33,7 @@ class Reference {
   Config laid_out(const ParallelSection& layout) const;
   /// Runs the layout on threads of this process.
   LayoutResult prove(const ParallelSection& layout, std::int64_t ranks) const;
-  /// Compares a run of the same config. Without name and seconds.
+  /// Compares a run of the same config: losses, gradients and, in f64, parameters. Without name and seconds.
   LayoutResult judge(const Trajectory& run) const;
 
  private:

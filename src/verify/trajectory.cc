@@ -2,7 +2,9 @@
 
 #include "comm/local/local_group.h"
 #include "comm/single.h"
+#include "core/copy.h"
 #include "optim/lr_schedule.h"
+#include "train/run_device.h"
 
 namespace hadal::verify {
 namespace {
@@ -12,7 +14,11 @@ constexpr float kNeverChosen = -1e3F;
 /// Expert 0 of every layer stays empty.
 void empty_an_expert(model::DistributedModel& model) {
   for (nn::Parameter* parameter : model.parameters()) {
-    if (!parameter->options().trainable) parameter->value().as<float>()[0] = kNeverChosen;
+    if (parameter->options().trainable) continue;
+    Stream stream = stream_of(parameter->device());
+    Tensor never = Tensor::empty({1}, DType::kF32);
+    never.as<float>()[0] = kNeverChosen;
+    copy(stream, never, parameter->value().rows(0, 1));
   }
 }
 
@@ -22,10 +28,11 @@ RankRun::RankRun(const Config& config, comm::Communicator& world, const data::Sa
     : config_(config),
       world_(world),
       sampler_(sampler),
-      run_(config, model::model_options(config), world),
+      run_(config, model::model_options(config, train::run_device(config, world)), world),
       optimizer_(config.optim, train::optimizer_groups(run_), world),
       step_(run_, optimizer_) {
-  run_.model().initialize(static_cast<std::uint64_t>(config.run.seed));
+  Stream stream = stream_of(run_.options().device);
+  train::initialize(run_, optimizer_, stream, config.run.seed);
   empty_an_expert(run_.model());
 }
 
@@ -33,7 +40,7 @@ RankRun::RankRun(const Config& config, comm::Communicator& world, const data::Sa
 void RankRun::collect_gradients(LogicalTensors& gradients) {
   for (const model::ReplicaGroup& group : run_.model().replica_groups()) {
     for (const nn::Parameter* parameter : group.parameters) {
-      Tensor whole = group.ranks->is_root() ? Tensor::empty(parameter->shape(), parameter->dtype()) : Tensor();
+      Tensor whole = group.ranks->is_root() ? Tensor::empty(parameter->shape(), parameter->accumulation()) : Tensor();
       optimizer_.gather_state(optim::StateKind::kGradient, *parameter, 0, whole);
       if (group.ranks->is_root()) gradients.add(*parameter, whole);
     }
@@ -41,7 +48,7 @@ void RankRun::collect_gradients(LogicalTensors& gradients) {
 }
 
 void RankRun::run(Trajectory& result) {
-  Stream stream;
+  Stream stream = stream_of(run_.options().device);
   const std::int64_t rows = config_.train.global_batch;
   const data::RowRange share = data::rows_of_rank(rows, static_cast<int>(run_.place().dp_rank), static_cast<int>(run_.layout().grid.dp()));
   for (std::int64_t s = 0; s < config_.train.steps; ++s) {

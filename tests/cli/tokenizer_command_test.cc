@@ -54,7 +54,9 @@ TEST_F(TokenizerCommand, TrainWritesBothFilesAndFigures) {
   const auto config = nlohmann::json::parse(read_file(path("tok/tokenizer_config.json")));
   EXPECT_EQ(config["tokenizer_class"], "PreTrainedTokenizerFast");
   EXPECT_EQ(config["bos_token"], "<|bos|>");
-  EXPECT_EQ(config["add_bos_token"], true);
+  // As the documents of token files: nothing in front of a text, for any reader of the two files.
+  EXPECT_EQ(config["add_bos_token"], false);
+  EXPECT_EQ(nlohmann::json::parse(read_file(path("tok/tokenizer.json")))["post_processor"]["type"], "ByteLevel");
   EXPECT_EQ(config["added_tokens_decoder"]["1"]["content"], "<|eos|>");
 }
 

@@ -39,9 +39,13 @@ struct Case {
 const Case kCases[] = {
     {12, 8, 4, {.top_k = 2, .num_groups = 4, .topk_groups = 2}, {.batch = 2, .seq = 6, .valid_seq = 5}},
     {7, 8, 2, {.top_k = 2}, {.batch = 3, .seq = 5, .valid_seq = 3, .row_begin = 4}},
-    {1, 16, 1, {.top_k = 3}, {.batch = 1, .seq = 1, .valid_seq = 1}},
+    {1, 16, 2, {.top_k = 3}, {.batch = 1, .seq = 1, .valid_seq = 1}},
     {3, 8, 2, {.top_k = 2}, {.batch = 1, .seq = 9, .valid_seq = 5, .row_begin = 6}},
-    {4099, 64, 8, {.score = RouterOptions::Score::kSoftmax, .top_k = 6, .num_groups = 8, .topk_groups = 3}, {.batch = 1, .seq = 4099, .valid_seq = 4001}},
+    {4099,
+     64,
+     8,
+     {.score = RouterOptions::Score::kSoftmax, .top_k = 6, .num_groups = 8, .topk_groups = 3},
+     {.batch = 1, .seq = 4099, .valid_seq = 4001}},
     {6000, 256, 8, {.top_k = 8, .num_groups = 8, .topk_groups = 4}, {.batch = 4, .seq = 2000, .valid_seq = 1990, .row_begin = 500}},
 };
 

@@ -32,8 +32,18 @@ TEST(CudaDispatchPlan, IsTheSequentialSort) {
   struct Size {
     std::int64_t tokens, top_k, num_experts;
   };
-  for (const Size& size : {Size{0, 2, 5}, {1, 1, 1}, {1, 6, 64}, {5, 2, 5}, {31, 1, 7}, {33, 3, 300}, {511, 1, 16}, {4099, 6, 64}, {11265, 6, 64},
-                           {20011, 8, 256}, {131072, 6, 160}}) {
+  for (const Size& size : {Size{0, 2, 5},
+                           {1, 1, 1},
+                           {1, 6, 64},
+                           {5, 2, 5},
+                           {31, 1, 7},
+                           {33, 3, 300},
+                           {511, 1, 16},
+                           {777, 2, 2048},
+                           {4099, 6, 64},
+                           {11265, 6, 64},
+                           {20011, 8, 256},
+                           {131072, 6, 160}}) {
     std::vector<std::int64_t> chosen(static_cast<std::size_t>(size.tokens * size.top_k));
     for (auto& e : chosen) e = static_cast<std::int64_t>(random.below(next++, static_cast<std::uint64_t>(size.num_experts)));
     check_plan(size.tokens, size.top_k, size.num_experts, chosen);

@@ -109,8 +109,8 @@ struct Routed {
 };
 
 const RouterOptions kV3{.top_k = 8, .num_groups = 8, .topk_groups = 4, .scaling = 2.5};
-const RouterOptions kV2{.score = Score::kSoftmax, .group_score = GroupScore::kMax, .top_k = 6, .num_groups = 8, .topk_groups = 3,
-                        .normalize = false, .scaling = 16};
+const RouterOptions kV2{
+    .score = Score::kSoftmax, .group_score = GroupScore::kMax, .top_k = 6, .num_groups = 8, .topk_groups = 3, .normalize = false, .scaling = 16};
 
 const Case kCases[] = {
     {1, 8, {.top_k = 1}},

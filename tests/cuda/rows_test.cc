@@ -42,9 +42,8 @@ TEST(CudaRows, GatherMovesRowsAndZeros) {
       for (const std::int64_t rows : {0, 1, 203}) {
         SCOPED_TRACE(testing::Message() << rows << " rows of " << width << " " << name_of(dtype));
         Twin x = Twin::normal({37, width}, dtype, 1), index = Twin::ints({rows}, indices(rows, 37, 2)), y = Twin::output({rows, width}, dtype);
-        run_on_both({&x, &index}, {&y}, [&](Stream& stream, Side side) {
-          run(stream, kernels::GatherRows{.x = side(x), .index = side(index), .y = side(y)});
-        });
+        run_on_both({&x, &index}, {&y},
+                    [&](Stream& stream, Side side) { run(stream, kernels::GatherRows{.x = side(x), .index = side(index), .y = side(y)}); });
         EXPECT_TRUE(y.agrees(0));
       }
     }
@@ -61,9 +60,8 @@ TEST(CudaRows, SpreadIsTheInverseOfGather) {
         if (tokens > 1) target[4] = target[11] = -1;
         Twin x = Twin::normal({tokens, width}, dtype, 1), index = Twin::ints({tokens, kSlots}, target);
         Twin y = Twin::normal({tokens * kSlots, width}, dtype, 7);
-        run_on_both({&x, &index}, {&y}, [&](Stream& stream, Side side) {
-          run(stream, kernels::SpreadRows{.x = side(x), .index = side(index), .y = side(y)});
-        });
+        run_on_both({&x, &index}, {&y},
+                    [&](Stream& stream, Side side) { run(stream, kernels::SpreadRows{.x = side(x), .index = side(index), .y = side(y)}); });
         EXPECT_TRUE(y.agrees(0));
       }
     }
@@ -82,7 +80,9 @@ TEST(CudaRows, CombineSumsInF32) {
           run_on_both({&x, &index, &base}, {&y}, [&](Stream& stream, Side side) {
             run(stream, kernels::CombineRows{.x = side(x),
                                              .index = side(index),
-                                             .base = base_kind == 0 ? View{} : base_kind == 1 ? side(base) : side(y),
+                                             .base = base_kind == 0   ? View{}
+                                                     : base_kind == 1 ? side(base)
+                                                                      : side(y),
                                              .y = side(y)});
           });
           EXPECT_TRUE(y.agrees(tolerance_of(dtype, slots)));
@@ -94,9 +94,8 @@ TEST(CudaRows, CombineSumsInF32) {
 
 TEST(CudaRows, CombineTakesNoTokensAndViewsThatAreNotAligned) {
   Twin x = Twin::normal({5, 16}, DType::kBf16, 1), index = Twin::ints({0, 2}, {}), y = Twin::output({0, 16}, DType::kBf16);
-  run_on_both({&x, &index}, {&y}, [&](Stream& stream, Side side) {
-    run(stream, kernels::CombineRows{.x = side(x), .index = side(index), .base = {}, .y = side(y)});
-  });
+  run_on_both({&x, &index}, {&y},
+              [&](Stream& stream, Side side) { run(stream, kernels::CombineRows{.x = side(x), .index = side(index), .base = {}, .y = side(y)}); });
   // Rows of 12 bytes: every other one starts off a boundary of 16.
   Twin narrow = Twin::normal({6, 6}, DType::kBf16, 2), two = Twin::ints({2, 2}, {0, 3, 4, -1}), sum = Twin::output({2, 6}, DType::kBf16);
   run_on_both({&narrow, &two}, {&sum}, [&](Stream& stream, Side side) {
@@ -110,13 +109,22 @@ TEST(CudaRows, ScatterAddsInOrderToTheEmbeddingsGradient) {
     std::int64_t targets, rows, width;
   };
   for (const DType dtype : kDtypes) {
-    for (const Size& size : {Size{5, 0, 8}, {1, 1, 1}, {7, 31, 3}, {64, 300, 64}, {1000, 20000, 20}, {102400, 16384, 64}, {33, 500, 2056}, {2, 129, 136}}) {
+    for (const Size& size : {Size{5, 0, 8},
+                             {1, 1, 1},
+                             {7, 31, 3},
+                             {64, 300, 64},
+                             {1000, 20000, 20},
+                             {102400, 16384, 64},
+                             {300000, 999, 8},
+                             {511, 700, 8},
+                             {512, 700, 8},
+                             {33, 500, 2056},
+                             {2, 129, 136}}) {
       SCOPED_TRACE(testing::Message() << size.rows << " rows of " << size.width << " " << name_of(dtype) << " to " << size.targets);
       Twin d_y = Twin::normal({size.rows, size.width}, dtype, 1), index = Twin::ints({size.rows}, indices(size.rows, size.targets, 2));
       Twin d_x = Twin::normal({size.targets, size.width}, DType::kF32, 3);
-      run_on_both({&d_y, &index}, {&d_x}, [&](Stream& stream, Side side) {
-        run(stream, kernels::ScatterAddRows{.d_y = side(d_y), .index = side(index), .d_x = side(d_x)});
-      });
+      run_on_both({&d_y, &index}, {&d_x},
+                  [&](Stream& stream, Side side) { run(stream, kernels::ScatterAddRows{.d_y = side(d_y), .index = side(index), .d_x = side(d_x)}); });
       EXPECT_TRUE(d_x.agrees(tolerance_of(DType::kF32, 1 + size.rows / size.targets)));
     }
   }
@@ -140,18 +148,16 @@ TEST(CudaRows, ScatterAddKeepsTheOrderOfRows) {
 TEST(CudaRows, ScatterAddOfAllRowsToOneTarget) {
   Twin d_y = Twin::normal({3001, 72}, DType::kBf16, 1), index = Twin::ints({3001}, std::vector<std::int64_t>(3001, 6));
   Twin d_x = Twin::zeros({9, 72}, DType::kF32);
-  run_on_both({&d_y, &index}, {&d_x}, [&](Stream& stream, Side side) {
-    run(stream, kernels::ScatterAddRows{.d_y = side(d_y), .index = side(index), .d_x = side(d_x)});
-  });
+  run_on_both({&d_y, &index}, {&d_x},
+              [&](Stream& stream, Side side) { run(stream, kernels::ScatterAddRows{.d_y = side(d_y), .index = side(index), .d_x = side(d_x)}); });
   EXPECT_TRUE(d_x.agrees(tolerance_of(DType::kF32, 3001)));
 }
 
 TEST(CudaRows, LocalRowsAreThoseOfTheShare) {
   for (const std::int64_t count : {0, 1, 1000}) {
     Twin ids = Twin::ints({count}, indices(count, 50, 4)), rows = Twin::output({count}, DType::kI32);
-    run_on_both({&ids}, {&rows}, [&](Stream& stream, Side side) {
-      run(stream, kernels::LocalRows{.ids = side(ids), .rows = side(rows), .begin = 10, .end = 31});
-    });
+    run_on_both({&ids}, {&rows},
+                [&](Stream& stream, Side side) { run(stream, kernels::LocalRows{.ids = side(ids), .rows = side(rows), .begin = 10, .end = 31}); });
     EXPECT_TRUE(rows.equal());
   }
 }
@@ -161,8 +167,13 @@ TEST(CudaRows, CopyHeadsMovesAndAddsStridedMatrices) {
     std::int64_t tokens, heads, width, x_total, x_offset, y_total, y_offset;
   };
   for (const DType dtype : kDtypes) {
-    for (const Size& s : {Size{1, 1, 1, 1, 0, 1, 0}, {9, 4, 128, 192, 64, 128, 0}, {9, 4, 64, 64, 0, 192, 128}, {33, 1, 64, 576, 512, 64, 0},
-                          {17, 3, 5, 11, 2, 7, 1}, {6, 2, 24, 32, 8, 27, 3}, {300, 16, 128, 128, 0, 128, 0}}) {
+    for (const Size& s : {Size{1, 1, 1, 1, 0, 1, 0},
+                          {9, 4, 128, 192, 64, 128, 0},
+                          {9, 4, 64, 64, 0, 192, 128},
+                          {33, 1, 64, 576, 512, 64, 0},
+                          {17, 3, 5, 11, 2, 7, 1},
+                          {6, 2, 24, 32, 8, 27, 3},
+                          {300, 16, 128, 128, 0, 128, 0}}) {
       for (const bool accumulate : {false, true}) {
         SCOPED_TRACE(testing::Message() << s.tokens << " x " << s.heads << " x " << s.width << " " << name_of(dtype));
         Twin x = Twin::normal({s.tokens + 2, s.heads, s.x_total}, dtype, 1), y = Twin::normal({s.tokens + 1, s.heads, s.y_total}, dtype, 2);

@@ -105,36 +105,33 @@ def gqa_attention():
         attention("gqa_attention", f"b1 h64/4 s{length} d128", 1, 64, 4, length, 128, 128)
 
 
-def routed_counts(tokens, top_k, experts, forced):
-    """Rows of each expert: equal, or falling by exp(-1.5) from the first expert to the last (the busiest has about twice the mean)."""
-    rows_in_all = tokens * top_k
+def routed_ends(rows, experts, forced):
+    """Where the experts' rows end, as in moe_bench.cc: equally many, or falling by exp(-2.8) in a scattered order and none for the last."""
     if forced:
-        return [rows_in_all // experts] * experts
-    weights = [math.exp(-1.5 * e / experts) for e in range(experts)]
-    counts = [int(rows_in_all * w / sum(weights)) for w in weights]
-    counts[0] += rows_in_all - sum(counts)
-    return counts
+        return [rows * (e + 1) // experts for e in range(experts)]
+    shares = [math.exp(-2.8 * (e * 29 % experts) / experts) for e in range(experts - 1)] + [0.0]
+    return [math.floor(sum(shares[: e + 1]) / sum(shares) * rows + 0.5) for e in range(experts)]
 
 
 @bench
 def moe_core():
-    experts, dim, width, top_k, tokens = 64, 2048, 1408, 6, 16384
-    x = random(tokens * top_k, dim, grad=True)
-    gate_up = random(experts, dim, 2 * width, std=0.02, grad=True)
-    down = random(experts, width, dim, std=0.02, grad=True)
+    for experts, dim, width, top_k, tokens in ((64, 2048, 1408, 6, 16384), (128, 2048, 768, 8, 32768)):
+        rows_in_all = tokens * top_k
+        x = random(rows_in_all, dim, grad=True)
+        gate_up = random(experts, dim, 2 * width, std=0.02, grad=True)
+        down = random(experts, width, dim, std=0.02, grad=True)
 
-    @torch.compile
-    def core(x, gate_up, down, offsets):
-        gate, up = torch._grouped_mm(x, gate_up, offs=offsets).chunk(2, -1)
-        return torch._grouped_mm(F.silu(gate) * up, down, offs=offsets)
+        @torch.compile(dynamic=False)
+        def core(x, gate_up, down, offsets):
+            gate, up = torch._grouped_mm(x, gate_up, offs=offsets).chunk(2, -1)
+            return torch._grouped_mm(F.silu(gate) * up, down, offs=offsets)
 
-    for routing in ("forced", "natural"):
-        counts = torch.tensor(routed_counts(tokens, top_k, experts, routing == "forced"), device="cuda")
-        offsets = counts.cumsum(0).to(torch.int32)
-        shape = f"e{experts} d{dim} w{width} k{top_k} t{tokens} {routing}"
-        flops = 6 * tokens * top_k * dim * width
-        add("moe_core_forward", shape, time_ms(lambda: core(x, gate_up, down, offsets)), "_grouped_mm compiled", flops=flops)
-        add_backward("moe_core_backward", shape, core(x, gate_up, down, offsets), (x, gate_up, down), "_grouped_mm compiled", flops=2 * flops)
+        for routing in ("forced", "natural"):
+            offsets = torch.tensor(routed_ends(rows_in_all, experts, routing == "forced"), device="cuda", dtype=torch.int32)
+            shape = f"e{experts} d{dim} w{width} k{top_k} t{tokens} {routing}"
+            flops = 6 * rows_in_all * dim * width
+            add("moe_core_forward", shape, time_ms(lambda: core(x, gate_up, down, offsets)), "_grouped_mm compiled", flops=flops)
+            add_backward("moe_core_backward", shape, core(x, gate_up, down, offsets), (x, gate_up, down), "_grouped_mm compiled", flops=2 * flops)
 
 
 @bench

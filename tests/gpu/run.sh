@@ -119,16 +119,23 @@ if [ "$what" != test ]; then
   words="--ours $out/bench.json --markdown $out/table.md"
   slice=configs/bench/v2_lite_slice.yaml
   if [ -e "$slice" ]; then
-    timeout -k 5 90 "$build/hadal" bench "$slice" --json "$out/step.json" > "$out/step.log" 2>&1 && words="$words --step $out/step.json" ||
+    if timeout -k 5 90 "$build/hadal" bench "$slice" --json "$out/step.json" > "$out/step.log" 2>&1; then
+      words="$words --step $out/step.json"
+    else
       say 'hadal bench of the slice failed, see step.log'
+    fi
   fi
   if [ -n "$peers_warm" ]; then
     say peers
     timeout -k 5 120 "$python" tests/gpu/peers.py --out "$out/peers.json" > "$out/peers.log" 2>&1 || say "peers.py: exit code $?, see peers.log"
     [ ! -e "$out/peers.json" ] || words="$words --peers $out/peers.json"
     if [ -e "${HADAL_PEERS:-.}/torch_step.py" ]; then
-      timeout -k 5 120 "$python" "$HADAL_PEERS/torch_step.py" v2_lite_slice --device cuda --dtype bf16 --batch 4 --seq 4096 --mode compile \
-        > "$out/torch_step.log" 2>&1 && words="$words --step-peer $out/torch_step.log" || say 'torch_step.py failed, see torch_step.log'
+      if timeout -k 5 120 "$python" "$HADAL_PEERS/torch_step.py" v2_lite_slice --device cuda --dtype bf16 --batch 4 --seq 4096 --mode compile \
+        > "$out/torch_step.log" 2>&1; then
+        words="$words --step-peer $out/torch_step.log"
+      else
+        say 'torch_step.py failed, see torch_step.log'
+      fi
     fi
   fi
   # shellcheck disable=SC2086 # a list

@@ -8,31 +8,17 @@
 #include <map>
 
 #include "tests/support/gradient_check.h"
+#include "tests/support/small_model.h"
 
 namespace hadal::infer {
 namespace {
 
+/// One MTP module, and positions for some text.
 model::ModelOptions small_model(AttentionKind kind, SparseKind sparse) {
-  model::ModelOptions o;
+  model::ModelOptions o = test::small_model(kind, sparse);
   o.shape.vocab_size = 13;
-  o.shape.hidden_size = 8;
-  o.shape.num_layers = 2;
-  o.shape.intermediate_size = 10;
   o.shape.max_positions = 64;
-  AttentionSection& a = o.shape.attention;
-  a.kind = kind;
-  a.sparse = sparse;
-  a.num_heads = 2;
-  a.kv_lora_rank = 6;
-  a.qk_nope_head_dim = 4;
-  a.qk_rope_head_dim = 4;
-  a.v_head_dim = 5;
-  a.num_kv_heads = 1;
-  a.head_dim = 6;
-  a.nsa = {.block_length = 4, .block_stride = 2, .select_block = 4, .num_selected = 3, .window = 4};
-  o.shape.moe = {.num_experts = 4, .num_shared = 1, .top_k = 2, .intermediate_size = 5, .first_dense_layers = 1};
   o.shape.mtp.depth = 1;
-  o.dtype = DType::kF64;
   return o;
 }
 

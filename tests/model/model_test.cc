@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "core/rng.h"
-#include "tests/model/small_model.h"
+#include "tests/support/small_model.h"
 #include "tests/support/gradient_check.h"
 
 namespace hadal::model {
@@ -28,11 +28,11 @@ class WholeModel : public testing::TestWithParam<std::tuple<AttentionKind, Spars
 
 TEST_P(WholeModel, GradientsAgree) {
   const auto [kind, sparse] = GetParam();
-  const ModelOptions options = small_model(kind, sparse);
+  const ModelOptions options = test::small_model(kind, sparse);
   Model model(options);
   // Seed and step are such that no token's choice of experts lies within reach of a difference.
   test::randomize(model.parameters(), 8, 0.4);
-  const MicroBatch m = make_micro_batch(options, 2, 13);
+  const MicroBatch m = test::make_micro_batch(options, 2, 13);
   model.hold_selection(true);
   loss_terms(model, m);
   std::vector<Tensor> analytic;
@@ -50,7 +50,7 @@ TEST_P(WholeModel, GradientsAgree) {
 INSTANTIATE_TEST_SUITE_P(Forms, WholeModel, testing::Combine(testing::Values(AttentionKind::kMla, AttentionKind::kGqa), testing::Values(SparseKind::kNone, SparseKind::kNsa)));
 
 TEST(Model, InitialValuesDependOnTheLogicalNameAlone) {
-  const ModelOptions options = small_model(AttentionKind::kMla, SparseKind::kNone);
+  const ModelOptions options = test::small_model(AttentionKind::kMla, SparseKind::kNone);
   Model model(options);
   model.initialize(9);
   const Random random(9, RandomPurpose::kInit, stream_of("model.layers.1.mlp.experts.2.up_proj.weight"));
@@ -65,16 +65,18 @@ TEST(Model, InitialValuesDependOnTheLogicalNameAlone) {
 }
 
 TEST(Model, LogitsAgreeWithTheLoss) {
-  const ModelOptions options = small_model(AttentionKind::kMla, SparseKind::kNsa);
+  const ModelOptions options = test::small_model(AttentionKind::kMla, SparseKind::kNsa);
   Model model(options);
   model.initialize(9);
-  const MicroBatch m = make_micro_batch(options, 2, 13);
+  const MicroBatch m = test::make_micro_batch(options, 2, 13);
   Stream stream;
   const Model::Logits logits = model.logits(stream, m.tokens.view().reshape({2, 13}));
   SharedTables tables(options, {});
   Stage stage(options, whole_model(options.shape), {}, tables);
   for (nn::Parameter* parameter : stage.parameters()) parameter->initialize(9);
+  LossTable losses(1, options.shape.mtp.depth, kCpu);
   Stage::Outcome e;
+  e.losses = losses.row(0);
   stage.forward(stream, m, {}, true, nullptr, e);
   const std::int64_t vocab = options.shape.vocab_size;
   for (std::int64_t t = 0; t < 26; ++t) {
@@ -89,10 +91,10 @@ TEST(Model, LogitsAgreeWithTheLoss) {
 
 TEST(Model, NoTokenSeesTheFuture) {
   for (const auto kind : {AttentionKind::kMla, AttentionKind::kGqa}) {
-    const ModelOptions options = small_model(kind, SparseKind::kNsa);
+    const ModelOptions options = test::small_model(kind, SparseKind::kNsa);
     Model model(options);
     test::randomize(model.parameters(), 5, 0.4);
-    MicroBatch m = make_micro_batch(options, 1, 17);
+    MicroBatch m = test::make_micro_batch(options, 1, 17);
     Stream stream;
     const Model::Logits before = model.logits(stream, m.tokens.view().reshape({1, 17}));
     m.tokens.as<std::int32_t>()[12] = (m.tokens.as<std::int32_t>()[12] + 1) % 11;

@@ -7,11 +7,12 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <optional>
 
 #include "comm/local/local_group.h"
 #include "nn/moe/local_exchange.h"
 #include "parallel/moe_layout.h"
-#include "tests/model/small_model.h"
+#include "tests/support/small_model.h"
 #include "tests/model/watched_exchange.h"
 
 namespace hadal::model {
@@ -22,7 +23,7 @@ enum class Order { kSequential, kInTurns };
 constexpr int kMicroBatches = 4;
 
 ModelOptions options_of(AttentionKind kind) {
-  ModelOptions o = small_model(kind, SparseKind::kNone);
+  ModelOptions o = test::small_model(kind, SparseKind::kNone);
   o.shape.num_layers = 3;
   return o;
 }
@@ -36,6 +37,8 @@ struct Trainee {
 
   Stage::PassPtr forward(const std::vector<MicroBatch>& batches, std::size_t m) {
     outcomes.resize(batches.size());
+    if (!losses) losses.emplace(std::ssize(batches), std::ssize(batches[m].mtp), kCpu);
+    outcomes[m].losses = losses->row(static_cast<std::int64_t>(m));
     return stage.forward_pass(stream, batches[m], {}, &records[m], outcomes[m]);
   }
   Stage::PassPtr backward(std::size_t m) { return stage.backward_pass(stream, *records[m], {}, true); }
@@ -45,6 +48,7 @@ struct Trainee {
   Stream stream;
   std::map<std::size_t, Stage::RecordPtr> records;
   std::vector<Stage::Outcome> outcomes;
+  std::optional<LossTable> losses;
 };
 
 /// Each segment says that it begins.
@@ -88,7 +92,7 @@ double run_pairs(Trainee& trainee, const std::vector<MicroBatch>& batches, Order
 
 std::vector<MicroBatch> micro_batches(const ModelOptions& options, std::int64_t batch, std::int64_t seq, std::uint64_t seed) {
   std::vector<MicroBatch> batches;
-  for (std::uint64_t m = 0; m < kMicroBatches; ++m) batches.push_back(make_micro_batch(options, batch, seq, seed + m));
+  for (std::uint64_t m = 0; m < kMicroBatches; ++m) batches.push_back(test::make_micro_batch(options, batch, seq, seed + m));
   return batches;
 }
 
@@ -104,9 +108,9 @@ Numbers numbers_of(const ModelOptions& options, const parallel::LayerGroups& gro
     const auto gradient = parameter->grad().span<double>();
     numbers[parameter->name()].assign(gradient.begin(), gradient.end());
   }
-  for (const Stage::Outcome& outcome : trainee.outcomes) {
-    numbers["main loss"].push_back(outcome.losses.main);
-    for (const double loss : outcome.losses.mtp) numbers["MTP losses"].push_back(loss);
+  for (const Losses& losses : trainee.losses->read(trainee.stream)) {
+    numbers["main loss"].push_back(losses.main);
+    for (const double loss : losses.mtp) numbers["MTP losses"].push_back(loss);
   }
   for (const Stage::PlacedMoe& moe : trainee.stage.moe_layers()) {
     numbers["balance losses"].push_back(*moe.layer->balance_loss().as<double>());

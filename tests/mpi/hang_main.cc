@@ -45,7 +45,7 @@ void get_into(std::string_view trouble, Communicator& world, const std::string& 
 int run(std::string_view trouble, const std::string& dir, hadal::train::HangBounds bounds) {
   auto world = hadal::comm::init_from_environment();
   {
-    const hadal::train::Watchdog watchdog(*world, dir + "/log", bounds, [&] { std::ofstream(dir + "/ended") << world->rank(); });
+    const hadal::train::Watchdog watchdog(*world, dir + "/log", bounds, [&](hadal::ExitCode) { std::ofstream(dir + "/ended") << world->rank(); });
     const int pair = world->rank() / 2 * 2;
     const auto neighbours = world->subgroup(std::vector<int>{pair, pair + 1}, "dp");
     for (int step = 1; step <= 10; ++step) {

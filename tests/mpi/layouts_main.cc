@@ -1,11 +1,17 @@
 // Started under mpirun by ctest: a covering dozen of layouts over real ranks, every schedule among them, against one rank. Each process
 // runs its rank; what they hold of each logical tensor meets on rank 0, which judges.
+//
+// With a word, `host` or `nccl`, all of it on CUDA in f32, and that is how device memory travels (tests/gpu/layouts_test.sh). Fewer
+// layouts then: two ranks do not have as many.
 #include <fmt/core.h>
 
 #include <cstdio>
 #include <optional>
 
+#include <string_view>
+
 #include "comm/world.h"
+#include "core/device_backend.h"
 #include "core/error.h"
 #include "tests/verify/small_models.h"
 #include "verify/layouts.h"
@@ -20,6 +26,7 @@ using namespace hadal;
 /// A covering set, and deeper pipelines than it has.
 std::vector<ParallelSection> layouts_of(const Config& small, int ranks) {
   std::vector<ParallelSection> layouts = verify::covering_layouts(small, ranks);
+  if (ranks % 4 != 0) return layouts;
   for (const ScheduleKind schedule : {ScheduleKind::kOneFOneB, ScheduleKind::kZeroBubbleH2, ScheduleKind::kDualPipeV, ScheduleKind::kDualPipe}) {
     layouts.push_back(verify::test::Split{.tp = ranks / 4, .pp = 4, .schedule = schedule}.section());
   }
@@ -34,18 +41,28 @@ void meet(comm::Communicator& world, const verify::Trajectory& mine, verify::Tra
   for (const std::string& bytes : world.all_gather(mine.parameters.bytes())) whole.parameters.merge(bytes);
 }
 
-int run() {
+int run(std::string_view transport) {
   auto world = comm::init_from_environment();
-  const Config small = verify::shrink(verify::test::everything(), world->size(), 8);
+  Config small = verify::shrink(verify::test::everything(), world->size(), 8);
+  const bool on_cuda = !transport.empty();
+  if (on_cuda) {
+    if (num_cuda_devices() == 0) {
+      if (world->is_root()) std::puts("SKIPPED: no CUDA device here");
+      return comm::finish(std::move(world), 77);
+    }
+    small.run.device = DeviceChoice::kCuda;
+    small.precision.compute = ComputeType::kF32;
+  }
   const auto sampler = verify::synthetic_sampler(small.model.vocab_size, small.data.sequence_length, static_cast<std::uint64_t>(small.run.seed));
   std::optional<verify::Reference> reference;
   if (world->is_root()) reference.emplace(small);
   const std::vector<ParallelSection> layouts = layouts_of(small, world->size());
-  HADAL_CHECK(layouts.size() >= 12, "{} layouts of {} ranks", layouts.size(), world->size());
+  HADAL_CHECK(layouts.size() >= (on_cuda ? 6U : 12U), "{} layouts of {} ranks", layouts.size(), world->size());
   int failed = 0;
   for (const ParallelSection& layout : layouts) {
     Config config = small;
     config.parallel = layout;
+    config.parallel.device_transport = transport == "nccl" ? DeviceTransportChoice::kNccl : DeviceTransportChoice::kHost;
     verify::Trajectory mine, whole;
     verify::RankRun(config, *world, *sampler).run(mine);
     meet(*world, mine, whole);
@@ -61,9 +78,9 @@ int run() {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   try {
-    return run();
+    return run(argc > 1 ? argv[1] : "");
   } catch (const hadal::Error& error) {
     fmt::print(stderr, "{}\n", error.what());
     hadal::comm::abort_all(static_cast<int>(error.code()));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "nn/attention/make_attention.h"
+#include "tests/support/attention_options.h"
 
 namespace hadal::test {
 
@@ -28,10 +29,5 @@ struct AttentionCase {
   /// Inference over whole sequences.
   Tensor forward(ConstView x, std::int64_t batch = 1);
 };
-
-/// Small odd-sized shapes: MLA with YaRN and q LoRA; GQA. The sparse options do not fit the sequence evenly.
-nn::AttentionOptions small_mla();
-nn::AttentionOptions small_gqa();
-nn::NsaOptions small_nsa();
 
 }  // namespace hadal::test

@@ -200,7 +200,8 @@ TEST(Balancer, FollowsTheSignOfTheLoad) {
   MoeLayer layer("model.layers.1.mlp", o);
   const std::int64_t counts[] = {9, 4, 4, 3};  // mean 5
   std::copy(std::begin(counts), std::end(counts), layer.counts().as<std::int64_t>());
-  layer.update_bias(0.5);
+  Stream stream;
+  layer.update_bias(stream, 0.5);
   ParameterList parameters;
   layer.collect(parameters);
   const float* bias = parameters[1]->value().as<float>();
@@ -209,7 +210,7 @@ TEST(Balancer, FollowsTheSignOfTheLoad) {
   EXPECT_NEAR(layer.max_violation(), 9.0 / 5 - 1, 1e-15);
   const std::int64_t even[] = {5, 5, 5, 5};
   std::copy(std::begin(even), std::end(even), layer.counts().as<std::int64_t>());
-  layer.update_bias(0.5);
+  layer.update_bias(stream, 0.5);
   EXPECT_EQ(bias[0], -0.5f);
 }
 
@@ -233,7 +234,7 @@ TEST(Balancer, ASkewedStartIsEvenWithin300Steps) {
     layer.forward(ctx, x, &saved);
     last = layer.max_violation();
     if (step == 0) first = last;
-    layer.update_bias(step < 250 ? 5e-3 : 2e-4);
+    layer.update_bias(stream, step < 250 ? 5e-3 : 2e-4);
   }
   EXPECT_GT(first, 2.0);
   EXPECT_LT(last, 0.1);

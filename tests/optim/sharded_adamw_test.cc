@@ -137,7 +137,8 @@ class RankModel {
     for (const auto& parameter : parameters_) {
       for (std::int64_t i = 0; i < parameter->numel(); ++i) set(parameter->value(), i, initial(parameter->name(), i));
     }
-    optimizer_->reset_average();
+    Stream stream;
+    optimizer_->reset_average(stream);
   }
 
   ShardedAdamW& optimizer() { return *optimizer_; }
@@ -167,9 +168,9 @@ class RankModel {
     optimizer_->zero_grad();
     backward(t, order);
     optimizer_->finish();
-    const double norm = optimizer_->grad_norm(stream);
-    optimizer_->step(stream, kRate, norm);
-    return norm;
+    const ConstView norm_squared = optimizer_->grad_norm_squared(stream);
+    optimizer_->step(stream, kRate, norm_squared);
+    return std::sqrt(norm_squared.span<double>()[0]);
   }
 
   /// State of a parameter, whole on every rank of its group.
@@ -413,8 +414,9 @@ TEST(ShardedAdamW, MisuseIsRefused) {
   ShardedAdamW optimizer(options(), {{&world, {&c}}}, world);
   Stream stream;
   optimizer.zero_grad();
-  EXPECT_THROW(optimizer.grad_norm(stream), ContractError);
-  EXPECT_THROW(optimizer.step(stream, kRate, 1.0), ContractError);
+  EXPECT_THROW(optimizer.grad_norm_squared(stream), ContractError);
+  const Tensor one = Tensor::zeros({1}, DType::kF64);
+  EXPECT_THROW(optimizer.step(stream, kRate, one), ContractError);
   EXPECT_THROW(optimizer.ready(other), ContractError);
   optimizer.ready(c);
   EXPECT_THROW(optimizer.ready(c), ContractError);

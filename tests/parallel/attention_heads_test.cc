@@ -22,7 +22,7 @@ TEST(AttentionHeadShares, SelectionWithoutTheSumIsCaught) {
   struct NoSum : nn::SelectionSum {
     void sum(Stream&, View) const override {}
   };
-  const nn::AttentionOptions options = test::sparse(test::mla_options());
+  const nn::AttentionOptions options = test::sparse(test::small_mla());
   EXPECT_TRUE(test::attention_equals_one_rank(options, {.tp = 2}, 1, 64));
   EXPECT_FALSE(test::attention_equals_one_rank(options, {.tp = 2}, 1, 64, {.selection_sum = std::make_shared<NoSum>()}));
 }
@@ -32,11 +32,11 @@ TEST(AttentionHeadShares, UnevenSharesAreRefused) {
     options.heads = {0, tp};
     EXPECT_THROW(nn::make_rope_table(options), UserError) << tp;
   };
-  refuses(test::mla_options(), 3);
-  nn::AttentionOptions gqa = test::gqa_options();
+  refuses(test::small_mla(), 3);
+  nn::AttentionOptions gqa = test::many_gqa();
   gqa.num_kv_heads = 2;
   refuses(gqa, 4);
-  nn::AttentionOptions groups = test::sparse(test::mla_options());
+  nn::AttentionOptions groups = test::sparse(test::small_mla());
   groups.num_heads = 12;
   groups.nsa->num_select_groups = 3;
   refuses(groups, 2);
@@ -55,7 +55,7 @@ TEST(AttentionHeadShares, InitialValuesAreThoseOfOneRank) {
     test::add_tensors(into, test::values_of(sliced));
     return sliced.size();
   };
-  for (nn::AttentionOptions options : {test::gqa_options(), test::sparse(test::gqa_options()), test::mla_options()}) {
+  for (nn::AttentionOptions options : {test::many_gqa(), test::sparse(test::many_gqa()), test::small_mla()}) {
     test::LogicalTensors whole, parts;
     EXPECT_GE(initial(options, whole), 3U);
     for (std::int64_t rank = 0; rank < 4; ++rank) {

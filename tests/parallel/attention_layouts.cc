@@ -115,41 +115,15 @@ LogicalTensors run_layout(const Problem& problem, AttentionLayout layout, const 
   return same_tensors(got, wanted) << "\n  cp " << layout.cp << " tp " << layout.tp << " B " << batch << " S " << seq;
 }
 
-nn::AttentionOptions mla_options() {
-  nn::AttentionOptions o;
-  o.kind = nn::AttentionOptions::Kind::kMla;
-  o.hidden_size = 11;
-  o.num_heads = 4;
-  o.v_head_dim = 3;
-  o.q_lora_rank = 6;
-  o.kv_lora_rank = 7;
-  o.qk_nope_head_dim = 5;
-  o.qk_rope_head_dim = 4;
-  o.rope = {.theta = 50.0,
-            .yarn = {.factor = 4.0, .original_length = 16, .beta_fast = 2.0, .mscale = 1.0, .mscale_all_dim = 0.6}};
-  o.max_positions = 256;
-  o.dtype = DType::kF64;
-  return o;
-}
-
-nn::AttentionOptions gqa_options() {
-  nn::AttentionOptions o = mla_options();
-  o.kind = nn::AttentionOptions::Kind::kGqa;
+nn::AttentionOptions many_gqa() {
+  nn::AttentionOptions o = small_gqa();
   o.num_heads = 8;
   o.num_kv_heads = 4;
-  o.head_dim = 6;
-  o.v_head_dim = 5;
   return o;
 }
 
 nn::AttentionOptions sparse(nn::AttentionOptions options) {
-  options.nsa = {.block_length = 4,
-                 .block_stride = 2,
-                 .select_block = 4,
-                 .num_selected = 4,
-                 .window = 5,
-                 .tie_up = false,
-                 .num_select_groups = 1};
+  options.nsa = small_nsa();
   return options;
 }
 

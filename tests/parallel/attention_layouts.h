@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "nn/attention/make_attention.h"
+#include "tests/support/attention_options.h"
 #include "tests/support/shard_checks.h"
 
 namespace hadal::test {
@@ -25,9 +26,9 @@ struct AttentionFaults {
 ::testing::AssertionResult attention_equals_one_rank(const nn::AttentionOptions& options, AttentionLayout layout,
                                                      std::int64_t batch, std::int64_t seq, const AttentionFaults& faults = {});
 
-/// Small odd widths, four heads: MLA with YaRN and q LoRA; GQA with as many key heads; NSA on either.
-nn::AttentionOptions mla_options();
-nn::AttentionOptions gqa_options();
+/// small_gqa with four key heads and twice as many heads.
+nn::AttentionOptions many_gqa();
+/// With small_nsa.
 nn::AttentionOptions sparse(nn::AttentionOptions options);
 
 }  // namespace hadal::test

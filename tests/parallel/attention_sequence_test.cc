@@ -61,7 +61,7 @@ class DroppedHalo : public nn::SequenceShard {
 };
 
 TEST(AttentionHalo, DroppingItIsCaught) {
-  for (const nn::AttentionOptions& options : {test::sparse(test::mla_options()), test::sparse(test::gqa_options())}) {
+  for (const nn::AttentionOptions& options : {test::sparse(test::small_mla()), test::sparse(test::many_gqa())}) {
     const auto with_halo_dropped = [&](std::int64_t before, std::int64_t after) {
       return test::attention_equals_one_rank(options, {.cp = 2}, 1, 40, {.sequence = [=](const nn::SequenceShard& sequence) {
                                                return std::make_unique<DroppedHalo>(sequence, before, after);

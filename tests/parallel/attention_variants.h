@@ -22,22 +22,22 @@ inline std::vector<AttentionVariant> attention_variants() {
     return options;
   };
   return {
-      {"mla", mla_options()},
-      {"mla_direct_query", with(mla_options(), [](auto& o) { o.q_lora_rank = 0; })},
-      {"gqa", gqa_options()},
-      {"nsa_mla", sparse(mla_options())},
-      {"nsa_mla_tied", with(sparse(mla_options()), [](auto& o) { o.nsa->tie_up = true; })},
-      {"nsa_mla_two_groups", with(sparse(mla_options()), [](auto& o) { o.nsa->num_select_groups = 2; })},
-      {"nsa_mla_four_groups", with(sparse(mla_options()), [](auto& o) { o.nsa->num_select_groups = 4; })},
-      {"nsa_mla_in_latent", with(sparse(mla_options()), [](auto& o) { o.latent_mode = nn::LatentMode::kMqa; })},
-      {"nsa_mla_in_latent_tied", with(sparse(mla_options()),
+      {"mla", small_mla()},
+      {"mla_direct_query", with(small_mla(), [](auto& o) { o.q_lora_rank = 0; })},
+      {"gqa", many_gqa()},
+      {"nsa_mla", sparse(small_mla())},
+      {"nsa_mla_tied", with(sparse(small_mla()), [](auto& o) { o.nsa->tie_up = true; })},
+      {"nsa_mla_two_groups", with(sparse(small_mla()), [](auto& o) { o.nsa->num_select_groups = 2; })},
+      {"nsa_mla_four_groups", with(sparse(small_mla()), [](auto& o) { o.nsa->num_select_groups = 4; })},
+      {"nsa_mla_in_latent", with(sparse(small_mla()), [](auto& o) { o.latent_mode = nn::LatentMode::kMqa; })},
+      {"nsa_mla_in_latent_tied", with(sparse(small_mla()),
                                       [](auto& o) {
                                         o.latent_mode = nn::LatentMode::kMqa;
                                         o.nsa->tie_up = true;
                                         o.nsa->num_select_groups = 2;
                                         o.q_lora_rank = 0;
                                       })},
-      {"nsa_gqa", sparse(gqa_options())},
+      {"nsa_gqa", sparse(many_gqa())},
   };
 }
 

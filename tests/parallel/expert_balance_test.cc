@@ -6,12 +6,11 @@
 #include <numeric>
 
 #include "comm/local/local_group.h"
-#include "nn/moe/moe_layer.h"
 #include "parallel/context_parallel.h"
 #include "parallel/expert_dispatch.h"
 #include "parallel/sequence_counts.h"
-#include "tests/parallel/logical_gradients.h"
 #include "tests/support/gradient_check.h"
+#include "tests/support/small_experts.h"
 
 namespace hadal::parallel {
 namespace {
@@ -28,22 +27,8 @@ struct Split {
 void PrintTo(const Split& split, std::ostream* out) { *out << split.name; }
 
 nn::MoeOptions options_of(const Split& split) {
-  nn::MoeOptions o;
-  o.hidden_size = kHidden;
-  o.num_experts = kExperts;
-  o.num_shared = 0;
-  o.width = 4;
-  o.init_std = 0.5;
-  o.dtype = DType::kF64;
+  nn::MoeOptions o = split.v2 ? test::small_v2_moe(kHidden, kExperts) : test::small_moe(kHidden, kExperts);
   if (split.v2) {
-    o.has_bias = false;
-    o.router = {.score = kernels::RouterOptions::Score::kSoftmax,
-                .group_score = kernels::RouterOptions::GroupScore::kMax,
-                .top_k = 3,
-                .num_groups = 4,
-                .topk_groups = 2,
-                .normalize = false,
-                .scaling = 4.0};
     o.balance = {.expert_alpha = 0.3, .device_alpha = 0.5, .communication_alpha = 0.2, .num_devices = 4};
   } else {
     o.router = {.top_k = 2, .normalize = true, .scaling = 2.5};
@@ -105,12 +90,12 @@ TEST_P(SharedSequences, EqualWholeOnes) {
   Stream stream;
   nn::Context whole_ctx{.stream = stream, .batch = kBatch, .seq = kSeq, .num_padding = kPadding, .sequence_scale = 0.5};
   const Outcome expected = run_layer(whole, whole_ctx, x, d_y);
-  test::LogicalGradients expected_gradients;
-  expected_gradients.add(parameters);
+  test::LogicalTensors expected_gradients;
+  test::add_gradients(expected_gradients, parameters);
 
   const int num_ranks = split.cp * split.tp;
   std::vector<Outcome> outcomes(static_cast<std::size_t>(num_ranks));
-  test::LogicalGradients gradients;
+  test::LogicalTensors gradients;
   comm::run_local_group(num_ranks, [&](comm::Communicator& world) {
     const int tp_rank = world.rank() % split.tp;
     nn::MoeLayer layer("mlp", options_of(split),
@@ -139,23 +124,20 @@ TEST_P(SharedSequences, EqualWholeOnes) {
     Outcome& outcome = outcomes[static_cast<std::size_t>(world.rank())];
     outcome = run_layer(layer, ctx, own_x, own_d_y);
     outcome.rows = rows;
-    for (int r = 0; r < world.size(); ++r) {
-      if (r == world.rank()) gradients.add(own);
-      world.barrier();
-    }
+    test::add_gradients_of_ranks(gradients, own, world);
   });
 
   double loss = 0;
   std::vector<std::int64_t> counts(kExperts);
-  std::vector<double> y(static_cast<std::size_t>(x.numel())), d_x(y.size());
+  Tensor y = Tensor::zeros(x.shape(), DType::kF64), d_x = Tensor::zeros(x.shape(), DType::kF64);
   for (int r = 0; r < num_ranks; ++r) {
     const Outcome& outcome = outcomes[static_cast<std::size_t>(r)];
     loss += outcome.loss;
     for (std::size_t e = 0; e < counts.size(); ++e) counts[e] += outcome.counts[e];
     const std::vector<std::int64_t>& rows = outcome.rows;
     for (std::size_t i = 0; i < rows.size(); ++i) {
-      std::copy_n(outcome.y.as<double>() + static_cast<std::int64_t>(i) * kHidden, kHidden, y.begin() + rows[i] * kHidden);
-      std::copy_n(outcome.d_x.as<double>() + static_cast<std::int64_t>(i) * kHidden, kHidden, d_x.begin() + rows[i] * kHidden);
+      std::copy_n(outcome.y.as<double>() + static_cast<std::int64_t>(i) * kHidden, kHidden, y.as<double>() + rows[i] * kHidden);
+      std::copy_n(outcome.d_x.as<double>() + static_cast<std::int64_t>(i) * kHidden, kHidden, d_x.as<double>() + rows[i] * kHidden);
     }
   }
   EXPECT_GT(expected.loss, 0);
@@ -163,10 +145,9 @@ TEST_P(SharedSequences, EqualWholeOnes) {
   EXPECT_EQ(counts, expected.counts);
   EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}),
             kBatch * (kSeq - kPadding) * options_of(split).router.top_k);
-  const auto values = [](const Tensor& t) { return std::vector<double>(t.span<double>().begin(), t.span<double>().end()); };
-  test::expect_close(y, values(expected.y), 0, "y");
-  test::expect_close(d_x, values(expected.d_x), 0, "d_x");
-  test::expect_close(gradients, expected_gradients);
+  EXPECT_LE(test::relative_difference(y, expected.y), 1e-10);
+  EXPECT_LE(test::relative_difference(d_x, expected.d_x), 1e-10);
+  EXPECT_TRUE(test::same_tensors(gradients, expected_gradients));
 }
 
 INSTANTIATE_TEST_SUITE_P(Splits, SharedSequences,

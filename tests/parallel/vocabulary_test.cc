@@ -39,13 +39,14 @@ struct Whole {
   Tensor h = random_rows(kTokens, 1), d_h = Tensor::empty({kTokens, kHidden}, DType::kF64);
   Tensor embedded, embedding_grad, head_grad;
   Head::Result result;
+  Tensor loss = Tensor::zeros({1}, DType::kF64);
 
   Whole() {
     Stream stream;
     const Prediction prediction = random_prediction();
     Head head("head", kVocab, kHidden, 0.5, DType::kF64, nullptr);
     head.weight().initialize(3);
-    result = head.loss(stream, h, prediction, 0.7, d_h, true);
+    result = head.loss(stream, h, prediction, 0.7, loss, d_h, true);
     head_grad = Tensor::empty({kVocab, kHidden}, DType::kF64);
     std::memcpy(head_grad.view().data, head.weight().grad().data, head_grad.bytes());
     Embedding embedding("embedding", kVocab, kHidden, 0.5, DType::kF64, nullptr);
@@ -79,8 +80,9 @@ TEST_P(Shares, EqualTheWholeVocabulary) {
     head.weight().initialize(3);
     EXPECT_EQ(head.weight().shape()[0], range.end - range.begin);
     Tensor d_h = Tensor::empty({rows, kHidden}, DType::kF64);
-    const Head::Result result = head.loss(stream, whole.h.view().rows(first, first + rows), prediction, 0.7, d_h, true);
-    EXPECT_NEAR(tp.all_reduce_sum(result.loss), whole.result.loss, 1e-13);
+    Tensor loss = Tensor::zeros({1}, DType::kF64);
+    const Head::Result result = head.loss(stream, whole.h.view().rows(first, first + rows), prediction, 0.7, loss, d_h, true);
+    EXPECT_NEAR(tp.all_reduce_sum(*loss.as<double>()), *whole.loss.as<double>(), 1e-13);
     EXPECT_EQ(std::memcmp(result.prediction.view().data, whole.result.prediction.view().data, result.prediction.bytes()), 0);
     for (std::int64_t t = 0; t < kTokens; ++t) {
       EXPECT_NEAR(result.token_loss.as<double>()[t], whole.result.token_loss.as<double>()[t], 1e-12);

@@ -72,7 +72,7 @@ def compare(hadal, name, options, at, prompt, steps):
             difference = (model(tokens).logits - ours).abs().max().item()
         if not difference <= TOLERANCE:
             findings.append(f"logits of {folder} differ by {difference:.2e}")
-    ids = AutoTokenizer.from_pretrained(here("hf"), trust_remote_code=True)(prompt, add_special_tokens=False)["input_ids"]
+    ids = AutoTokenizer.from_pretrained(here("hf"), trust_remote_code=True)(prompt)["input_ids"]
     encoded = subprocess.run([hadal, "tokenizer", "encode", "--tokenizer", at("tokenizer"), "--whole"], input=prompt, capture_output=True, text=True)
     if [int(word) for word in encoded.stdout.split()] != ids:
         findings.append("the exported tokenizer gives other ids")

@@ -189,6 +189,21 @@ TEST(PlanMachines, MistakesAreNamedWithTheirPlace) {
   EXPECT_THROW(find_machine("h80"), UserError);
 }
 
+/// The runs for one GPU fit it.
+TEST(Plan, RunsOfOneGpuFit) {
+  for (const char* name : {"/run/h100_small.yaml", "/bench/v2_lite_slice.yaml"}) {
+    SCOPED_TRACE(name);
+    const Config config = load_config(std::string(kConfigs) + name).config;
+    EXPECT_EQ(config.run.device, DeviceChoice::kCuda);
+    EXPECT_EQ(config.precision.compute, ComputeType::kBf16);
+    const MachineSection machine = find_machine("h100");
+    const Forecast f = forecast(config, 1, {.machine = machine});
+    ASSERT_EQ(f.ranks.size(), 1U);
+    EXPECT_LT(static_cast<double>(f.ranks[0].memory.peak), (machine.memory_gib - machine.reserve_gib) * double{1 << 30});
+    EXPECT_GT(f.tokens_per_s_per_rank, 0);
+  }
+}
+
 TEST(PlanPublished, DeepSeekV3OnItsMachine) {
   const Config config = load_config(std::string(kConfigs) + "/run/deepseek_v3_2048.yaml").config;
   const ForecastOptions options{.machine = find_machine("h800")};

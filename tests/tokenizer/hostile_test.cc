@@ -26,7 +26,15 @@ std::string refusal_of(std::string_view json, std::string_view config = "") {
   return "";
 }
 
-Json sample_json() { return Json::parse(test::sample_tokenizer(300).json()); }
+/// With a template that puts bos in front of a text, as others have it.
+Json sample_json() {
+  Json json = Json::parse(test::sample_tokenizer(300).json());
+  json["post_processor"] = Json::parse(R"({"type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"SpecialToken": {"id": "<|bos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"<|bos|>": {"id": "<|bos|>", "ids": [0], "tokens": ["<|bos|>"]}}})");
+  return json;
+}
 
 void expect_refused(const std::string& reason, const std::function<void(Json&)>& change) {
   Json json = sample_json();
@@ -161,6 +169,7 @@ TEST(HostileTokenizer, DeepAndHugeFilesAreRefusedBeforeTheyCost) {
 }
 
 TEST(HostileTokenizer, HarmlessVariantsAreTaken) {
+  expect_taken([](Json&) {});
   expect_taken([](Json& j) { j["normalizer"] = {{"type", "Sequence"}, {"normalizers", Json::array()}}; });
   expect_taken([](Json& j) { j["post_processor"] = nullptr; });
   expect_taken([](Json& j) {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "core/dtype.h"
+#include "core/storage.h"
 #include "nn/rope_options.h"
 #include "nn/shard.h"
 
@@ -47,7 +47,9 @@ struct AttentionOptions {
   double rms_norm_eps = 1e-6;      ///< of the latent norms
   double init_std = 0.02;          ///< of matrices
   DType dtype = DType::kF32;
+  Device device{};
 
+  Storage storage() const { return {dtype, device}; }
   /// Channels that rotate.
   std::int64_t rope_width() const { return kind == Kind::kMla ? qk_rope_head_dim : head_dim; }
   /// Width of a query and a key, over which scores are scaled.

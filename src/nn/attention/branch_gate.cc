@@ -20,11 +20,11 @@ std::vector<LogicalPart> gate_parts(const std::string& name, const Shape& shape,
 
 BranchGate::BranchGate(const AttentionOptions& o, const std::string& prefix)
     : heads_(o.heads.size(o.num_heads)),
-      weight_(Parameter(prefix + ".nsa.gate.weight", {3 * heads_, o.hidden_size}, o.dtype,
+      weight_(Parameter(prefix + ".nsa.gate.weight", {3 * heads_, o.hidden_size}, o.storage(),
                         {.init = Init::normal(o.init_std), .replication = Replication::kTensor},
                         gate_parts(prefix + ".nsa.gate.weight", {3 * o.num_heads, o.hidden_size}, o))),
       // Biases do not decay; zero leaves every branch half open.
-      bias_(prefix + ".nsa.gate.bias", {3 * heads_}, o.dtype,
+      bias_(prefix + ".nsa.gate.bias", {3 * heads_}, o.storage().accumulation(),
             {.init = Init::zeros(), .decays = false, .replication = Replication::kTensor},
             gate_parts(prefix + ".nsa.gate.bias", {3 * o.num_heads}, o)) {}
 
@@ -35,8 +35,8 @@ void BranchGate::collect(ParameterList& parameters) {
 
 Tensor BranchGate::forward(Stream& stream, ConstView x, const PerBranch<Tensor>& o, State& s) const {
   const Tensor logits = weight_.apply(stream, x);
-  s.g = Tensor::empty(logits.shape(), x.dtype);
-  Tensor y = Tensor::empty(o[kWindow].shape(), x.dtype);
+  s.g = Tensor::empty(logits.shape(), accumulation_dtype(x.dtype), x.device);
+  Tensor y = Tensor::empty(o[kWindow].shape(), x.dtype, x.device);
   run(stream, kernels::BranchGateForward{.heads = heads_,
                                          .logits = logits,
                                          .bias = bias_.value(),
@@ -47,9 +47,9 @@ Tensor BranchGate::forward(Stream& stream, ConstView x, const PerBranch<Tensor>&
 }
 
 PerBranch<Tensor> BranchGate::backward_input(Stream& stream, ConstView d_y, const PerBranch<Tensor>& o, View d_x, State& s) {
-  s.d_logits = Tensor::empty(s.g.shape(), d_y.dtype);
+  s.d_logits = Tensor::empty(s.g.shape(), d_y.dtype, d_y.device);
   PerBranch<Tensor> d_o;
-  for (Tensor& branch : d_o) branch = Tensor::empty(d_y.shape, d_y.dtype);
+  for (Tensor& branch : d_o) branch = Tensor::empty(d_y.shape, d_y.dtype, d_y.device);
   run(stream, kernels::BranchGateBackward{.heads = heads_,
                                           .g = s.g,
                                           .o = {o[0].view(), o[1].view(), o[2].view()},

@@ -2,16 +2,15 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 
-#include "core/tensor.h"
+#include "core/copy.h"
 
 namespace hadal::nn {
 
 /// All rows from the first token on, in memory for `max_rows` of them.
 class CacheRows {
  public:
-  CacheRows(std::int64_t max_rows, std::int64_t width, DType dtype) : data_(Tensor::empty({max_rows, width}, dtype)) {}
+  CacheRows(std::int64_t max_rows, std::int64_t width, Storage storage) : data_(Tensor::empty({max_rows, width}, storage)) {}
 
   std::int64_t length() const { return length_; }
   /// Room for n more rows, to be written by the caller.
@@ -37,8 +36,8 @@ class CacheTail {
   /// Tokens that may be taken back before the rows that are still needed might be gone.
   static constexpr std::int64_t kMaxRollback = 64;
 
-  CacheTail(std::int64_t keep, std::int64_t width, DType dtype)
-      : keep_(keep), data_(Tensor::empty({capacity(0), width}, dtype)) {}
+  CacheTail(std::int64_t keep, std::int64_t width, Storage storage)
+      : keep_(keep), data_(Tensor::empty({capacity(0), width}, storage)) {}
 
   std::int64_t first() const { return first_; }
   std::int64_t length() const { return length_; }
@@ -48,9 +47,10 @@ class CacheTail {
   View append(std::int64_t n) {
     const std::int64_t kept = std::min(length_ - first_, keep_ + kMaxRollback);
     if (length_ - first_ + n > data_.shape()[0] || (data_.shape()[0] > capacity(0) && kept + n <= capacity(0))) {
-      Tensor moved = Tensor::empty({capacity(kept + n), data_.shape()[1]}, data_.dtype());
+      Tensor moved = Tensor::empty({capacity(kept + n), data_.shape()[1]}, data_.dtype(), data_.device());
       const ConstView old = data_.view().rows(length_ - first_ - kept, length_ - first_);
-      if (kept > 0) std::memcpy(moved.view().data, old.data, old.bytes());
+      Stream stream = stream_of(data_.device());
+      copy(stream, old, moved.view().rows(0, kept));
       data_ = std::move(moved);
       first_ = length_ - kept;
     }

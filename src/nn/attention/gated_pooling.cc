@@ -7,12 +7,12 @@
 namespace hadal::nn {
 
 GatedPooling::GatedPooling(const NsaOptions& o, std::string weight_name, std::string position_name, std::int64_t out,
-                           std::int64_t in, DType dtype)
+                           std::int64_t in, Storage storage)
     : block_length_(o.block_length),
       block_stride_(o.block_stride),
-      weight_(Parameter(std::move(weight_name), {out, in}, dtype, {.init = Init::zeros()})),
+      weight_(Parameter(std::move(weight_name), {out, in}, storage, {.init = Init::zeros()})),
       // A table of offsets inside the block, not a matrix: it does not decay.
-      position_(std::move(position_name), {o.block_length, out}, dtype, {.init = Init::zeros(), .decays = false}) {}
+      position_(std::move(position_name), {o.block_length, out}, storage.accumulation(), {.init = Init::zeros(), .decays = false}) {}
 
 void GatedPooling::collect(ParameterList& parameters) {
   weight_.collect(parameters);
@@ -41,7 +41,7 @@ void GatedPooling::backward_input(Stream& stream, const PoolSpans& spans, kernel
   for (std::size_t i = 0; i < spans.size(); ++i) {
     const PoolSpan& span = spans[i];
     const kernels::ConstHeads rows = rows_of(x, span.token, span.tokens);
-    s.d_logits.push_back(Tensor::empty(s.logits[i].shape(), x.dtype));
+    s.d_logits.push_back(Tensor::empty(s.logits[i].shape(), x.dtype, stream.device()));
     run(stream, kernels::NsaCompressBackward{.batch = span.batch,
                                              .block_length = block_length_,
                                              .block_stride = block_stride_,

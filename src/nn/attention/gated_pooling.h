@@ -22,7 +22,7 @@ class GatedPooling {
   };
 
   GatedPooling(const NsaOptions& options, std::string weight_name, std::string position_name, std::int64_t out, std::int64_t in,
-               DType dtype);
+               Storage storage);
 
   /// u [B*S*G, in]; x [B*S, G, w]; y [entries, G, w]. Each span's tokens and entries.
   void forward(Stream& stream, const PoolSpans& spans, ConstView u, kernels::ConstHeads x, kernels::Heads y, State& state) const;

@@ -14,7 +14,7 @@ void replace(std::initializer_list<Tensor*> tensors, std::int64_t rows, const Ex
   std::vector<kernels::ConstHeads> from;
   std::vector<kernels::Heads> to;
   for (Tensor* tensor : tensors) {
-    replaced.push_back(Tensor::empty({rows, tensor->shape()[1]}, tensor->dtype()));
+    replaced.push_back(Tensor::empty({rows, tensor->shape()[1]}, tensor->dtype(), tensor->device()));
     from.push_back(split_heads(static_cast<ConstView>(*tensor), 1));
     to.push_back(split_heads(replaced.back().view(), 1));
   }
@@ -38,7 +38,8 @@ void reduce_scatter_rows(const Context& ctx, RowSpacing spacing, std::int64_t ow
 }
 
 Tensor key_gradient(const Context& ctx, const Tensor& like) {
-  return ctx.sequence == nullptr ? Tensor::empty(like.shape(), like.dtype()) : Tensor::zeros(like.shape(), like.dtype());
+  const Storage storage(like.dtype(), like.device());
+  return ctx.sequence == nullptr ? Tensor::empty(like.shape(), storage) : Tensor::zeros(like.shape(), storage);
 }
 
 }  // namespace hadal::nn

@@ -24,7 +24,7 @@ namespace {
 class GqaCache : public AttentionCache {
  public:
   GqaCache(std::int64_t max_tokens, const AttentionOptions& o)
-      : k(max_tokens, o.num_kv_heads * o.head_dim, o.dtype), v(max_tokens, o.num_kv_heads * o.v_head_dim, o.dtype) {}
+      : k(max_tokens, o.num_kv_heads * o.head_dim, o.storage()), v(max_tokens, o.num_kv_heads * o.v_head_dim, o.storage()) {}
   std::int64_t length() const override { return k.length(); }
   void truncate(std::int64_t length) override {
     HADAL_CHECK(length >= 0 && length <= k.length(), "{} of {} tokens", length, k.length());
@@ -66,8 +66,8 @@ Tensor GqaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   rotate_tokens(*rope_, ctx, split_heads(s.q.view(), heads), split_heads(s.q.view(), heads));
   rotate_tokens(*rope_, ctx, split_heads(s.k.view(), groups), split_heads(s.k.view(), groups));
   gather_tokens(ctx, {&s.k, &s.v});
-  s.o = Tensor::empty({x.shape[0], o_proj_.in()}, x.dtype);
-  s.lse = Tensor::empty({x.shape[0], heads}, x.dtype);
+  s.o = Tensor::empty({x.shape[0], o_proj_.in()}, x.dtype, x.device);
+  s.lse = Tensor::empty({x.shape[0], heads}, accumulation_dtype(x.dtype), x.device);
   attend(ctx.stream, token_keys(ctx).spans, {}, scale_, input(s), split_heads(s.o.view(), heads), s.lse);
   return o_proj_.apply(ctx.stream, s.o);
 }
@@ -84,7 +84,7 @@ Tensor GqaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
   const std::int64_t heads = options_.num_heads, groups = options_.num_kv_heads;
   s.d_y = d_y;
   Tensor d_o = o_proj_.apply_transposed(ctx.stream, d_y);
-  s.d_q = Tensor::empty(s.q.shape(), d_y.dtype);
+  s.d_q = Tensor::empty(s.q.shape(), d_y.dtype, d_y.device);
   s.d_k = key_gradient(ctx, s.k);
   s.d_v = key_gradient(ctx, s.v);
   attend_backward(ctx.stream, token_keys(ctx).spans, {}, scale_, input(s),
@@ -128,8 +128,8 @@ Tensor GqaAttention::decode(Context& ctx, ConstView x, AttentionCache& attention
   v_proj_.apply(ctx.stream, x, cache.v.append(rows));
   rope_->apply(ctx.stream, 1, split_heads(q.view(), heads), split_heads(q.view(), heads), RopeMode::kForward, start);
   rope_->apply(ctx.stream, 1, split_heads(k, groups), split_heads(k, groups), RopeMode::kForward, start);
-  Tensor o = Tensor::empty({rows, o_proj_.in()}, x.dtype);
-  Tensor lse = Tensor::empty({rows, heads}, x.dtype);
+  Tensor o = Tensor::empty({rows, o_proj_.in()}, x.dtype, x.device);
+  Tensor lse = Tensor::empty({rows, heads}, accumulation_dtype(x.dtype), x.device);
   run(ctx.stream, kernels::FlashAttentionForward{.q = split_heads(q.view(), heads),
                                                  .k = split_heads(cache.k.all(), groups),
                                                  .v = split_heads(cache.v.all(), groups),

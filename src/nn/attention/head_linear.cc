@@ -7,7 +7,7 @@ namespace {
 Linear sliced(const std::string& name, const AttentionOptions& o, const Shape& shape, int dim) {
   const std::int64_t size = o.heads.size(shape[dim]);
   const Shape own = dim == 0 ? Shape({size, shape[1]}) : Shape({shape[0], size});
-  return Linear(Parameter(name, own, o.dtype, {.init = Init::normal(o.init_std), .replication = Replication::kTensor},
+  return Linear(Parameter(name, own, o.storage(), {.init = Init::normal(o.init_std), .replication = Replication::kTensor},
                           {sliced_part(name, shape, dim, o.heads.begin(shape[dim]), size, 0)}));
 }
 

@@ -11,16 +11,18 @@ using kernels::Gemm;
 using kernels::Heads;
 
 /// One head of packed rows as a [T, width] matrix whose leading dimension is the token stride.
-ConstView matrix(const ConstHeads& x, std::int64_t head) {
+ConstView matrix(const Stream& stream, const ConstHeads& x, std::int64_t head) {
   return {static_cast<const char*>(x.data) + static_cast<std::size_t>(head * x.head_stride) * size_of(x.dtype),
           x.dtype,
-          {x.tokens, x.width}};
+          {x.tokens, x.width},
+          stream.device()};
 }
 
-View matrix(const Heads& x, std::int64_t head) {
+View matrix(const Stream& stream, const Heads& x, std::int64_t head) {
   return {static_cast<char*>(x.data) + static_cast<std::size_t>(head * x.head_stride) * size_of(x.dtype),
           x.dtype,
-          {x.tokens, x.width}};
+          {x.tokens, x.width},
+          stream.device()};
 }
 
 }  // namespace
@@ -44,7 +46,7 @@ ConstView KvUpProjection::value_rows(std::int64_t head) const {
 }
 
 Tensor KvUpProjection::project(Stream& stream, const KeyPlan& plan, ConstView c) const {
-  Tensor kv = Tensor::empty({plan.rows, linear_.out()}, c.dtype);
+  Tensor kv = Tensor::empty({plan.rows, linear_.out()}, c.dtype, c.device);
   for (const RowRange& range : plan.ranges) {
     linear_.apply(stream, c.rows(range.from, range.from + range.count), kv.view().rows(range.to, range.to + range.count));
   }
@@ -67,15 +69,15 @@ void KvUpProjection::project_weight(Stream& stream, const KeyPlan& plan, ConstVi
 void KvUpProjection::absorb(Stream& stream, ConstHeads q, Heads q_latent) const {
   for (std::int64_t h = 0; h < heads_; ++h) {
     run(stream,
-        Gemm{.a = matrix(q, h), .b = key_rows(h), .c = matrix(q_latent, h), .lda = q.token_stride, .ldc = q_latent.token_stride});
+        Gemm{.a = matrix(stream, q, h), .b = key_rows(h), .c = matrix(stream, q_latent, h), .lda = q.token_stride, .ldc = q_latent.token_stride});
   }
 }
 
 void KvUpProjection::expand(Stream& stream, ConstHeads z, Heads o) const {
   for (std::int64_t h = 0; h < heads_; ++h) {
-    run(stream, Gemm{.a = matrix(z, h),
+    run(stream, Gemm{.a = matrix(stream, z, h),
                      .b = value_rows(h),
-                     .c = matrix(o, h),
+                     .c = matrix(stream, o, h),
                      .transpose_b = true,
                      .lda = z.token_stride,
                      .ldc = o.token_stride});
@@ -84,9 +86,9 @@ void KvUpProjection::expand(Stream& stream, ConstHeads z, Heads o) const {
 
 void KvUpProjection::absorb_backward(Stream& stream, ConstHeads d_q_latent, Heads d_q) const {
   for (std::int64_t h = 0; h < heads_; ++h) {
-    run(stream, Gemm{.a = matrix(d_q_latent, h),
+    run(stream, Gemm{.a = matrix(stream, d_q_latent, h),
                      .b = key_rows(h),
-                     .c = matrix(d_q, h),
+                     .c = matrix(stream, d_q, h),
                      .transpose_b = true,
                      .beta = 1,
                      .lda = d_q_latent.token_stride,
@@ -97,15 +99,15 @@ void KvUpProjection::absorb_backward(Stream& stream, ConstHeads d_q_latent, Head
 void KvUpProjection::expand_backward(Stream& stream, ConstHeads d_o, Heads d_z) const {
   for (std::int64_t h = 0; h < heads_; ++h) {
     run(stream,
-        Gemm{.a = matrix(d_o, h), .b = value_rows(h), .c = matrix(d_z, h), .lda = d_o.token_stride, .ldc = d_z.token_stride});
+        Gemm{.a = matrix(stream, d_o, h), .b = value_rows(h), .c = matrix(stream, d_z, h), .lda = d_o.token_stride, .ldc = d_z.token_stride});
   }
 }
 
 void KvUpProjection::absorb_weight(Stream& stream, ConstHeads q, ConstHeads d_q_latent) {
   for (std::int64_t h = 0; h < heads_; ++h) {
     const std::int64_t begin = h * (nope_ + value_);
-    run(stream, Gemm{.a = matrix(q, h),
-                     .b = matrix(d_q_latent, h),
+    run(stream, Gemm{.a = matrix(stream, q, h),
+                     .b = matrix(stream, d_q_latent, h),
                      .c = linear_.weight().grad().rows(begin, begin + nope_),
                      .transpose_a = true,
                      .beta = 1,
@@ -117,8 +119,8 @@ void KvUpProjection::absorb_weight(Stream& stream, ConstHeads q, ConstHeads d_q_
 void KvUpProjection::expand_weight(Stream& stream, ConstHeads z, ConstHeads d_o) {
   for (std::int64_t h = 0; h < heads_; ++h) {
     const std::int64_t begin = h * (nope_ + value_) + nope_;
-    run(stream, Gemm{.a = matrix(d_o, h),
-                     .b = matrix(z, h),
+    run(stream, Gemm{.a = matrix(stream, d_o, h),
+                     .b = matrix(stream, z, h),
                      .c = linear_.weight().grad().rows(begin, begin + value_),
                      .transpose_a = true,
                      .beta = 1,

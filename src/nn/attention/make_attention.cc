@@ -77,7 +77,7 @@ void validate(const AttentionOptions& o) {
 
 std::shared_ptr<const RopeTable> make_rope_table(const AttentionOptions& options) {
   validate(options);
-  return std::make_shared<const RopeTable>(options.max_positions, options.rope_width(), options.rope, options.dtype);
+  return std::make_shared<const RopeTable>(options.max_positions, options.rope_width(), options.rope, options.storage());
 }
 
 std::unique_ptr<Attention> make_attention(const AttentionOptions& options, const std::string& prefix,

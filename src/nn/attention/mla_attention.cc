@@ -28,7 +28,7 @@ namespace {
 class MlaCache : public AttentionCache {
  public:
   MlaCache(std::int64_t max_tokens, const AttentionOptions& o)
-      : c(max_tokens, o.kv_lora_rank, o.dtype), k_rope(max_tokens, o.qk_rope_head_dim, o.dtype) {}
+      : c(max_tokens, o.kv_lora_rank, o.storage()), k_rope(max_tokens, o.qk_rope_head_dim, o.storage()) {}
   std::int64_t length() const override { return c.length(); }
   void truncate(std::int64_t length) override {
     HADAL_CHECK(length >= 0 && length <= c.length(), "{} of {} tokens", length, c.length());
@@ -68,8 +68,8 @@ Tensor MlaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   rotate_tokens(*rope_, ctx, projections_.q_rope(latent.q.view()), projections_.q_rope(latent.q.view()));
   rotate_tokens(*rope_, ctx, projections_.r(latent.kv_a), projections_.r(latent.kv_a));
   if (ctx.sequence != nullptr) gather_latents(ctx, s);
-  s.o = Tensor::empty({x.shape[0], o_proj_.in()}, x.dtype);
-  s.lse = Tensor::empty({x.shape[0], options_.num_heads}, x.dtype);
+  s.o = Tensor::empty({x.shape[0], o_proj_.in()}, x.dtype, x.device);
+  s.lse = Tensor::empty({x.shape[0], options_.num_heads}, accumulation_dtype(x.dtype), x.device);
   const KeyPlan keys = causal_keys(ctx);
   s.kv = kv_b_.project(ctx.stream, keys, latents(s));
   attend(ctx.stream, keys.spans, {}, scale_, input(s), split_heads(s.o.view(), options_.num_heads), s.lse);
@@ -79,8 +79,8 @@ Tensor MlaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
 
 void MlaAttention::gather_latents(Context& ctx, MlaSaved& s) const {
   const std::int64_t rows = ctx.batch * ctx.whole_seq();
-  s.c = Tensor::empty({rows, options_.kv_lora_rank}, s.latent.c.dtype);
-  s.k_rope = Tensor::empty({rows, options_.qk_rope_head_dim}, s.latent.c.dtype);
+  s.c = Tensor::empty({rows, options_.kv_lora_rank}, s.latent.c.dtype, s.latent.c.device);
+  s.k_rope = Tensor::empty({rows, options_.qk_rope_head_dim}, s.latent.c.dtype, s.latent.c.device);
   ctx.sequence->gather(ctx.stream, ctx.batch, {1, ctx.whole_seq()},
                        std::array<kernels::ConstHeads, 2>{split_heads(s.latent.c, 1), projections_.r(s.latent.kv_a)},
                        std::array<kernels::Heads, 2>{split_heads(s.c.view(), 1), split_heads(s.k_rope.view(), 1)});
@@ -103,15 +103,15 @@ Tensor MlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
   const KeyPlan keys = causal_keys(ctx);
   s.d_y = d_y;
   const Tensor d_o = o_proj_.apply_transposed(ctx.stream, d_y);
-  latent.d_q = Tensor::empty(latent.q.shape(), d_y.dtype);
-  latent.d_kv_a = Tensor::empty(latent.kv_a.shape, d_y.dtype);
-  latent.d_c = Tensor::empty(latent.c.shape, d_y.dtype);
+  latent.d_q = Tensor::empty(latent.q.shape(), d_y.dtype, d_y.device);
+  latent.d_kv_a = Tensor::empty(latent.kv_a.shape, d_y.dtype, d_y.device);
+  latent.d_c = Tensor::empty(latent.c.shape, d_y.dtype, d_y.device);
   // Gradients of whole sequences: rows that the queries here do not see stay zero.
-  Tensor d_c_all = whole ? Tensor() : Tensor::zeros(s.c.shape(), d_y.dtype);
-  Tensor d_k_rope_all = whole ? Tensor() : Tensor::zeros(s.k_rope.shape(), d_y.dtype);
+  Tensor d_c_all = whole ? Tensor() : Tensor::zeros(s.c.shape(), d_y.dtype, d_y.device);
+  Tensor d_k_rope_all = whole ? Tensor() : Tensor::zeros(s.k_rope.shape(), d_y.dtype, d_y.device);
   const kernels::Heads d_k_rope = projections_.r(latent.d_kv_a.view());
   if (!whole) s.kv = kv_b_.project(ctx.stream, keys, s.c);
-  s.d_kv = whole ? Tensor::empty(s.kv.shape(), d_y.dtype) : Tensor::zeros(s.kv.shape(), d_y.dtype);
+  s.d_kv = whole ? Tensor::empty(s.kv.shape(), d_y.dtype, d_y.device) : Tensor::zeros(s.kv.shape(), d_y.dtype, d_y.device);
   attend_backward(ctx.stream, keys.spans, {}, scale_, input(s),
                   {.o = split_heads(static_cast<ConstView>(s.o), options_.num_heads),
                    .lse = s.lse,
@@ -132,7 +132,7 @@ Tensor MlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
         std::array<kernels::Heads, 2>{split_heads(latent.d_c.view(), 1), d_k_rope});
   }
   rotate_tokens(*rope_, ctx, d_k_rope, d_k_rope, RopeMode::kTranspose);
-  Tensor d_x = Tensor::empty(latent.x.shape, d_y.dtype);
+  Tensor d_x = Tensor::empty(latent.x.shape, d_y.dtype, d_y.device);
   projections_.backward_input(ctx.stream, latent, d_x, 0);
   return d_x;
 }
@@ -161,9 +161,9 @@ Tensor MlaAttention::decode(Context& ctx, ConstView x, AttentionCache& attention
   rope_->apply(stream, 1, projections_.r(latent.kv_a), heads_of(cache.k_rope.append(rows), 1, rope, 0, rope), RopeMode::kForward,
                start);
 
-  Tensor o = Tensor::empty({rows, heads * value}, x.dtype);
+  Tensor o = Tensor::empty({rows, heads * value}, x.dtype, x.device);
   const kernels::Heads o_heads = heads_of(o.view(), heads, value, 0, value);
-  Tensor lse = Tensor::empty({rows, heads}, x.dtype);
+  Tensor lse = Tensor::empty({rows, heads}, accumulation_dtype(x.dtype), x.device);
   const kernels::Heads q_rope = projections_.q_rope(latent.q.view());
   kernels::FlashAttentionForward attend;
   attend.k_shared = heads_of(cache.k_rope.all(), 1, rope, 0, rope);
@@ -172,8 +172,8 @@ Tensor MlaAttention::decode(Context& ctx, ConstView x, AttentionCache& attention
   attend.lse = lse;
   const std::int64_t pairs = rows * start + rows * (rows + 1) / 2;
   if (kv_b_.absorbing_pays(options_.latent_mode, rows, pairs, total)) {
-    Tensor q = Tensor::empty({rows, heads * (rank + rope)}, x.dtype);
-    Tensor z = Tensor::empty({rows, heads * rank}, x.dtype);
+    Tensor q = Tensor::empty({rows, heads * (rank + rope)}, x.dtype, x.device);
+    Tensor z = Tensor::empty({rows, heads * rank}, x.dtype, x.device);
     kv_b_.absorb(stream, projections_.q_nope(latent.q.view()), heads_of(q.view(), heads, rank + rope, 0, rank));
     rope_->apply(stream, 1, q_rope, heads_of(q.view(), heads, rank + rope, rank, rope), RopeMode::kForward, start);
     attend.q = heads_of(q.view(), heads, rank + rope, 0, rank + rope);

@@ -7,8 +7,8 @@ namespace hadal::nn {
 namespace {
 
 /// Norm gains start at one and do not decay.
-Parameter make_gain(const std::string& name, std::int64_t width, DType dtype) {
-  return {name, {width}, dtype, {.init = Init::ones(), .decays = false}};
+Parameter make_gain(const std::string& name, std::int64_t width, Storage storage) {
+  return {name, {width}, storage.accumulation(), {.init = Init::ones(), .decays = false}};
 }
 
 }  // namespace
@@ -21,11 +21,11 @@ MlaProjections::MlaProjections(const AttentionOptions& o, const std::string& pre
       eps_(o.rms_norm_eps),
       q_b_(to_heads(prefix + (o.q_lora_rank > 0 ? ".q_b_proj.weight" : ".q_proj.weight"), o, o.num_heads, o.qk_width(),
                     o.q_lora_rank > 0 ? o.q_lora_rank : o.hidden_size)),
-      kv_a_(prefix + ".kv_a_proj_with_mqa.weight", o.kv_lora_rank + o.qk_rope_head_dim, o.hidden_size, o.init_std, o.dtype),
-      kv_a_norm_(make_gain(prefix + ".kv_a_layernorm.weight", o.kv_lora_rank, o.dtype)) {
+      kv_a_(prefix + ".kv_a_proj_with_mqa.weight", o.kv_lora_rank + o.qk_rope_head_dim, o.hidden_size, o.init_std, o.storage()),
+      kv_a_norm_(make_gain(prefix + ".kv_a_layernorm.weight", o.kv_lora_rank, o.storage())) {
   if (o.q_lora_rank > 0) {
-    q_a_.emplace(QueryLatent{Linear(prefix + ".q_a_proj.weight", o.q_lora_rank, o.hidden_size, o.init_std, o.dtype),
-                             make_gain(prefix + ".q_a_layernorm.weight", o.q_lora_rank, o.dtype)});
+    q_a_.emplace(QueryLatent{Linear(prefix + ".q_a_proj.weight", o.q_lora_rank, o.hidden_size, o.init_std, o.storage()),
+                             make_gain(prefix + ".q_a_layernorm.weight", o.q_lora_rank, o.storage())});
   }
 }
 
@@ -44,8 +44,8 @@ void MlaProjections::forward(Stream& stream, ConstView x, State& s) const {
   s.x = x;
   if (q_a_) {
     s.q_a = q_a_->down.apply(stream, x);
-    s.q_a_rms = Tensor::empty({rows}, x.dtype);
-    s.c_q = Tensor::empty(s.q_a.shape(), x.dtype);
+    s.q_a_rms = Tensor::empty({rows}, accumulation_dtype(x.dtype), x.device);
+    s.c_q = Tensor::empty(s.q_a.shape(), x.dtype, x.device);
     run(stream,
         kernels::RmsNormForward{.x = s.q_a, .gain = q_a_->norm.value(), .eps = eps_, .y = s.c_q, .inverse_rms = s.q_a_rms});
     s.q = q_b_.apply(stream, s.c_q);
@@ -54,13 +54,13 @@ void MlaProjections::forward(Stream& stream, ConstView x, State& s) const {
   }
   const auto place = [&](View& target, Tensor& storage, std::int64_t width) {
     if (target.data != nullptr) return;
-    storage = Tensor::empty({rows, width}, x.dtype);
+    storage = Tensor::empty({rows, width}, x.dtype, x.device);
     target = storage;
   };
   place(s.kv_a, s.kv_a_storage, rank_ + rope_);
   place(s.c, s.c_storage, rank_);
   kv_a_.apply(stream, x, s.kv_a);
-  s.kv_a_rms = Tensor::empty({rows}, x.dtype);
+  s.kv_a_rms = Tensor::empty({rows}, accumulation_dtype(x.dtype), x.device);
   run(stream,
       kernels::RmsNormForward{
           .x = s.kv_a, .x_stride = rank_ + rope_, .gain = kv_a_norm_.value(), .eps = eps_, .y = s.c, .inverse_rms = s.kv_a_rms});
@@ -79,7 +79,7 @@ void MlaProjections::backward_input(Stream& stream, State& s, View d_x, double b
   kv_a_.apply_transposed(stream, s.d_kv_a, d_x, beta);
   if (q_a_) {
     const Tensor d_c_q = q_b_.apply_transposed(stream, s.d_q);
-    s.d_q_a = Tensor::empty(s.q_a.shape(), s.q_a.dtype());
+    s.d_q_a = Tensor::empty(s.q_a.shape(), s.q_a.dtype(), s.q_a.device());
     run(stream, kernels::RmsNormBackward{.x = s.q_a,
                                          .gain = q_a_->norm.value(),
                                          .inverse_rms = s.q_a_rms,

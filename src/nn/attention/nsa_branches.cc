@@ -45,7 +45,7 @@ Tensor NsaBranches::select(Stream& stream, const AttentionSpans& spans, const At
     last_position = std::max(last_position, span.query_start + span.queries / span.batch - 1);
   }
   const std::int64_t num_blocks = last_position / options_.select_block + 1;
-  Tensor blocks = Tensor::empty({in.q.tokens, select_groups_, std::min(options_.num_selected, num_blocks)}, DType::kI32);
+  Tensor blocks = Tensor::empty({in.q.tokens, select_groups_, std::min(options_.num_selected, num_blocks)}, DType::kI32, stream.device());
   if (selection_sum_ != nullptr) {
     select_by_sum(stream, spans, in, lse, blocks, num_blocks);
     return blocks;
@@ -61,7 +61,7 @@ Tensor NsaBranches::select(Stream& stream, const AttentionSpans& spans, const At
 
 void NsaBranches::select_by_sum(Stream& stream, const AttentionSpans& spans, const AttentionInput& in, ConstView lse,
                                 Tensor& blocks, std::int64_t num_blocks) const {
-  Tensor importance = Tensor::empty({in.q.tokens, select_groups_, num_blocks}, in.q.dtype);
+  Tensor importance = Tensor::empty({in.q.tokens, select_groups_, num_blocks}, accumulation_dtype(in.q.dtype), stream.device());
   for (const AttentionSpan& span : spans) {
     kernels::NsaImportance args;
     set_selection(args, span, in, lse);

@@ -52,8 +52,8 @@ NsaGqaAttention::NsaGqaAttention(const AttentionOptions& o, const std::string& p
       q_proj_(to_heads(prefix + ".q_proj.weight", o, o.num_heads, o.head_dim, o.hidden_size)),
       k_proj_(branch_projections(o, prefix, "k_proj", o.head_dim)),
       v_proj_(branch_projections(o, prefix, "v_proj", o.v_head_dim)),
-      phi_k_(nsa_, prefix + ".nsa.phi_k.weight", prefix + ".nsa.phi_k.position", o.head_dim, o.head_dim, o.dtype),
-      phi_v_(nsa_, prefix + ".nsa.phi_v.weight", prefix + ".nsa.phi_v.position", o.v_head_dim, o.v_head_dim, o.dtype),
+      phi_k_(nsa_, prefix + ".nsa.phi_k.weight", prefix + ".nsa.phi_k.position", o.head_dim, o.head_dim, o.storage()),
+      phi_v_(nsa_, prefix + ".nsa.phi_v.weight", prefix + ".nsa.phi_v.position", o.v_head_dim, o.v_head_dim, o.storage()),
       gate_(o, prefix),
       o_proj_(from_heads(prefix + ".o_proj.weight", o)) {}
 
@@ -82,8 +82,8 @@ Tensor NsaGqaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   for (const Branch branch : {kCompressed, kSelected, kWindow}) {
     s.k[branch] = k_proj_[branch].apply(stream, x);
     s.v[branch] = v_proj_[branch].apply(stream, x);
-    s.o[branch] = Tensor::empty({rows, o_proj_.in()}, x.dtype);
-    s.lse[branch] = Tensor::empty({rows, heads}, x.dtype);
+    s.o[branch] = Tensor::empty({rows, o_proj_.in()}, x.dtype, x.device);
+    s.lse[branch] = Tensor::empty({rows, heads}, accumulation_dtype(x.dtype), x.device);
     if (branch == kCompressed) continue;
     rotate_tokens(*rope_, ctx, split_heads(s.k[branch].view(), groups), split_heads(s.k[branch].view(), groups));
   }
@@ -107,8 +107,8 @@ void NsaGqaAttention::compress(Context& ctx, NsaGqaSaved& s) const {
   const std::int64_t groups = options_.num_kv_heads, key = options_.head_dim, value = options_.v_head_dim;
   const ConstView k = s.k[kCompressed], v = s.v[kCompressed];
   const PoolSpans spans = pool_spans(ctx, nsa_);
-  s.k_pooled = Tensor::empty({entry_rows(spans), groups * key}, k.dtype);
-  s.v_pooled = Tensor::empty({entry_rows(spans), groups * value}, k.dtype);
+  s.k_pooled = Tensor::empty({entry_rows(spans), groups * key}, k.dtype, k.device);
+  s.v_pooled = Tensor::empty({entry_rows(spans), groups * value}, k.dtype, k.device);
   phi_k_.forward(stream, spans, k.reshape({k.shape[0] * groups, key}), split_heads(k, groups),
                  split_heads(s.k_pooled.view(), groups), s.phi_k);
   phi_v_.forward(stream, spans, v.reshape({v.shape[0] * groups, value}), split_heads(v, groups),
@@ -123,12 +123,12 @@ Tensor NsaGqaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved
   const std::int64_t heads = options_.num_heads, groups = options_.num_kv_heads;
 
   s.d_y = d_y;
-  Tensor d_x = Tensor::empty(s.x.shape, d_y.dtype);
+  Tensor d_x = Tensor::empty(s.x.shape, d_y.dtype, d_y.device);
   const PerBranch<Tensor> d_o = gate_.backward_input(stream, o_proj_.apply_transposed(stream, d_y), s.o, d_x, s.gate);
   Tensor d_k_pooled = key_gradient(ctx, s.k_pooled), d_v_pooled = key_gradient(ctx, s.v_pooled);
   PerBranch<Tensor> d_q;
   const auto gradient = [&](Branch branch, Tensor& d_k, Tensor& d_v) -> AttentionGradient {
-    d_q[branch] = Tensor::empty(s.q.shape(), d_y.dtype);
+    d_q[branch] = Tensor::empty(s.q.shape(), d_y.dtype, d_y.device);
     return {.o = split_heads(static_cast<ConstView>(s.o[branch]), heads),
             .lse = s.lse[branch],
             .d_o = split_heads(d_o[branch].view(), heads),

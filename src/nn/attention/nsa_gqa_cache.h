@@ -13,14 +13,14 @@ namespace hadal::nn {
 class NsaGqaCache : public AttentionCache {
  public:
   NsaGqaCache(std::int64_t max_tokens, const AttentionOptions& o)
-      : k(max_tokens, o.num_kv_heads * o.head_dim, o.dtype),
-        v(max_tokens, o.num_kv_heads * o.v_head_dim, o.dtype),
-        k_pooled(entries(max_tokens, *o.nsa), o.num_kv_heads * o.head_dim, o.dtype),
-        v_pooled(entries(max_tokens, *o.nsa), o.num_kv_heads * o.v_head_dim, o.dtype),
-        k_raw(o.nsa->block_length - 1, o.num_kv_heads * o.head_dim, o.dtype),
-        v_raw(o.nsa->block_length - 1, o.num_kv_heads * o.v_head_dim, o.dtype),
-        k_window(o.nsa->window - 1, o.num_kv_heads * o.head_dim, o.dtype),
-        v_window(o.nsa->window - 1, o.num_kv_heads * o.v_head_dim, o.dtype),
+      : k(max_tokens, o.num_kv_heads * o.head_dim, o.storage()),
+        v(max_tokens, o.num_kv_heads * o.v_head_dim, o.storage()),
+        k_pooled(entries(max_tokens, *o.nsa), o.num_kv_heads * o.head_dim, o.storage()),
+        v_pooled(entries(max_tokens, *o.nsa), o.num_kv_heads * o.v_head_dim, o.storage()),
+        k_raw(o.nsa->block_length - 1, o.num_kv_heads * o.head_dim, o.storage()),
+        v_raw(o.nsa->block_length - 1, o.num_kv_heads * o.v_head_dim, o.storage()),
+        k_window(o.nsa->window - 1, o.num_kv_heads * o.head_dim, o.storage()),
+        v_window(o.nsa->window - 1, o.num_kv_heads * o.v_head_dim, o.storage()),
         nsa_(*o.nsa) {}
 
   std::int64_t length() const override { return k.length(); }

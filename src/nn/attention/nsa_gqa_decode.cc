@@ -47,8 +47,8 @@ Tensor NsaGqaAttention::decode(Context& ctx, ConstView x, AttentionCache& attent
     return {.q = split_heads(q.view(), heads), .k = split_heads(k, groups), .k_shared = {}, .v = split_heads(v, groups)};
   };
   PerBranch<Tensor> o;
-  for (Tensor& branch : o) branch = Tensor::empty({rows, heads * value}, x.dtype);
-  Tensor lse = Tensor::empty({rows, heads}, x.dtype);
+  for (Tensor& branch : o) branch = Tensor::empty({rows, heads * value}, x.dtype, x.device);
+  Tensor lse = Tensor::empty({rows, heads}, accumulation_dtype(x.dtype), x.device);
   const AttentionInput compressed = input(cache.k_pooled.all(), cache.v_pooled.all());
   const AttentionSpans entry_spans = one_span(rows, cache.k_pooled.length(), start);
   branches_.compressed(stream, entry_spans, compressed, split_heads(o[kCompressed].view(), heads), lse);

@@ -30,11 +30,11 @@ NsaMlaAttention::NsaMlaAttention(const AttentionOptions& o, const std::string& p
       projections_(o, prefix),
       kv_b_(o, prefix + ".kv_b_proj.weight"),
       pool_latent_(nsa_, prefix + ".nsa.compress.latent_weight", prefix + ".nsa.compress.latent_position", o.kv_lora_rank,
-                   o.kv_lora_rank, o.dtype),
+                   o.kv_lora_rank, o.storage()),
       pool_rope_(nsa_, prefix + ".nsa.compress.rope_weight", prefix + ".nsa.compress.rope_position", o.qk_rope_head_dim,
-                 o.kv_lora_rank, o.dtype),
+                 o.kv_lora_rank, o.storage()),
       // Norm gains start at one and do not decay.
-      pooled_norm_(prefix + ".nsa.compress.norm.weight", {o.kv_lora_rank}, o.dtype, {.init = Init::ones(), .decays = false}),
+      pooled_norm_(prefix + ".nsa.compress.norm.weight", {o.kv_lora_rank}, o.storage().accumulation(), {.init = Init::ones(), .decays = false}),
       gate_(o, prefix),
       o_proj_(from_heads(prefix + ".o_proj.weight", o)) {
   if (!nsa_.tie_up) {
@@ -115,19 +115,19 @@ Tensor NsaMlaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
   const kernels::Heads q_rope = projections_.q_rope(s.latent.q.view());
   s.in_latent = selects_in_latent(ctx.whole_seq());
   if (ctx.sequence != nullptr) gather_latents(ctx, s);
-  s.k_rope = Tensor::empty({s.c().shape[0], options_.qk_rope_head_dim}, x.dtype);
+  s.k_rope = Tensor::empty({s.c().shape[0], options_.qk_rope_head_dim}, x.dtype, x.device);
   rope_->apply(stream, ctx.batch, r_of(s), split_heads(s.k_rope.view(), 1));
   if (s.in_latent) {
     const std::int64_t rank = options_.kv_lora_rank, rope = options_.qk_rope_head_dim;
-    s.q_latent = Tensor::empty({rows, heads * (rank + rope)}, x.dtype);
+    s.q_latent = Tensor::empty({rows, heads * (rank + rope)}, x.dtype, x.device);
     rotate_tokens(*rope_, ctx, q_rope, heads_of(s.q_latent.view(), heads, rank + rope, rank, rope));
   }
   rotate_tokens(*rope_, ctx, q_rope, q_rope);
   compress(ctx, s);
 
   for (const Branch branch : {kCompressed, kSelected, kWindow}) {
-    s.o[branch] = Tensor::empty({rows, o_proj_.in()}, x.dtype);
-    s.lse[branch] = Tensor::empty({rows, heads}, x.dtype);
+    s.o[branch] = Tensor::empty({rows, o_proj_.in()}, x.dtype, x.device);
+    s.lse[branch] = Tensor::empty({rows, heads}, accumulation_dtype(x.dtype), x.device);
   }
   const KeyPlan entries = key_plan(ctx, s, kCompressed), window = key_plan(ctx, s, kWindow);
   s.kv[kCompressed] = up(kCompressed).project(stream, entries, s.c_pooled);
@@ -144,8 +144,8 @@ Tensor NsaMlaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
 
 void NsaMlaAttention::gather_latents(Context& ctx, NsaMlaSaved& s) const {
   const std::int64_t rows = ctx.batch * ctx.whole_seq();
-  s.c_all = Tensor::empty({rows, options_.kv_lora_rank}, s.latent.c.dtype);
-  s.r_all = Tensor::empty({rows, options_.qk_rope_head_dim}, s.latent.c.dtype);
+  s.c_all = Tensor::empty({rows, options_.kv_lora_rank}, s.latent.c.dtype, s.latent.c.device);
+  s.r_all = Tensor::empty({rows, options_.qk_rope_head_dim}, s.latent.c.dtype, s.latent.c.device);
   ctx.sequence->gather(ctx.stream, ctx.batch, {1, ctx.whole_seq()},
                        std::array<kernels::ConstHeads, 2>{split_heads(s.latent.c, 1), projections_.r(s.latent.kv_a)},
                        std::array<kernels::Heads, 2>{split_heads(s.c_all.view(), 1), split_heads(s.r_all.view(), 1)});
@@ -160,10 +160,10 @@ void NsaMlaAttention::compress(Context& ctx, NsaMlaSaved& s) const {
   const ConstView c = s.c();
   const PoolSpans spans = pool_spans(ctx, nsa_);
   const std::int64_t entries = entry_rows(spans);
-  s.pooled = Tensor::empty({entries, options_.kv_lora_rank}, c.dtype);
-  s.pooled_rms = Tensor::empty({entries}, c.dtype);
-  s.c_pooled = Tensor::empty({entries, options_.kv_lora_rank}, c.dtype);
-  s.k_rope_pooled = Tensor::empty({entries, options_.qk_rope_head_dim}, c.dtype);
+  s.pooled = Tensor::empty({entries, options_.kv_lora_rank}, c.dtype, c.device);
+  s.pooled_rms = Tensor::empty({entries}, accumulation_dtype(c.dtype), c.device);
+  s.c_pooled = Tensor::empty({entries, options_.kv_lora_rank}, c.dtype, c.device);
+  s.k_rope_pooled = Tensor::empty({entries, options_.qk_rope_head_dim}, c.dtype, c.device);
   pool_latent_.forward(stream, spans, c, split_heads(c, 1), split_heads(s.pooled.view(), 1), s.pool_latent);
   norm_pooled(stream, s.pooled, s.c_pooled, s.pooled_rms);
   pool_rope_.forward(stream, spans, c, r_of(s), split_heads(s.k_rope_pooled.view(), 1), s.pool_rope);
@@ -182,7 +182,7 @@ void NsaMlaAttention::selected_forward(Context& ctx, NsaMlaSaved& s) const {
     return;
   }
   const ConstView q = s.latent.q;
-  s.z = Tensor::empty({q.shape[0], heads * rank}, q.dtype);
+  s.z = Tensor::empty({q.shape[0], heads * rank}, q.dtype, q.device);
   kv_b_.absorb(stream, projections_.q_nope(q), heads_of(s.q_latent.view(), heads, rank + rope, 0, rank));
   branches_.selected(stream, keys.spans, latent_input(s), s.blocks, split_heads(s.z.view(), heads), s.lse[kSelected]);
   kv_b_.expand(stream, split_heads(static_cast<ConstView>(s.z), heads), o);

@@ -23,17 +23,17 @@ Tensor NsaMlaAttention::backward_input(Context& ctx, ConstView d_y, Saved& saved
   MlaProjections::State& latent = s.latent;
 
   s.d_y = d_y;
-  Tensor d_x = Tensor::empty(latent.x.shape, d_y.dtype);
+  Tensor d_x = Tensor::empty(latent.x.shape, d_y.dtype, d_y.device);
   PerBranch<Tensor> d_o = gate_.backward_input(stream, o_proj_.apply_transposed(stream, d_y), s.o, d_x, s.gate);
   branches_backward(ctx, d_o, s);
 
-  latent.d_c = Tensor::empty(latent.c.shape, d_y.dtype);
-  latent.d_kv_a = Tensor::empty(latent.kv_a.shape, d_y.dtype);
+  latent.d_c = Tensor::empty(latent.c.shape, d_y.dtype, d_y.device);
+  latent.d_kv_a = Tensor::empty(latent.kv_a.shape, d_y.dtype, d_y.device);
   const kernels::Heads d_r = projections_.r(latent.d_kv_a.view());
   if (ctx.sequence == nullptr) {
     latents_backward(ctx, s, latent.d_c, d_r);
   } else {
-    Tensor d_c_all = Tensor::zeros(s.c_all.shape(), d_y.dtype), d_r_all = Tensor::zeros(s.r_all.shape(), d_y.dtype);
+    Tensor d_c_all = Tensor::zeros(s.c_all.shape(), d_y.dtype, d_y.device), d_r_all = Tensor::zeros(s.r_all.shape(), d_y.dtype, d_y.device);
     latents_backward(ctx, s, d_c_all, split_heads(d_r_all.view(), 1));
     ctx.sequence->reduce_scatter(
         stream, ctx.batch, {1, ctx.whole_seq()},
@@ -53,14 +53,14 @@ void NsaMlaAttention::branches_backward(Context& ctx, PerBranch<Tensor>& d_o, Ns
   Stream& stream = ctx.stream;
   MlaProjections::State& latent = s.latent;
   const std::int64_t heads = options_.num_heads;
-  const DType dtype = s.mixed.dtype();
+  const Storage storage(s.mixed.dtype(), stream.device());
   if (!s.in_latent && ctx.sequence != nullptr) s.kv[kSelected] = kv_b_.project(stream, key_plan(ctx, s, kSelected), s.c());
   // A window on the selected branch's keys adds to their gradients; else each branch has its own.
   const auto gradient = [&](Branch branch, Tensor& d_q, const Tensor& k_rope) -> AttentionGradient {
     const bool shares = branch == kWindow && window_shares_keys(s), add = shares || ctx.sequence != nullptr;
     const Branch keys = shares ? kSelected : branch;
-    d_q = Tensor::empty(latent.q.shape(), dtype);
-    s.d_k_rope[branch] = add ? Tensor::zeros(k_rope.shape(), dtype) : Tensor::empty(k_rope.shape(), dtype);
+    d_q = Tensor::empty(latent.q.shape(), storage);
+    s.d_k_rope[branch] = add ? Tensor::zeros(k_rope.shape(), storage) : Tensor::empty(k_rope.shape(), storage);
     if (!shares) s.d_kv[branch] = key_gradient(ctx, s.kv[branch]);
     return {.o = split_heads(static_cast<ConstView>(s.o[branch]), heads),
             .lse = s.lse[branch],
@@ -99,11 +99,11 @@ void NsaMlaAttention::selected_latent_backward(Context& ctx, NsaMlaSaved& s) {
   const std::int64_t heads = options_.num_heads;
   const bool add = ctx.sequence != nullptr;
   const auto room = [&](const Shape& shape) {
-    return add ? Tensor::zeros(shape, s.z.dtype()) : Tensor::empty(shape, s.z.dtype());
+    return add ? Tensor::zeros(shape, s.z.dtype(), s.z.device()) : Tensor::empty(shape, s.z.dtype(), s.z.device());
   };
-  Tensor d_z = Tensor::empty(s.z.shape(), s.z.dtype());
+  Tensor d_z = Tensor::empty(s.z.shape(), s.z.dtype(), s.z.device());
   kv_b_.expand_backward(stream, split_heads(static_cast<ConstView>(s.d_o_selected), heads), split_heads(d_z.view(), heads));
-  s.d_q_latent = Tensor::empty(s.q_latent.shape(), s.z.dtype());
+  s.d_q_latent = Tensor::empty(s.q_latent.shape(), s.z.dtype(), s.z.device());
   s.d_c_key = room(s.c().shape);
   s.d_c_value = room(s.c().shape);
   s.d_k_rope[kSelected] = room(s.k_rope.shape());
@@ -142,7 +142,7 @@ void NsaMlaAttention::compress_backward(Context& ctx, NsaMlaSaved& s, View d_c, 
   Tensor d_c_pooled = key_gradient(ctx, s.c_pooled);
   up(kCompressed).project_backward(stream, key_plan(ctx, s, kCompressed), s.d_kv[kCompressed], d_c_pooled, 0);
   reduce_scatter_rows(ctx, entry_spacing(ctx, nsa_), entry_rows(spans), {&d_c_pooled, &s.d_k_rope[kCompressed]});
-  Tensor d_pooled = Tensor::empty(s.pooled.shape(), s.pooled.dtype());
+  Tensor d_pooled = Tensor::empty(s.pooled.shape(), s.pooled.dtype(), s.pooled.device());
   run(stream, kernels::RmsNormBackward{.x = s.pooled,
                                        .gain = pooled_norm_.value(),
                                        .inverse_rms = s.pooled_rms,

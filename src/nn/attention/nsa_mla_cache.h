@@ -13,11 +13,11 @@ namespace hadal::nn {
 class NsaMlaCache : public AttentionCache {
  public:
   NsaMlaCache(std::int64_t max_tokens, const AttentionOptions& o)
-      : c(max_tokens, o.kv_lora_rank, o.dtype),
-        k_rope(max_tokens, o.qk_rope_head_dim, o.dtype),
-        c_pooled(entries(max_tokens, *o.nsa), o.kv_lora_rank, o.dtype),
-        k_rope_pooled(entries(max_tokens, *o.nsa), o.qk_rope_head_dim, o.dtype),
-        kv_a(o.nsa->block_length - 1, o.kv_lora_rank + o.qk_rope_head_dim, o.dtype),
+      : c(max_tokens, o.kv_lora_rank, o.storage()),
+        k_rope(max_tokens, o.qk_rope_head_dim, o.storage()),
+        c_pooled(entries(max_tokens, *o.nsa), o.kv_lora_rank, o.storage()),
+        k_rope_pooled(entries(max_tokens, *o.nsa), o.qk_rope_head_dim, o.storage()),
+        kv_a(o.nsa->block_length - 1, o.kv_lora_rank + o.qk_rope_head_dim, o.storage()),
         nsa_(*o.nsa) {}
 
   std::int64_t length() const override { return c.length(); }

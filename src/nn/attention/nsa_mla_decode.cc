@@ -34,7 +34,8 @@ void NsaMlaAttention::append_compressed(Stream& stream, NsaMlaCache& cache) cons
   if (count == 0) return;
   const std::int64_t begin = first * nsa_.block_stride, end = begin + (count - 1) * nsa_.block_stride + nsa_.block_length;
   const View c = cache.c.rows(begin, end);
-  Tensor pooled = Tensor::empty({count, options_.kv_lora_rank}, c.dtype), inverse_rms = Tensor::empty({count}, c.dtype);
+  Tensor pooled = Tensor::empty({count, options_.kv_lora_rank}, c.dtype, c.device);
+  Tensor inverse_rms = Tensor::empty({count}, accumulation_dtype(c.dtype), c.device);
   GatedPooling::State scratch;
   const PoolSpans spans{{.tokens = end - begin, .entries = count, .position = begin}};
   pool_latent_.forward(stream, spans, c, split_heads(c, 1), split_heads(pooled.view(), 1), scratch);
@@ -49,9 +50,9 @@ void NsaMlaAttention::decode_branches(Stream& stream, View q, std::int64_t start
   const std::int64_t heads = options_.num_heads, rank = options_.kv_lora_rank, rope = options_.qk_rope_head_dim;
   const std::int64_t rows = q.shape[0], total = start + rows, entries = cache.c_pooled.length();
   const std::int64_t window_begin = std::max<std::int64_t>(0, start - nsa_.window + 1);
-  Tensor lse = Tensor::empty({rows, heads}, q.dtype);
+  Tensor lse = Tensor::empty({rows, heads}, accumulation_dtype(q.dtype), q.device);
   // Queries in the latent space, with the rotated columns that all branches share; z likewise is reused.
-  Tensor q_latent = Tensor::empty({rows, heads * (rank + rope)}, q.dtype), z = Tensor::empty({rows, heads * rank}, q.dtype);
+  Tensor q_latent = Tensor::empty({rows, heads * (rank + rope)}, q.dtype, q.device), z = Tensor::empty({rows, heads * rank}, q.dtype, q.device);
   rope_->apply(stream, 1, projections_.q_rope(q), heads_of(q_latent.view(), heads, rank + rope, rank, rope), RopeMode::kForward,
                start);
   rope_->apply(stream, 1, projections_.q_rope(q), projections_.q_rope(q), RopeMode::kForward, start);
@@ -60,7 +61,7 @@ void NsaMlaAttention::decode_branches(Stream& stream, View q, std::int64_t start
   // Runs `attend` on the branch in whichever form is cheaper.
   const auto attend_in = [&](Branch branch, ConstView c, ConstView k_rope, std::int64_t pairs, auto&& attend) {
     const KvUpProjection& projection = up(branch);
-    o[branch] = Tensor::empty({rows, o_proj_.in()}, q.dtype);
+    o[branch] = Tensor::empty({rows, o_proj_.in()}, q.dtype, q.device);
     const kernels::Heads out = split_heads(o[branch].view(), heads);
     AttentionInput in{.q = projections_.q_all(q), .k = {}, .k_shared = split_heads(k_rope, 1), .v = {}};
     if (!projection.absorbing_pays(options_.latent_mode, rows, pairs, c.shape[0])) {

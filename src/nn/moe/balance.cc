@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "core/copy.h"
+#include "kernels/bias_update.h"
+
 namespace hadal::nn {
 namespace {
 
@@ -18,22 +21,18 @@ kernels::SequenceRows sequence_rows(const Context& ctx) {
   return {.batch = ctx.batch, .seq = ctx.seq, .valid_seq = valid, .row_begin = ctx.token_begin};
 }
 
-std::int64_t total_of(std::span<const std::int64_t> counts) {
-  std::int64_t total = 0;
-  for (const std::int64_t count : counts) total += count;
-  return total;
-}
-
 }  // namespace
 
 Balance::Balance(std::int64_t num_experts, const kernels::RouterOptions& router, const BalanceWeights& weights,
-                 std::shared_ptr<SequenceCounts> sequence_counts)
+                 std::shared_ptr<SequenceCounts> sequence_counts, Device device)
     : num_experts_(num_experts),
       router_(router),
       weights_(weights),
       sequence_counts_(std::move(sequence_counts)),
-      counts_(Tensor::zeros({num_experts}, DType::kI64)),
-      loss_(Tensor::zeros({1}, DType::kF64)) {}
+      own_counts_(Tensor::zeros({num_experts}, DType::kI64, device)),
+      own_loss_(Tensor::zeros({1}, DType::kF64, device)),
+      counts_(own_counts_),
+      loss_(own_loss_) {}
 
 Tensor Balance::add(Context& ctx, ConstView scores, ConstView experts) {
   const kernels::SequenceRows rows = sequence_rows(ctx);
@@ -74,24 +73,30 @@ Tensor Balance::add(Context& ctx, ConstView scores, ConstView experts) {
 }
 
 void Balance::reset() {
-  counts_.fill_zero();
-  loss_.fill_zero();
+  Stream stream = stream_of(counts_.device);
+  fill_zero(stream, counts_);
+  fill_zero(stream, loss_);
 }
 
-void Balance::update_bias(View bias, double speed) const {
-  const auto counts = counts_.span<std::int64_t>();
-  const std::int64_t total = total_of(counts);
-  float* b = bias.as<float>();
-  for (std::size_t e = 0; e < counts.size(); ++e) {
-    // sign(mean - count) in integers: total against count * E.
-    const std::int64_t scaled = counts[e] * num_experts_;
-    if (scaled != total) b[e] += static_cast<float>(scaled < total ? speed : -speed);
-  }
+void Balance::bind(View counts, View loss) {
+  HADAL_CHECK(counts.shape == counts_.shape && loss.shape == loss_.shape && counts.device == counts_.device, "statistics of {} experts in {}",
+              num_experts_, counts.shape.str());
+  counts_ = counts;
+  loss_ = loss;
+  own_counts_.reset();
+  own_loss_.reset();
+}
+
+void Balance::update_bias(Stream& stream, View bias, double speed) const {
+  run(stream, kernels::BiasUpdate{.counts = counts_, .bias = bias, .speed = speed});
 }
 
 double Balance::max_violation() const {
-  const auto counts = counts_.span<std::int64_t>();
-  const std::int64_t total = total_of(counts);
+  Stream stream = stream_of(counts_.device);
+  const Tensor host = to_host(stream, counts_);
+  const auto counts = host.span<std::int64_t>();
+  std::int64_t total = 0;
+  for (const std::int64_t count : counts) total += count;
   if (total == 0) return 0;
   const double mean = static_cast<double>(total) / static_cast<double>(counts.size());
   return static_cast<double>(*std::max_element(counts.begin(), counts.end())) / mean - 1.0;

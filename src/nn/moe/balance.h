@@ -26,7 +26,7 @@ class Balance {
  public:
   /// `sequence_counts` null: whole sequences are here.
   Balance(std::int64_t num_experts, const kernels::RouterOptions& router, const BalanceWeights& weights,
-          std::shared_ptr<SequenceCounts> sequence_counts);
+          std::shared_ptr<SequenceCounts> sequence_counts, Device device);
 
   /// Adds the load and the loss of a micro-batch, scores [T, E], experts I32 [T, K]; returns d_scores [T, E], undefined where no
   /// loss is asked for.
@@ -36,9 +36,11 @@ class Balance {
   View counts() { return counts_; }
   View loss() { return loss_; }
   void reset();
+  /// Both move into memory of these shapes that somebody else owns and keeps.
+  void bind(View counts, View loss);
   /// bias F32 [E]: b_e += speed * sign(mean - counts_e).
-  void update_bias(View bias, double speed) const;
-  /// (max load - mean) / mean; 0 when nothing was counted.
+  void update_bias(Stream& stream, View bias, double speed) const;
+  /// (max load - mean) / mean; 0 when nothing was counted. The host waits for it.
   double max_violation() const;
 
  private:
@@ -46,8 +48,8 @@ class Balance {
   kernels::RouterOptions router_;
   BalanceWeights weights_;
   std::shared_ptr<SequenceCounts> sequence_counts_;
-  Tensor counts_;
-  Tensor loss_;
+  Tensor own_counts_, own_loss_;
+  View counts_, loss_;  ///< of these, or bound
 };
 
 }  // namespace hadal::nn

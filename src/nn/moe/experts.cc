@@ -37,9 +37,9 @@ ParameterOptions parameter_options(const ExpertsOptions& o) {
 }  // namespace
 
 Experts::Experts(const std::string& name, const ExpertsOptions& o)
-    : gate_up_(name + ".gate_up", {o.experts.size(o.num_experts), 2 * o.width_share.size(o.width), o.hidden_size}, o.dtype,
+    : gate_up_(name + ".gate_up", {o.experts.size(o.num_experts), 2 * o.width_share.size(o.width), o.hidden_size}, o.storage,
                parameter_options(o), gate_up_parts(name, o)),
-      down_(name + ".down", {o.experts.size(o.num_experts), o.hidden_size, o.width_share.size(o.width)}, o.dtype,
+      down_(name + ".down", {o.experts.size(o.num_experts), o.hidden_size, o.width_share.size(o.width)}, o.storage,
             parameter_options(o), down_parts(name, o)) {}
 
 Tensor Experts::forward(Stream& stream, Tensor rows, ConstView offsets, ConstView row_weight, ExpertsSaved& saved) {
@@ -60,7 +60,7 @@ Experts::InputGradients Experts::backward_input(Stream& stream, Tensor d_y, Cons
   saved.d_y = std::move(d_y);
   const DType dtype = saved.d_y.dtype();
   const Device device = saved.d_y.device();
-  InputGradients result{Tensor{}, Tensor::empty({num_rows}, dtype, device)};
+  InputGradients result{Tensor{}, Tensor::empty({num_rows}, accumulation_dtype(dtype), device)};
   Tensor d_h = Tensor::empty(saved.h.shape(), dtype, device);
   run(stream, kernels::GroupedGemmBackwardInput{.d_y = saved.d_y, .offsets = offsets, .w = down_.value(), .d_x = d_h});
   run(stream, kernels::SwigluBackward{.gate_up = saved.gate_up,

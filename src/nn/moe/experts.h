@@ -18,7 +18,7 @@ struct ExpertsOptions {
   Shard experts;                 ///< those that lie here
   Shard width_share;             ///< what lies here of each one's width
   double init_std = 0.02;
-  DType dtype = DType::kF32;
+  Storage storage;
 };
 
 /// One micro-batch. Shape legend: R rows, E' experts here, I width of each here.

@@ -11,14 +11,13 @@ class LocalRoute final : public ExpertRoute {
   LocalRoute(Stream& stream, std::int64_t num_experts, ConstView experts, ConstView weights)
       : num_rows_(experts.numel()),
         offsets_(Tensor::empty({num_experts + 1}, DType::kI64, experts.device)),
-        row_token_(Tensor::empty({num_rows_}, DType::kI32, experts.device)),
         pair_row_(Tensor::empty(experts.shape, DType::kI32, experts.device)),
         row_weight_(Tensor::empty({num_rows_}, weights.dtype, weights.device)) {
-    Tensor row_pair = Tensor::empty({num_rows_}, DType::kI32, experts.device);
+    Tensor row_token = Tensor::empty({num_rows_}, DType::kI32, experts.device), row_pair = Tensor::empty({num_rows_}, DType::kI32, experts.device);
     run(stream, kernels::DispatchPlan{.num_experts = num_experts,
                                       .experts = experts,
                                       .offsets = offsets_,
-                                      .row_token = row_token_,
+                                      .row_token = row_token,
                                       .row_pair = row_pair,
                                       .pair_row = pair_row_});
     run(stream, kernels::GatherRows{
@@ -32,7 +31,7 @@ class LocalRoute final : public ExpertRoute {
 
   Tensor finish_dispatch(Stream& stream) override {
     Tensor rows = Tensor::empty({num_rows_, x_.shape[1]}, x_.dtype, x_.device);
-    run(stream, kernels::GatherRows{.x = x_, .index = row_token_, .y = rows});
+    run(stream, kernels::SpreadRows{.x = x_, .index = pair_row_, .y = rows});
     return rows;
   }
 
@@ -55,8 +54,7 @@ class LocalRoute final : public ExpertRoute {
  private:
   std::int64_t num_rows_;
   Tensor offsets_;
-  Tensor row_token_;  // I32 [R]
-  Tensor pair_row_;   // I32 [T, K]
+  Tensor pair_row_;  // I32 [T, K]
   Tensor row_weight_;
   ConstView x_;  // of the dispatch under way
   Tensor rows_;  // of the combine under way

@@ -1,5 +1,7 @@
 #include "nn/moe/moe_layer.h"
 
+#include "core/copy.h"
+#include "kernels/cast.h"
 #include "kernels/linear.h"
 #include "nn/moe/local_exchange.h"
 
@@ -8,7 +10,7 @@ namespace {
 
 std::unique_ptr<Layer> shared_experts(const std::string& name, const MoeOptions& o) {
   if (o.num_shared == 0) return nullptr;
-  return std::make_unique<FeedForward>(name + ".shared_experts", o.hidden_size, o.num_shared * o.width, o.init_std, o.dtype);
+  return std::make_unique<FeedForward>(name + ".shared_experts", o.hidden_size, o.num_shared * o.width, o.init_std, o.storage());
 }
 
 /// Number in the batch of each token here, where it differs from the row's.
@@ -17,8 +19,24 @@ Tensor token_numbers(const Context& ctx, std::int64_t count) {
   Tensor numbers = Tensor::empty({count}, DType::kI64);
   std::int64_t* n = numbers.as<std::int64_t>();
   for (std::int64_t row = 0; row < count; ++row) n[row] = ctx.sequence_of_row(row) * ctx.whole_seq() + ctx.position_of_row(row);
-  return numbers;
+  return moved_to(ctx.stream, std::move(numbers), ctx.stream.device());
 }
+
+/// x in the router's dtype: itself, or a copy for as long as it is used.
+class RouterInput {
+ public:
+  RouterInput(Stream& stream, ConstView x, DType dtype) : x_(x) {
+    if (x.dtype == dtype) return;
+    copy_ = Tensor::empty(x.shape, dtype, x.device);
+    run(stream, kernels::Cast{.x = x, .y = copy_});
+    x_ = copy_;
+  }
+  ConstView x() const { return x_; }
+
+ private:
+  ConstView x_;
+  Tensor copy_;
+};
 
 ConstView view_or_empty(const Tensor& tensor) { return tensor.defined() ? tensor.view() : ConstView{}; }
 
@@ -42,7 +60,7 @@ MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options)
 MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options, MoeLayout layout, std::unique_ptr<Layer> shared)
     : name_(name),
       options_(options),
-      router_(name + ".gate.weight", {options.num_experts, options.hidden_size}, options.dtype,
+      router_(name + ".gate.weight", {options.num_experts, options.hidden_size}, options.storage().accumulation(),
               {.init = Init::normal(options.init_std)}),
       experts_(name + ".experts", {.hidden_size = options.hidden_size,
                                    .num_experts = options.num_experts,
@@ -50,10 +68,10 @@ MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options, MoeLayout
                                    .experts = layout.experts,
                                    .width_share = layout.width,
                                    .init_std = options.init_std,
-                                   .dtype = options.dtype}),
+                                   .storage = options.storage()}),
       shared_(std::move(shared)),
       exchange_(std::move(layout.exchange)),
-      balance_(options.num_experts, options.router, options.balance, std::move(layout.sequence_counts)) {
+      balance_(options.num_experts, options.router, options.balance, std::move(layout.sequence_counts), options.device) {
   HADAL_CHECK((shared_ != nullptr) == (options.num_shared > 0), "{}: {} shared experts", name, options.num_shared);
   if (exchange_ == nullptr) {
     HADAL_CHECK(layout.experts.whole() && layout.width.whole(), "{}: experts in {} x {} shares without an exchange", name,
@@ -61,7 +79,7 @@ MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options, MoeLayout
     exchange_ = std::make_shared<LocalExchange>(options.num_experts);
   }
   if (options.has_bias) {
-    bias_ = Parameter(name + ".gate.e_score_correction_bias", {options.num_experts}, DType::kF32,
+    bias_ = Parameter(name + ".gate.e_score_correction_bias", {options.num_experts}, Storage(DType::kF32, options.device),
                       {.init = Init::zeros(), .decays = false, .trainable = false});
   }
 }
@@ -69,11 +87,11 @@ MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options, MoeLayout
 /// Chooses experts and prepares the way there; counts loads and adds the balance loss in training.
 void MoeLayer::route(Context& ctx, ConstView x, bool training, Record& r) {
   const std::int64_t tokens = x.shape[0];
-  Tensor logits = Tensor::empty({tokens, options_.num_experts}, x.dtype, x.device);
-  kernels::linear_forward(ctx.stream, x, router_.value(), logits);
-  r.scores = Tensor::empty(logits.shape(), x.dtype, x.device);
+  Tensor logits = Tensor::empty({tokens, options_.num_experts}, router_.storage());
+  kernels::linear_forward(ctx.stream, RouterInput(ctx.stream, x, router_.dtype()).x(), router_.value(), logits);
+  r.scores = Tensor::empty(logits.shape(), router_.storage());
   r.experts = Tensor::empty({tokens, options_.router.top_k}, DType::kI32, x.device);
-  Tensor weights = Tensor::empty(r.experts.shape(), x.dtype, x.device);
+  Tensor weights = Tensor::empty(r.experts.shape(), router_.storage());
   const Tensor numbers = options_.router.forced ? token_numbers(ctx, tokens) : Tensor{};
   run(ctx.stream, kernels::RouterForward{.options = options_.router,
                                          .logits = logits,
@@ -141,19 +159,29 @@ void MoeLayer::backward_experts(Context& ctx, Saved& saved) {
 Tensor MoeLayer::finish_backward(Context& ctx, Saved& saved) {
   Record& r = saved_as<Record>(saved);
   Tensor d_x = std::move(r.d_x);
-  Tensor d_weights = Tensor::empty(r.experts.shape(), d_x.dtype(), d_x.device());
+  Tensor d_weights = Tensor::empty(r.experts.shape(), router_.storage());
   r.route->finish_combine(ctx.stream, shared_ ? d_x.view() : View{}, d_x, d_weights);
-  Tensor d_logits = Tensor::empty(r.scores.shape(), d_x.dtype(), d_x.device());
+  backward_router(ctx, d_weights, r, d_x);
+  return d_x;
+}
+
+/// The router's share is added to d_x; its gradient is small and finished here: backward_weight then waits for nothing.
+void MoeLayer::backward_router(Context& ctx, ConstView d_weights, Record& r, View d_x) {
+  Tensor d_logits = Tensor::empty(r.scores.shape(), router_.storage());
   run(ctx.stream, kernels::RouterBackward{.options = options_.router,
                                           .scores = r.scores,
                                           .experts = r.experts,
                                           .d_weights = d_weights,
                                           .d_scores = view_or_empty(r.d_scores),
                                           .d_logits = d_logits});
-  kernels::linear_backward_input(ctx.stream, d_logits, router_.value(), d_x, 1.0);
-  // The router's gradient is small and finished here: backward_weight then waits for nothing.
-  kernels::linear_backward_weight(ctx.stream, d_logits, r.x, router_.grad());
-  return d_x;
+  if (d_x.dtype == router_.dtype()) {
+    kernels::linear_backward_input(ctx.stream, d_logits, router_.value(), d_x, 1.0);
+  } else {
+    Tensor share = Tensor::empty(d_x.shape, router_.storage());
+    kernels::linear_backward_input(ctx.stream, d_logits, router_.value(), share);
+    run(ctx.stream, kernels::Cast{.x = share, .y = d_x, .accumulate = true});
+  }
+  kernels::linear_backward_weight(ctx.stream, d_logits, RouterInput(ctx.stream, r.x, router_.dtype()).x(), router_.grad());
 }
 
 void MoeLayer::backward_weight(Context& ctx, Saved& saved) {
@@ -169,8 +197,8 @@ void MoeLayer::collect(ParameterList& parameters) {
   if (shared_) shared_->collect(parameters);
 }
 
-void MoeLayer::update_bias(double speed) {
-  if (options_.has_bias && speed != 0) balance_.update_bias(bias_.value(), speed);
+void MoeLayer::update_bias(Stream& stream, double speed) {
+  if (options_.has_bias && speed != 0) balance_.update_bias(stream, bias_.value(), speed);
 }
 
 }  // namespace hadal::nn

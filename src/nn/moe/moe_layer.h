@@ -26,6 +26,9 @@ struct MoeOptions {
   BalanceWeights balance;
   double init_std = 0.02;
   DType dtype = DType::kF32;
+  Device device{};
+
+  Storage storage() const { return {dtype, device}; }
 };
 
 /// How a MoE layer lies over ranks; the default is one rank.
@@ -66,8 +69,11 @@ class MoeLayer : public Layer {
   /// Sum of this layer's balance losses since the last reset, F64 [1]: the share of the tokens here.
   View balance_loss() { return balance_.loss(); }
   void reset_statistics() { balance_.reset(); }
+  /// Counts and loss move into memory that somebody else owns and keeps (so that those of all layers are one block), I64 [E] and
+  /// F64 [1] on the layer's device; what they hold there counts.
+  void bind_statistics(View counts, View loss) { balance_.bind(counts, loss); }
   /// b_e += speed * sign(mean - counts_e) with counts over the whole global batch (spec/model.md 6.1).
-  void update_bias(double speed);
+  void update_bias(Stream& stream, double speed);
   /// (max load - mean) / mean of the present counts; 0 when nothing was counted.
   double max_violation() const { return balance_.max_violation(); }
   const std::string& name() const { return name_; }
@@ -77,10 +83,11 @@ class MoeLayer : public Layer {
   struct Record;
 
   void route(Context& ctx, ConstView x, bool training, Record& r);
+  void backward_router(Context& ctx, ConstView d_weights, Record& r, View d_x);
 
   std::string name_;
   MoeOptions options_;
-  Parameter router_;  ///< [E, d]
+  Parameter router_;  ///< [E, d], in the accumulation dtype
   Parameter bias_;    ///< F32 [E], a buffer; only with has_bias
   Experts experts_;
   std::unique_ptr<Layer> shared_;

@@ -1,4 +1,4 @@
-#include "checkpoint/convert.h"
+#include "core/convert.h"
 
 #include <cstdint>
 #include <cstring>
@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "core/parallel_for.h"
 
-namespace hadal::checkpoint {
+namespace hadal {
 namespace {
 
 constexpr std::int64_t kGrain = 1 << 16;
@@ -56,4 +56,4 @@ void convert_floats(ConstView from, View to) {
   });
 }
 
-}  // namespace hadal::checkpoint
+}  // namespace hadal

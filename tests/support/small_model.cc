@@ -1,13 +1,26 @@
-// A model with everything in it (a dense layer, a MoE layer, two MTP modules, a balance loss) and micro-batches for it.
-#pragma once
+#include "tests/support/small_model.h"
 
 #include "core/rng.h"
-#include "model/stage.h"
 
-namespace hadal::model {
+namespace hadal::test {
+namespace {
 
-inline ModelOptions small_model(AttentionKind kind, SparseKind sparse) {
-  ModelOptions o;
+model::Prediction make_prediction(std::int64_t batch, std::int64_t seq, std::int64_t depth, const Random& random, std::int64_t vocab) {
+  const std::int64_t tokens = batch * seq;
+  model::Prediction p{Tensor::empty({tokens}, DType::kI32), Tensor::empty({tokens}, DType::kI32), Tensor::empty({tokens}, DType::kF64)};
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    const bool valid = t % seq + depth < seq && !(depth == 0 && t == 3);
+    p.inputs.as<std::int32_t>()[t] = valid ? static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(1000 * depth + t), static_cast<std::uint64_t>(vocab))) : -1;
+    p.targets.as<std::int32_t>()[t] = valid ? static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(5000 + 1000 * depth + t), static_cast<std::uint64_t>(vocab))) : -1;
+    p.weights.as<double>()[t] = valid ? 0.1 : 0.0;
+  }
+  return p;
+}
+
+}  // namespace
+
+model::ModelOptions small_model(AttentionKind kind, SparseKind sparse) {
+  model::ModelOptions o;
   o.shape.vocab_size = 11;
   o.shape.hidden_size = 8;
   o.shape.num_layers = 2;
@@ -34,21 +47,9 @@ inline ModelOptions small_model(AttentionKind kind, SparseKind sparse) {
   return o;
 }
 
-inline Prediction make_prediction(std::int64_t batch, std::int64_t seq, std::int64_t depth, const Random& random, std::int64_t vocab) {
-  const std::int64_t tokens = batch * seq;
-  Prediction p{Tensor::empty({tokens}, DType::kI32), Tensor::empty({tokens}, DType::kI32), Tensor::empty({tokens}, DType::kF64)};
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    const bool valid = t % seq + depth < seq && !(depth == 0 && t == 3);
-    p.inputs.as<std::int32_t>()[t] = valid ? static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(1000 * depth + t), static_cast<std::uint64_t>(vocab))) : -1;
-    p.targets.as<std::int32_t>()[t] = valid ? static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(5000 + 1000 * depth + t), static_cast<std::uint64_t>(vocab))) : -1;
-    p.weights.as<double>()[t] = valid ? 0.1 : 0.0;
-  }
-  return p;
-}
-
-inline MicroBatch make_micro_batch(const ModelOptions& o, std::int64_t batch, std::int64_t seq, std::uint64_t seed = 3) {
+model::MicroBatch make_micro_batch(const model::ModelOptions& o, std::int64_t batch, std::int64_t seq, std::uint64_t seed) {
   const Random random(seed, RandomPurpose::kSynthetic);
-  MicroBatch m;
+  model::MicroBatch m;
   m.batch = batch;
   m.seq = seq;
   m.sequence_scale = 0.5;
@@ -62,4 +63,4 @@ inline MicroBatch make_micro_batch(const ModelOptions& o, std::int64_t batch, st
   return m;
 }
 
-}  // namespace hadal::model
+}  // namespace hadal::test

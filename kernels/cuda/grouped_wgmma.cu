@@ -1,0 +1,393 @@
+// Grouped products in bf16 on Hopper's warpgroup tensor cores.
+//
+// Blocks stay on their multiprocessor and walk over tiles of 128 x kN, two by two: a cluster of two blocks takes two tiles of one expert
+// that lie one above the other and reads their B once, each block one half for both, or, where a last row of tiles is left over, two
+// tiles side by side and their A. One thread of the third warpgroup has the copy engine fill a ring of stages (64 of k each); two
+// warpgroups multiply, 64 rows each, and are free to drift apart by the length of the ring, so that one stores its results while the
+// other keeps the tensor cores busy. Rows of a tile past the expert's end are its neighbour's: they are multiplied and not stored. In
+// backward_weight k runs over the expert's rows, and what the last stage holds past its end is zeroed in shared memory first.
+#include <algorithm>
+
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/grouped_tiles.cuh"
+#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/tensor_map.h"
+
+namespace hadal::kernels::cuda {
+namespace {
+
+using Element = __nv_bfloat16;
+
+constexpr int kM = 128, kK = 64;
+constexpr int kGroupThreads = 128, kThreads = 3 * kGroupThreads, kConsumers = 2;
+constexpr int kCluster = 2;
+constexpr std::uint16_t kBoth = 3;        // both blocks of a cluster
+constexpr int kBox = 64 * 64 * 2;         // bytes of 64 lines of 64 elements
+constexpr int kLine = 128;                // bytes of a line
+constexpr int kStaging = 16 * kLine;      // bytes through which a warp stores 16 rows by 64 columns
+constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+
+template <int kN>
+struct Ring {
+  static constexpr int kBytesA = kM * kLine, kBytesB = kN * kLine, kStageBytes = kBytesA + kBytesB;
+  static constexpr int kStages = kN == 256 ? 4 : 6;
+  static constexpr int kStagingAt = kStages * kStageBytes;
+  static constexpr int kTableAt = kStagingAt + kConsumers * 4 * kStaging;
+  static constexpr int kBarriersAt = (kTableAt + static_cast<int>(sizeof(GroupTable)) + 7) / 8 * 8;
+  static constexpr int kBytes = kBarriersAt + 2 * kStages * 8;
+
+  int stage = 0, parity = 0;
+  __device__ void advance() {
+    if (++stage == kStages) stage = 0, parity ^= 1;
+  }
+};
+
+/// What the kernel knows beside the maps. Extents as in grouped_product.h; m or k is 0 where it is the expert's rows.
+struct Extents {
+  void* c;
+  const std::int64_t* offsets;
+  int experts;
+  int m, n, k;
+  /// Elements of c from one row to the next and from one column to the next: backward_weight may work on the transpose of d_w.
+  int row_stride, column_stride;
+};
+
+template <GroupedForm kForm>
+struct Form {
+  static constexpr bool kRaggedK = kForm == GroupedForm::kBackwardWeight;
+  static constexpr bool kMajorM = kForm == GroupedForm::kBackwardWeight;
+  static constexpr bool kMajorN = kForm != GroupedForm::kForward;
+};
+
+/// A block's tile of a pair, and which operand the pair shares.
+struct PairTile {
+  GroupTile at;
+  bool shares_b;
+};
+
+/// Pairs of an expert with so many tiles: one above the other, then the last row's side by side (the second of the last pair may lie
+/// outside, where there is nothing to store).
+__device__ int pairs_of(int m_tiles, int n_tiles) { return m_tiles / 2 * n_tiles + m_tiles % 2 * ceil_div(n_tiles, 2); }
+
+/// Called with rising pairs; pairs of two rows of tiles are ordered in bands as in TileWalk.
+class PairWalk {
+ public:
+  __device__ PairWalk(const GroupTable& table, int fixed_m, int n_tiles, int rank) : table_(table), fixed_m_(fixed_m), n_tiles_(n_tiles), rank_(rank) {}
+
+  __device__ PairTile at(int pair) {
+    while (pair >= table_.first_tile[expert_ + 1]) ++expert_;
+    const int begin = table_.first_row[expert_], end = table_.first_row[expert_ + 1], local = pair - table_.first_tile[expert_];
+    const int m_tiles = tiles_of_m(end - begin, fixed_m_, kM), doubles = m_tiles / 2, beside = local - doubles * n_tiles_;
+    if (beside >= 0) return {{expert_, begin, end, m_tiles - 1, 2 * beside + rank_}, false};
+    constexpr int kPairBand = kBand / 2;
+    const int band = local / (kPairBand * n_tiles_), in_band = local - band * kPairBand * n_tiles_;
+    const int height = min(kPairBand, doubles - band * kPairBand);
+    return {{expert_, begin, end, 2 * (band * kPairBand + in_band % height) + rank_, in_band / height}, true};
+  }
+
+ private:
+  const GroupTable& table_;
+  int fixed_m_, n_tiles_, rank_;
+  int expert_ = 0;
+};
+
+/// Box `i` of 64 rows of A, of a tile whose first row is m0 and from k on.
+template <GroupedForm kForm>
+__device__ void copy_a(std::uint8_t* a, std::uint64_t* full, const CUtensorMap* map, const GroupTile& at, int k, int i, bool to_both) {
+  const int m = at.m_tile * kM + i * 64;
+  const int x = Form<kForm>::kMajorM ? m : k, y = at.row_begin + (Form<kForm>::kMajorM ? k : m);
+  if (to_both) {
+    copy_box_to_all(a + i * kBox, map, full, kBoth, x, y);
+  } else {
+    copy_box(a + i * kBox, map, full, x, y);
+  }
+}
+
+/// Half `half` of the rows of B.
+template <GroupedForm kForm, int kN>
+__device__ void copy_b(std::uint8_t* b, std::uint64_t* full, const CUtensorMap* map, const GroupTile& at, int k, int half, bool to_both) {
+  constexpr int kBoxes = kForm == GroupedForm::kForward ? 1 : kN / 128, kRows = kN / 2 / kBoxes;
+#pragma unroll
+  for (int i = 0; i < kBoxes; ++i) {
+    const int row = half * (kN / 2) + i * kRows, n = at.n_tile * kN + row;
+    std::uint8_t* const to = b + row * kLine;
+    if constexpr (kForm == GroupedForm::kBackwardWeight) {
+      to_both ? copy_box_to_all(to, map, full, kBoth, n, at.row_begin + k) : copy_box(to, map, full, n, at.row_begin + k);
+    } else {
+      const int x = kForm == GroupedForm::kForward ? k : n, y = kForm == GroupedForm::kForward ? n : k;
+      to_both ? copy_box_to_all(to, map, full, kBoth, x, y, at.expert) : copy_box(to, map, full, x, y, at.expert);
+    }
+  }
+}
+
+/// One stage of a tile: A's 128 rows and B's kN, from k on; of the shared operand this block copies half `rank`, to both.
+template <GroupedForm kForm, int kN>
+__device__ void fill_stage(std::uint8_t* stage, std::uint64_t* full, const CUtensorMap* a_map, const CUtensorMap* b_map, const PairTile& pair, int k, int rank) {
+  std::uint8_t* const b = stage + Ring<kN>::kBytesA;
+  arrive_expecting(full, Ring<kN>::kStageBytes);
+  if (pair.shares_b) {
+    copy_a<kForm>(stage, full, a_map, pair.at, k, 0, false);
+    copy_a<kForm>(stage, full, a_map, pair.at, k, 1, false);
+    copy_b<kForm, kN>(b, full, b_map, pair.at, k, rank, true);
+  } else {
+    copy_a<kForm>(stage, full, a_map, pair.at, k, rank, true);
+    copy_b<kForm, kN>(b, full, b_map, pair.at, k, 0, false);
+    copy_b<kForm, kN>(b, full, b_map, pair.at, k, 1, false);
+  }
+}
+
+/// Lines [begin, 64) of boxes become zero; by the warpgroup.
+__device__ void zero_lines(std::uint8_t* boxes, int count, int begin) {
+  const int vectors = (64 - begin) * (kLine / 16);
+  for (int i = static_cast<int>(threadIdx.x) % kGroupThreads; i < count * vectors; i += kGroupThreads) {
+    *reinterpret_cast<uint4*>(boxes + i / vectors * kBox + begin * kLine + i % vectors * 16) = make_uint4(0, 0, 0, 0);
+  }
+}
+
+__device__ std::uint32_t pack(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
+/// A warp's 16 rows to c, bf16: by way of shared memory, so that eight lanes write a line of 128 bytes. `to` is the first row and
+/// column; `rows` and `columns` say how many of them exist.
+template <int kN>
+__device__ void store_rows(const float (&sums)[kN / 2], std::uint8_t* staging, Element* to, int row_stride, int rows, int columns) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8;
+  const int put_row = matrix % 2 * 8 + lane % 8, take_piece = lane % 8;
+#pragma unroll
+  for (int chunk = 0; chunk < kN / 64; ++chunk) {
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < 8; j += 2) {
+      const float* const d = &sums[(chunk * 8 + j) * 4];
+      const int piece = (j + matrix / 2) ^ (put_row % 8);
+      store_matrices(staging + put_row * kLine + piece * 16, pack(d[0], d[1]), pack(d[2], d[3]), pack(d[4], d[5]), pack(d[6], d[7]));
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = i * 4 + lane / 8, column = chunk * 64 + take_piece * 8;
+      const uint4 line = *reinterpret_cast<const uint4*>(staging + row * kLine + (take_piece ^ (row % 8)) * 16);
+      if (row < rows && column < columns) *reinterpret_cast<uint4*>(to + static_cast<std::size_t>(row) * row_stride + column) = line;
+    }
+  }
+}
+
+/// A warp's 16 rows added to c, f32. Rows along memory (kTurned false: four lanes write 32 bytes of a row), or columns along memory
+/// (kTurned: the transpose of d_w is worked on, and eight lanes write 32 bytes of a column). `stride`: from one of them to the next.
+/// Loads of four blocks of eight columns are in flight at once.
+template <int kN, bool kTurned>
+__device__ void add_rows(const float (&sums)[kN / 2], float* to, int stride, int rows, int columns) {
+  constexpr int kBatch = 4;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4, column = lane % 4 * 2;
+  float* at = kTurned ? to + static_cast<std::size_t>(column) * stride + row : to + static_cast<std::size_t>(row) * stride + column;
+  const std::ptrdiff_t half = kTurned ? 8 : std::ptrdiff_t{8} * stride, block = kTurned ? std::ptrdiff_t{8} * stride : 8;
+#pragma unroll
+  for (int base = 0; base < kN / 8; base += kBatch) {
+    float2 old[kBatch][2];
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const float* const from = at + j * block + h * half;
+        if (row + 8 * h >= rows || (base + j) * 8 + column >= columns) continue;
+        old[j][h] = kTurned ? make_float2(from[0], from[stride]) : *reinterpret_cast<const float2*>(from);
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const float* const d = &sums[(base + j) * 4 + 2 * h];
+        const float2 sum = make_float2(old[j][h].x + d[0], old[j][h].y + d[1]);
+        float* const back = at + j * block + h * half;
+        if (row + 8 * h >= rows || (base + j) * 8 + column >= columns) continue;
+        if constexpr (kTurned) {
+          back[0] = sum.x;
+          back[stride] = sum.y;
+        } else {
+          *reinterpret_cast<float2*>(back) = sum;
+        }
+      }
+    }
+    at += kBatch * block;
+  }
+}
+
+/// Asks the second-level cache for what add_rows will read, a whole product ahead of them: `lines` of `bytes` each.
+__device__ void prefetch_lines(const float* from, int stride, int lines, int bytes) {
+  const int pieces = (bytes + 127) / 128;
+  for (int i = static_cast<int>(threadIdx.x); i < lines * pieces; i += kConsumers * kGroupThreads) {
+    const auto* const at = reinterpret_cast<const char*>(from + static_cast<std::size_t>(i / pieces) * stride) + i % pieces * 128;
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+  }
+}
+
+template <GroupedForm kForm, int kN>
+__global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1) multiply(const __grid_constant__ CUtensorMap a_map, const __grid_constant__ CUtensorMap b_map, Extents p) {
+  using R = Ring<kN>;
+  using F = Form<kForm>;
+  extern __shared__ __align__(1024) std::uint8_t shared[];
+  GroupTable& table = *reinterpret_cast<GroupTable*>(shared + R::kTableAt);
+  std::uint64_t* const full = reinterpret_cast<std::uint64_t*>(shared + R::kBarriersAt);
+  std::uint64_t* const empty = full + R::kStages;
+  if (threadIdx.x == kThreads - 1) {
+    prefetch_map(&a_map);
+    prefetch_map(&b_map);
+    for (int i = 0; i < R::kStages; ++i) {
+      init_barrier(&full[i], 1);
+      init_barrier(&empty[i], kCluster * kConsumers * 4);
+    }
+    publish_barriers();
+  }
+  const int n_tiles = ceil_div(p.n, kN);
+  build_table(table, p.offsets, p.experts, [&](int rows) { return pairs_of(tiles_of_m(rows, p.m, kM), n_tiles); });
+  const int pairs = table.first_tile[p.experts], clusters = static_cast<int>(gridDim.x) / kCluster, rank = rank_in_cluster();
+  sync_cluster();
+  PairWalk walk(table, p.m, n_tiles, rank);
+  R ring;
+  const int group = static_cast<int>(threadIdx.x) / kGroupThreads;
+
+  if (group == kConsumers) {
+    shrink_registers<kProducerRegisters>();
+    if (threadIdx.x == kConsumers * kGroupThreads) {
+      for (int pair = static_cast<int>(blockIdx.x) / kCluster; pair < pairs; pair += clusters) {
+        const PairTile tile = walk.at(pair);
+        const int steps = ceil_div(F::kRaggedK ? tile.at.row_end - tile.at.row_begin : p.k, kK);
+        for (int step = 0; step < steps; ++step) {
+          wait(&empty[ring.stage], ring.parity ^ 1);
+          fill_stage<kForm, kN>(shared + ring.stage * R::kStageBytes, &full[ring.stage], &a_map, &b_map, tile, step * kK, rank);
+          ring.advance();
+        }
+      }
+    }
+  } else {
+    grow_registers<kConsumerRegisters>();
+    const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+    // Bytes from one product of 16 k to the next, and the operands' strides.
+    constexpr int kStepA = F::kMajorM ? 16 * kLine : 32, kStepB = F::kMajorN ? 16 * kLine : 32;
+    float sums[kN / 2];
+    for (int pair = static_cast<int>(blockIdx.x) / kCluster; pair < pairs; pair += clusters) {
+      const GroupTile at = walk.at(pair).at;
+      const int rows = at.row_end - at.row_begin, m0 = at.m_tile * kM, n0 = at.n_tile * kN;
+      const int k_end = F::kRaggedK ? rows : p.k, steps = ceil_div(k_end, kK);
+      const int columns_left = p.n - n0;
+      if constexpr (F::kRaggedK) {
+        const float* const c = static_cast<const float*>(p.c) + static_cast<std::size_t>(at.expert) * p.m * p.n;
+        const int lines_m = min(kM, p.m - m0), lines_n = min(kN, columns_left);
+        const float* const from = c + static_cast<std::size_t>(m0) * p.row_stride + static_cast<std::size_t>(n0) * p.column_stride;
+        if (p.column_stride == 1) {
+          prefetch_lines(from, p.row_stride, lines_m, lines_n * 4);
+        } else {
+          prefetch_lines(from, p.column_stride, lines_n, lines_m * 4);
+        }
+      }
+      int previous = 0;
+      for (int step = 0; step < steps; ++step) {
+        wait(&full[ring.stage], ring.parity);
+        std::uint8_t* const stage = shared + ring.stage * R::kStageBytes;
+        std::uint8_t* const stage_a = stage + group * kBox;
+        if constexpr (F::kRaggedK) {
+          if ((step + 1) * kK > k_end) {
+            // B's lines are zeroed by both warpgroups: with the same bytes, each before its own products.
+            zero_lines(stage_a, 1, k_end - step * kK);
+            zero_lines(stage + R::kBytesA, kN / 64, k_end - step * kK);
+            fence_shared_stores();
+            sync_threads(1 + group, kGroupThreads);
+          }
+        }
+        const std::uint64_t a = operand(shared_address(stage_a), kBox, 8 * kLine);
+        const std::uint64_t b = operand(shared_address(stage + R::kBytesA), kBox, 8 * kLine);
+        products_begin();
+#pragma unroll
+        for (int k = 0; k < kK / 16; ++k) {
+          product_step<F::kMajorM, F::kMajorN>(sums, a + k * (kStepA >> 4), b + k * (kStepB >> 4), step > 0 || k > 0);
+        }
+        products_commit();
+        products_wait<1>();
+        if (step > 0 && lane < kCluster) arrive_at(&empty[previous], lane);
+        previous = ring.stage;
+        ring.advance();
+      }
+      products_wait<0>();
+      if (lane < kCluster) arrive_at(&empty[previous], lane);
+
+      const int first = m0 + warp * 16;  // this warp's rows of the expert
+      if constexpr (F::kRaggedK) {
+        float* const c = static_cast<float*>(p.c) + static_cast<std::size_t>(at.expert) * p.m * p.n + static_cast<std::size_t>(first) * p.row_stride +
+                         static_cast<std::size_t>(n0) * p.column_stride;
+        if (p.column_stride == 1) {
+          add_rows<kN, false>(sums, c, p.row_stride, p.m - first, columns_left);
+        } else {
+          add_rows<kN, true>(sums, c, p.column_stride, p.m - first, columns_left);
+        }
+      } else {
+        Element* const c = static_cast<Element*>(p.c) + static_cast<std::size_t>(at.row_begin + first) * p.row_stride + n0;
+        store_rows<kN>(sums, shared + R::kStagingAt + warp * kStaging, c, p.row_stride, rows - first, columns_left);
+      }
+    }
+  }
+  sync_cluster();  // until then the other block may write to this one's shared memory
+}
+
+template <GroupedForm kForm, int kN>
+void launch(Stream& stream, const CUtensorMap& a, const CUtensorMap& b, const Extents& extents, const char* op) {
+  constexpr int kBytes = Ring<kN>::kBytes;
+  static_assert(kBytes <= 227 * 1024);
+  allow_shared_memory(multiply<kForm, kN>, kBytes, op);
+  multiply<kForm, kN><<<num_multiprocessors(stream.device().index) / kCluster * kCluster, kThreads, kBytes, native(stream)>>>(a, b, extents);
+  check_launch(op);
+}
+
+/// What tiles of kN columns cost, in any unit: their area, with what lies outside the matrix, and a fourth more for narrow ones, which
+/// read A twice as often.
+std::int64_t cost(int m, int n, int tile_n) {
+  return std::int64_t{ceil_div(m, kM)} * ceil_div(n, tile_n) * tile_n * (tile_n == 256 ? 4 : 5);
+}
+
+template <GroupedForm kForm>
+void multiply_form(Stream& stream, const GroupedProduct& p, const char* op) {
+  const auto run = [&]<int kN>(bool turned) {
+    if constexpr (kForm == GroupedForm::kForward) {
+      launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.in, 64), tensor_map(p.b, p.experts, p.out, p.in, kN / 2),
+                        {p.c, p.offsets, p.experts, 0, p.out, p.in, p.out, 1}, op);
+    } else if constexpr (kForm == GroupedForm::kBackwardInput) {
+      launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.out, 64), tensor_map(p.b, p.experts, p.out, p.in, kK),
+                        {p.c, p.offsets, p.experts, 0, p.in, p.out, p.in, 1}, op);
+    } else {
+      const CUtensorMap d_y = tensor_map(p.a, 0, p.rows, p.out, kK), x = tensor_map(p.b, 0, p.rows, p.in, kK);
+      if (turned) {
+        launch<kForm, kN>(stream, x, d_y, {p.c, p.offsets, p.experts, p.in, p.out, 0, 1, p.in}, op);
+      } else {
+        launch<kForm, kN>(stream, d_y, x, {p.c, p.offsets, p.experts, p.out, p.in, 0, p.in, 1}, op);
+      }
+    }
+  };
+  const auto best = [&](int m, int n) { return std::min(cost(m, n, 256), cost(m, n, 128)); };
+  // In backward_weight the transpose of d_w where that leaves less of the tiles empty.
+  const bool turned = kForm == GroupedForm::kBackwardWeight && best(p.in, p.out) < best(p.out, p.in);
+  const int m = kForm == GroupedForm::kBackwardWeight ? (turned ? p.in : p.out) : kM;
+  const int n = kForm == GroupedForm::kForward || turned ? p.out : p.in;
+  if (cost(m, n, 128) < cost(m, n, 256)) {
+    run.template operator()<128>(turned);
+  } else {
+    run.template operator()<256>(turned);
+  }
+}
+
+}  // namespace
+
+bool fits_wgmma(const GroupedProduct& p) {
+  return p.in > 0 && fits_tensor_map(p.a, p.in) && fits_tensor_map(p.b, p.out) && reinterpret_cast<std::uintptr_t>(p.c) % 16 == 0;
+}
+
+void multiply_grouped_wgmma(Stream& stream, const GroupedProduct& product, const char* op) {
+  switch (product.form) {
+    case GroupedForm::kForward: return multiply_form<GroupedForm::kForward>(stream, product, op);
+    case GroupedForm::kBackwardInput: return multiply_form<GroupedForm::kBackwardInput>(stream, product, op);
+    case GroupedForm::kBackwardWeight: return multiply_form<GroupedForm::kBackwardWeight>(stream, product, op);
+  }
+}
+
+}  // namespace hadal::kernels::cuda

@@ -1,0 +1,131 @@
+// Native sparse attention at the sizes of spec/gpu.md 14: 64 heads over 4 key heads of 128, compression 32/16, blocks of 64, 16 chosen.
+// Operations are those of the keys that are seen: 4 d a pair forward (2 d more for the importance), 10 d backward.
+#include <fmt/core.h>
+
+#include "gpu_bench.h"
+#include "kernels/branch_gate.h"
+#include "kernels/flash_attention.h"
+#include "kernels/nsa.h"
+
+namespace hadal::bench {
+namespace {
+
+using kernels::heads_of;
+using std::int64_t;
+
+constexpr int64_t kHeads = 64, kKeyHeads = 4, kWidth = 128, kLength = 32, kStride = 16, kSelect = 64, kChosen = 16;
+
+// Keys of the chosen blocks up to each query, over all heads.
+double selected_pairs(Stream& stream, ConstView blocks, int64_t tokens) {
+  const Tensor host = to_host(stream, blocks);
+  const auto* const list = host.as<std::int32_t>();
+  double pairs = 0;
+  for (int64_t i = 0; i < host.numel(); ++i) {
+    const int64_t t = i / (kKeyHeads * kChosen) % tokens;
+    if (list[i] >= 0) pairs += static_cast<double>(std::min(kSelect, t + 1 - list[i] * kSelect));
+  }
+  return pairs * kHeads / kKeyHeads;
+}
+
+double compressed_pairs(int64_t tokens) {
+  double pairs = 0;
+  for (int64_t t = 0; t < tokens; ++t) pairs += static_cast<double>(kernels::num_compressed(t + 1, kLength, kStride));
+  return pairs * kHeads;
+}
+
+void bench_length(Table& table, int64_t tokens) {
+  Stream& stream = table.stream();
+  const std::string shape = fmt::format("b1 h{}/{} s{} d{}", kHeads, kKeyHeads, tokens, kWidth);
+  const int64_t entries = kernels::num_compressed(tokens, kLength, kStride), rows = kHeads * kWidth, key_rows = kKeyHeads * kWidth;
+  const double scale = 0.08838834764831845;
+  const Tensor q = random_tensor(stream, {tokens, rows}, DType::kBf16, 1), d_o = random_tensor(stream, {tokens, rows}, DType::kBf16, 2);
+  const Tensor k = random_tensor(stream, {tokens, key_rows}, DType::kBf16, 3), v = random_tensor(stream, {tokens, key_rows}, DType::kBf16, 4);
+  const Tensor pooled_k = random_tensor(stream, {entries, key_rows}, DType::kBf16, 5), pooled_v = random_tensor(stream, {entries, key_rows}, DType::kBf16, 6);
+  Tensor o = Tensor::empty({tokens, rows}, DType::kBf16, kGpu), d_q = Tensor::empty({tokens, rows}, DType::kBf16, kGpu);
+  Tensor d_k = Tensor::empty({tokens, key_rows}, DType::kBf16, kGpu), d_v = Tensor::empty({tokens, key_rows}, DType::kBf16, kGpu);
+  Tensor lse = Tensor::empty({tokens, kHeads}, DType::kF32, kGpu), blocks = Tensor::empty({tokens, kKeyHeads, kChosen}, DType::kI32, kGpu);
+  const auto queries = [](auto&& x) { return heads_of(x.view(), kHeads, kWidth, 0, kWidth); };
+  const auto keys = [](auto&& x) { return heads_of(x.view(), kKeyHeads, kWidth, 0, kWidth); };
+  const kernels::AttentionMask mask{.kind = kernels::AttentionMask::Kind::kBlocks, .block_length = kLength, .block_stride = kStride};
+
+  const auto compressed = [&] {
+    run(stream, kernels::FlashAttentionForward{.q = queries(q), .k = keys(pooled_k), .v = keys(pooled_v), .mask = mask, .scale = scale, .o = queries(o), .lse = lse});
+  };
+  const auto select = [&] {
+    run(stream, kernels::NsaSelect{.q = queries(q), .k = keys(pooled_k), .lse = lse, .scale = scale, .block_length = kLength, .block_stride = kStride,
+                                   .select_block = kSelect, .num_groups = kKeyHeads, .blocks = blocks});
+  };
+  const double pairs = compressed_pairs(tokens);
+  table.add_flops("nsa_compressed_select", shape, time_ms(stream, [&] { compressed(); select(); }), 6 * kWidth * pairs);
+  table.add_flops("nsa_select", shape, time_ms(stream, select), 2 * kWidth * pairs);
+  compressed();
+  Tensor d_pooled_k = Tensor::empty({entries, key_rows}, DType::kBf16, kGpu), d_pooled_v = Tensor::empty({entries, key_rows}, DType::kBf16, kGpu);
+  table.add_flops("nsa_compressed_backward", shape, time_ms(stream, [&] {
+                    run(stream, kernels::FlashAttentionBackward{.q = queries(q), .k = keys(pooled_k), .v = keys(pooled_v), .mask = mask, .scale = scale,
+                                                                .o = queries(o), .lse = lse, .d_o = queries(d_o), .d_q = queries(d_q),
+                                                                .d_k = keys(d_pooled_k), .d_v = keys(d_pooled_v)});
+                  }), 10 * kWidth * pairs);
+
+  const double chosen = selected_pairs(stream, blocks, tokens);
+  const auto selected = [&] {
+    run(stream, kernels::NsaSelectedForward{.q = queries(q), .k = keys(k), .v = keys(v), .blocks = blocks, .select_block = kSelect, .scale = scale, .o = queries(o), .lse = lse});
+  };
+  table.add_flops("nsa_selected_forward", shape, time_ms(stream, selected), 4 * kWidth * chosen);
+  table.add_flops("nsa_selected_backward", shape, time_ms(stream, [&] {
+                    run(stream, kernels::NsaSelectedBackward{.q = queries(q), .k = keys(k), .v = keys(v), .blocks = blocks, .select_block = kSelect,
+                                                             .scale = scale, .o = queries(o), .lse = lse, .d_o = queries(d_o), .d_q = queries(d_q),
+                                                             .d_k = keys(d_k), .d_v = keys(d_v)});
+                  }), 10 * kWidth * chosen);
+}
+
+void bench_nsa(Table& table) {
+  for (const int64_t tokens : {8192, 32768}) bench_length(table, tokens);
+}
+
+void bench_gate(Table& table) {
+  Stream& stream = table.stream();
+  constexpr int64_t kRows = 16384;
+  const Tensor logits = random_tensor(stream, {kRows, 3 * kHeads}, DType::kBf16, 1), bias = random_tensor(stream, {3 * kHeads}, DType::kF32, 2);
+  const Tensor d_y = random_tensor(stream, {kRows, kHeads * kWidth}, DType::kBf16, 3);
+  std::array<Tensor, 3> o, d_o;
+  for (std::size_t b = 0; b < 3; ++b) {
+    o[b] = random_tensor(stream, {kRows, kHeads * kWidth}, DType::kBf16, 4 + b);
+    d_o[b] = Tensor::empty({kRows, kHeads * kWidth}, DType::kBf16, kGpu);
+  }
+  Tensor g = Tensor::empty({kRows, 3 * kHeads}, DType::kF32, kGpu), y = Tensor::empty({kRows, kHeads * kWidth}, DType::kBf16, kGpu);
+  Tensor d_logits = Tensor::empty({kRows, 3 * kHeads}, DType::kBf16, kGpu), d_bias = Tensor::zeros({3 * kHeads}, DType::kF32, kGpu);
+  const double values = static_cast<double>(y.bytes());
+  table.add_bytes("branch_gate_forward", "16384x64x128", time_ms(stream, [&] {
+                    run(stream, kernels::BranchGateForward{.heads = kHeads, .logits = logits, .bias = bias, .o = {o[0].view(), o[1].view(), o[2].view()}, .g = g, .y = y});
+                  }), 4 * values);
+  table.add_bytes("branch_gate_backward", "16384x64x128", time_ms(stream, [&] {
+                    run(stream, kernels::BranchGateBackward{.heads = kHeads, .g = g, .o = {o[0].view(), o[1].view(), o[2].view()}, .d_y = d_y,
+                                                            .d_o = {d_o[0].view(), d_o[1].view(), d_o[2].view()}, .d_logits = d_logits, .d_bias = d_bias});
+                  }), 7 * values);
+}
+
+void bench_compress(Table& table) {
+  Stream& stream = table.stream();
+  constexpr int64_t kTokens = 32768, kLatent = 512;
+  const int64_t entries = kernels::num_compressed(kTokens, kLength, kStride);
+  const Tensor x = random_tensor(stream, {kTokens, kLatent}, DType::kBf16, 1), logits = random_tensor(stream, {kTokens, kLatent}, DType::kBf16, 2);
+  const Tensor position = random_tensor(stream, {kLength, kLatent}, DType::kF32, 3), d_y = random_tensor(stream, {entries, kLatent}, DType::kBf16, 4);
+  Tensor y = Tensor::empty({entries, kLatent}, DType::kBf16, kGpu), d_position = Tensor::zeros({kLength, kLatent}, DType::kF32, kGpu);
+  Tensor d_x = Tensor::empty({kTokens, kLatent}, DType::kBf16, kGpu), d_logits = Tensor::empty({kTokens, kLatent}, DType::kBf16, kGpu);
+  const auto rows = [](auto&& of) { return heads_of(of.view(), 1, kLatent, 0, kLatent); };
+  const double bytes = static_cast<double>(x.bytes()), pooled = static_cast<double>(y.bytes());
+  table.add_bytes("nsa_compress_forward", "32768x512 l32 d16", time_ms(stream, [&] {
+                    run(stream, kernels::NsaCompressForward{.block_length = kLength, .block_stride = kStride, .x = rows(x), .logits = rows(logits), .position = position, .y = rows(y)});
+                  }), 2 * bytes + pooled);
+  table.add_bytes("nsa_compress_backward", "32768x512 l32 d16", time_ms(stream, [&] {
+                    run(stream, kernels::NsaCompressBackward{.block_length = kLength, .block_stride = kStride, .x = rows(x), .logits = rows(logits), .position = position,
+                                                             .d_y = rows(d_y), .d_x = rows(d_x), .d_logits = rows(d_logits), .d_position = d_position});
+                  }), 4 * bytes + pooled);
+}
+
+const RegisterBench registered_nsa{"nsa", bench_nsa};
+const RegisterBench registered_gate{"nsa_gate", bench_gate};
+const RegisterBench registered_compress{"nsa_compress", bench_compress};
+
+}  // namespace
+}  // namespace hadal::bench

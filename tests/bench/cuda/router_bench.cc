@@ -1,0 +1,81 @@
+// The router, the dispatch plan and the balance ops at the sizes of V2-Lite and V3. Bytes are those of their arguments; the plan and the
+// counts are so small that launches bound them.
+#include <string>
+
+#include "gpu_bench.h"
+#include "kernels/router.h"
+
+namespace hadal::bench {
+namespace {
+
+using kernels::RouterOptions;
+
+void measure(Table& table, const std::string& shape, std::int64_t tokens, std::int64_t num_experts, const RouterOptions& options) {
+  Stream& stream = table.stream();
+  const std::int64_t top_k = options.top_k, pairs = tokens * top_k;
+  const Tensor logits = random_tensor(stream, {tokens, num_experts}, DType::kF32, 1);
+  const Tensor d_weights = random_tensor(stream, {tokens, top_k}, DType::kF32, 2);
+  const Tensor bias = random_tensor(stream, {num_experts}, DType::kF32, 3, 0.01);
+  Tensor scores = Tensor::empty({tokens, num_experts}, DType::kF32, kGpu), weights = Tensor::empty({tokens, top_k}, DType::kF32, kGpu);
+  Tensor experts = Tensor::empty({tokens, top_k}, DType::kI32, kGpu), pair_row = Tensor::empty({tokens, top_k}, DType::kI32, kGpu);
+  Tensor row_token = Tensor::empty({pairs}, DType::kI32, kGpu), row_pair = Tensor::empty({pairs}, DType::kI32, kGpu);
+  Tensor offsets = Tensor::empty({num_experts + 1}, DType::kI64, kGpu), d_logits = Tensor::empty({tokens, num_experts}, DType::kF32, kGpu);
+  Tensor counts = Tensor::zeros({num_experts}, DType::kI64, kGpu), chosen = Tensor::zeros({1, num_experts}, DType::kI64, kGpu);
+  Tensor raw = Tensor::zeros({1, num_experts}, DType::kI64, kGpu), loss = Tensor::zeros({1}, DType::kF64, kGpu);
+  const double row_bytes = 4.0 * static_cast<double>(tokens * num_experts), pair_bytes = 4.0 * static_cast<double>(pairs);
+  const kernels::SequenceRows rows{.batch = 1, .seq = tokens, .valid_seq = tokens};
+
+  const auto forward = [&] {
+    run(stream, kernels::RouterForward{
+                    .options = options, .logits = logits, .bias = bias, .token = {}, .scores = scores, .experts = experts, .weights = weights});
+  };
+  table.add_bytes("router_forward", shape, time_ms(stream, forward), 2 * row_bytes + 2 * pair_bytes);
+  const auto backward = [&] {
+    run(stream, kernels::RouterBackward{
+                    .options = options, .scores = scores, .experts = experts, .d_weights = d_weights, .d_scores = {}, .d_logits = d_logits});
+  };
+  table.add_bytes("router_backward", shape, time_ms(stream, backward), 2 * row_bytes + 2 * pair_bytes);
+  const auto plan = [&] {
+    run(stream,
+        kernels::DispatchPlan{
+            .num_experts = num_experts, .experts = experts, .offsets = offsets, .row_token = row_token, .row_pair = row_pair, .pair_row = pair_row});
+  };
+  table.add_bytes("dispatch_plan", shape, time_ms(stream, plan), 4 * pair_bytes);
+  for (const bool with_raw : {false, true}) {
+    const auto count = [&] {
+      run(stream, kernels::BalanceCounts{.options = options,
+                                         .rows = rows,
+                                         .scores = scores,
+                                         .experts = experts,
+                                         .counts = counts,
+                                         .chosen = chosen,
+                                         .raw_top_k = with_raw ? raw.view() : View{},
+                                         .sent = {}});
+    };
+    table.add_bytes(with_raw ? "balance_counts_raw" : "balance_counts", shape, time_ms(stream, count), pair_bytes + (with_raw ? row_bytes : 0.0));
+  }
+  const auto balance = [&] {
+    run(stream, kernels::BalanceLoss{.options = options,
+                                     .rows = rows,
+                                     .tokens = tokens,
+                                     .sequence_alpha = 1e-4,
+                                     .scores = scores,
+                                     .chosen = chosen,
+                                     .raw_top_k = raw,
+                                     .sent = {},
+                                     .loss = loss,
+                                     .d_scores = d_logits});
+  };
+  table.add_bytes("balance_loss", shape, time_ms(stream, balance), 2 * row_bytes);
+}
+
+void body(Table& table) {
+  measure(table, "16384 e64 k6", 16384, 64,
+          {.score = RouterOptions::Score::kSoftmax, .group_score = RouterOptions::GroupScore::kMax, .top_k = 6, .normalize = false});
+  measure(table, "16384 e256 k8 g8/4", 16384, 256, {.top_k = 8, .num_groups = 8, .topk_groups = 4, .scaling = 2.5});
+}
+
+const RegisterBench registered{"router", body};
+
+}  // namespace
+}  // namespace hadal::bench
