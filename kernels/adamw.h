@@ -6,9 +6,9 @@
 // value, p sees m and v as computed, and they are rounded to nearest even when they are stored. `working` is what a bf16 model
 // computes with while `value` is its master copy.
 //
-// The factor is grad_scale, or it comes from the gradients' norm where the device has it, so that no step waits for the host:
-// with grad_norm_squared, factor = min(1, clip_norm / sqrt(grad_norm_squared)) (1 where clip_norm is 0), and a norm that is not
-// finite leaves everything as it was.
+// The factor comes from the norm of all gradients where the device has it, so that no step waits for the host: with
+// grad_norm_squared it is min(1, clip_norm / sqrt(grad_norm_squared)) (1 where clip_norm is 0), and a norm that is not finite leaves
+// everything as it was. Without, it is 1.
 #pragma once
 
 #include "kernels/op.h"
@@ -22,9 +22,8 @@ struct AdamW {
   View value, m, v;
   View ema;                      ///< empty: none
   View working{};                ///< bf16 [n]; empty: none
-  ConstView grad_norm_squared{}; ///< F64 [1] on the stream's device; empty: the factor is grad_scale
+  ConstView grad_norm_squared{}; ///< F64 [1] on the stream's device, or empty
   double clip_norm = 0;          ///< used with grad_norm_squared; 0: no clipping
-  double grad_scale = 1.0;       ///< clip factor, when grad_norm_squared is empty
   double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0, ema_decay = 0;
   std::int64_t step = 1;         ///< t, from 1
 };

@@ -19,7 +19,7 @@ constexpr std::int64_t kGrain = 1 << 14;
 
 /// What gradients are multiplied by; none where the norm is not finite and nothing is to be updated.
 std::optional<double> grad_factor(const AdamW& args) {
-  if (args.grad_norm_squared.empty()) return args.grad_scale;
+  if (args.grad_norm_squared.empty()) return 1.0;
   const double norm = std::sqrt(*args.grad_norm_squared.as<double>());
   if (!std::isfinite(norm)) return std::nullopt;
   return args.clip_norm > 0 && norm > args.clip_norm ? args.clip_norm / norm : 1.0;

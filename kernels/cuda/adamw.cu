@@ -16,8 +16,8 @@ using std::int64_t;
 constexpr int kBlock = 256;
 
 struct Factors {
-  float grad_scale, beta1, beta2, step_size, inverse_sqrt_correction2, eps, keep, ema_decay;
-  const double* norm_squared;  ///< null: grad_scale holds
+  float beta1, beta2, step_size, inverse_sqrt_correction2, eps, keep, ema_decay;
+  const double* norm_squared;  ///< or null
   double clip_norm;
 };
 
@@ -33,7 +33,7 @@ struct Arrays {
 
 /// What gradients are multiplied by; NaN where the norm is not finite. Divided and rooted in f64 by one thread of the block.
 __device__ float grad_factor(const Factors& f) {
-  if (f.norm_squared == nullptr) return f.grad_scale;
+  if (f.norm_squared == nullptr) return 1.0f;
   __shared__ float shared;
   if (threadIdx.x == 0) {
     const double norm = sqrt(*f.norm_squared);
@@ -98,8 +98,7 @@ void adamw(Stream& stream, const AdamW& args) {
   const int64_t n = args.value.numel();
   const double correction1 = 1.0 - std::pow(args.beta1, static_cast<double>(args.step));
   const double correction2 = 1.0 - std::pow(args.beta2, static_cast<double>(args.step));
-  const Factors factors{.grad_scale = static_cast<float>(args.grad_scale),
-                        .beta1 = static_cast<float>(args.beta1),
+  const Factors factors{.beta1 = static_cast<float>(args.beta1),
                         .beta2 = static_cast<float>(args.beta2),
                         .step_size = static_cast<float>(args.lr / correction1),
                         .inverse_sqrt_correction2 = static_cast<float>(1.0 / std::sqrt(correction2)),
