@@ -2,7 +2,8 @@
 //
 // Shapes: a [m, k] (or [k, m] with transpose_a), b [k, n] (or [n, k] with transpose_b), c [m, n]; rank-2 views. a and b of one
 // dtype, c of the same or of its accumulation dtype: f32 or f64 on the CPU; f32, bf16, or bf16 into f32 on CUDA, with sums in
-// f32. A leading dimension other than 0 says that the view is a column slice of a wider matrix: elements from one row to the
+// f32 (bf16 c with beta: the library may round the product to bf16 before it adds c, which is one rounding more; c in f32 has none of
+// it). A leading dimension other than 0 says that the view is a column slice of a wider matrix: elements from one row to the
 // next. c overlaps neither a nor b. With beta = 0, c is not read (it may hold anything, NaN included).
 //
 // Determinism: the same call gives the same bits. On the CPU every element of c is one sum over k in a fixed order (blocks of k,

@@ -11,26 +11,40 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// A warp per row.
+constexpr int kLanes = 16;  ///< threads of a row
+
+/// The thread's share of <a, b>.
+template <class T>
+__device__ float share(const T* a, const T* b, int width, int lane) {
+  float sum = 0;
+  constexpr int kCount = Vec16<T>::kCount;
+  if (aligned16(a, width) && aligned16(b, width)) {
+    for (int i = lane * kCount; i < width; i += kLanes * kCount) {
+      const Vec16<T> x = load16(a + i), y = load16(b + i);
+#pragma unroll
+      for (int n = 0; n < kCount; ++n) sum += to_float(x.at[n]) * to_float(y.at[n]);
+    }
+  } else {
+    for (int i = lane; i < width; i += kLanes) sum += to_float(a[i]) * to_float(b[i]);
+  }
+  return sum;
+}
+
 template <class T>
 __global__ void statistics(AttentionSizes sizes, Strided<const T> o, Strided<const T> d_o, const float* lse, float* to, std::int64_t rows) {
-  const std::int64_t row = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) / kWarp;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  if (row >= rows) return;
-  const int padded = padded_tokens(sizes.tokens), t = static_cast<int>(row % padded);
-  const int head = static_cast<int>(row / padded) % sizes.heads;
-  const int sequence = static_cast<int>(row / padded / sizes.heads);
+  const std::int64_t row = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) / kLanes;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes, padded = padded_tokens(sizes.tokens), t = static_cast<int>(row % padded);
+  const int head = static_cast<int>(row / padded % sizes.heads), sequence = static_cast<int>(row / padded / sizes.heads);
   float delta = 0, base = INFINITY;
-  if (t < sizes.tokens) {
+  if (row < rows && t < sizes.tokens) {
     const std::int64_t token = std::int64_t{sequence} * sizes.tokens + t;
-    const T* const a = o.at(token, head);
-    const T* const b = d_o.at(token, head);
-    for (int i = lane; i < sizes.value_width; i += kWarp) delta += to_float(a[i]) * to_float(b[i]);
-    delta = warp_sum(delta);
+    delta = share(o.at(token, head), d_o.at(token, head), sizes.value_width, lane);
     const float stored = lse[token * sizes.heads + head];
     base = stored == -INFINITY ? INFINITY : stored * kLog2E;
   }
-  if (lane == 0) {
+#pragma unroll
+  for (int other = kLanes / 2; other > 0; other /= 2) delta += __shfl_xor_sync(0xffffffffu, delta, other);
+  if (row < rows && lane == 0) {
     float* const at = to + statistics_at(sizes, sequence, head, t);
     at[0] = base;
     at[kStatisticsTile] = delta;
@@ -57,7 +71,7 @@ Tensor row_statistics(cudaStream_t stream, Device device, const FlashAttentionBa
   Tensor result = Tensor::empty({2, rows}, DType::kF32, device);
   if (rows == 0) return result;
   visit(args.q.dtype, [&]<class T>() {
-    statistics<T><<<blocks_of(rows * kWarp), kThreads, 0, stream>>>(sizes, strided<T>(args.o), strided<T>(args.d_o), args.lse.as<float>(),
+    statistics<T><<<blocks_of(rows * kLanes), kThreads, 0, stream>>>(sizes, strided<T>(args.o), strided<T>(args.d_o), args.lse.as<float>(),
                                                                     result.as<float>(), rows);
   });
   check_launch("attention statistics");

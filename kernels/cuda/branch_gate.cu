@@ -13,6 +13,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kLanes = 16;  // of one head
 constexpr int kHeads = kThreads / kLanes;
+constexpr int kRowsAtOnce = 2;
 constexpr std::int64_t kLeastRows = 32, kMaxRuns = 1024;
 
 template <class T, int kCount>
@@ -71,36 +72,51 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t first = blockIdx.x * rows_of_run, last = first + rows_of_run < rows ? first + rows_of_run : rows;
   const bool active = head < heads;  // the others take part in the shuffles
   float d_bias[3] = {};
-  for (std::int64_t row = first; row < last; ++row) {
-    const std::int64_t at = row * 3 * heads + head, start = (row * heads + head) * width;
-    float gate[3] = {}, product[3] = {};
+  for (std::int64_t row0 = first; row0 < last; row0 += kRowsAtOnce) {
+    const int count = static_cast<int>(last - row0 < kRowsAtOnce ? last - row0 : kRowsAtOnce);
+    float gate[kRowsAtOnce][3] = {}, product[kRowsAtOnce][3] = {};
     if (active) {
 #pragma unroll
-      for (int b = 0; b < 3; ++b) gate[b] = g[at + b * heads];
+      for (int r = 0; r < kRowsAtOnce; ++r) {
+#pragma unroll
+        for (int b = 0; b < 3; ++b) gate[r][b] = r < count ? g[(row0 + r) * 3 * heads + b * heads + head] : 0.0f;
+      }
       for (int c = lane * kCount; c < width; c += kLanes * kCount) {
-        const Piece<T, kCount> dy = load<T, kCount>(d_y + start + c);
-        Piece<T, kCount> from[3];
+        Piece<T, kCount> dy[kRowsAtOnce], from[kRowsAtOnce][3];
+        // All loads before the first use.
 #pragma unroll
-        for (int b = 0; b < 3; ++b) from[b] = load<T, kCount>(o.at[b] + start + c);
+        for (int r = 0; r < kRowsAtOnce; ++r) {
+          const std::int64_t at = ((row0 + (r < count ? r : 0)) * heads + head) * width + c;
+          dy[r] = load<T, kCount>(d_y + at);
 #pragma unroll
-        for (int b = 0; b < 3; ++b) {
-          Piece<T, kCount> to;
+          for (int b = 0; b < 3; ++b) from[r][b] = load<T, kCount>(o.at[b] + at);
+        }
 #pragma unroll
-          for (int i = 0; i < kCount; ++i) {
-            product[b] += to_float(dy.at[i]) * to_float(from[b].at[i]);
-            to.at[i] = from_float<T>(gate[b] * to_float(dy.at[i]));
+        for (int r = 0; r < kRowsAtOnce; ++r) {
+          if (r >= count) continue;
+#pragma unroll
+          for (int b = 0; b < 3; ++b) {
+            Piece<T, kCount> to;
+#pragma unroll
+            for (int i = 0; i < kCount; ++i) {
+              product[r][b] += to_float(dy[r].at[i]) * to_float(from[r][b].at[i]);
+              to.at[i] = from_float<T>(gate[r][b] * to_float(dy[r].at[i]));
+            }
+            store<T, kCount>(d_o.at[b] + ((row0 + r) * heads + head) * width + c, to);
           }
-          store<T, kCount>(d_o.at[b] + start + c, to);
         }
       }
     }
 #pragma unroll
-    for (int b = 0; b < 3; ++b) {
+    for (int r = 0; r < kRowsAtOnce; ++r) {
 #pragma unroll
-      for (int step = kLanes / 2; step > 0; step /= 2) product[b] += __shfl_xor_sync(0xffffffffu, product[b], step);
-      const float d_logit = product[b] * gate[b] * (1.0f - gate[b]);
-      d_bias[b] += d_logit;
-      if (active && lane == 0) d_logits[at + b * heads] = from_float<L>(d_logit);
+      for (int b = 0; b < 3; ++b) {
+#pragma unroll
+        for (int step = kLanes / 2; step > 0; step /= 2) product[r][b] += __shfl_xor_sync(0xffffffffu, product[r][b], step);
+        const float d_logit = product[r][b] * gate[r][b] * (1.0f - gate[r][b]);
+        d_bias[b] += d_logit;
+        if (active && lane == 0 && r < count) d_logits[(row0 + r) * 3 * heads + b * heads + head] = from_float<L>(d_logit);
+      }
     }
   }
   if (active && lane == 0) {

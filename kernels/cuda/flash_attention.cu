@@ -24,7 +24,7 @@ void forward(Stream& stream, const FlashAttentionForward& args) {
   if (fits_hopper(args)) {
     hopper_forward(native(stream), args);
   } else {
-    general_forward(native(stream), args);
+    general_forward(stream, args);
   }
 }
 

@@ -39,6 +39,7 @@ template <int NA, int NB, int NV>
 __device__ void load(const Maps& maps, Barriers* barriers, uint32_t queries, uint32_t keys, uint32_t values, int query, int head, int kv,
                      int sequence, int first_tile, int last_tile) {
   constexpr int kKeyBytes = (NA + NB) * kTileChunk, kValueBytes = NV * kTileChunk;
+  if (first_tile >= last_tile) return;  // nobody would wait for the queries
   arrive_expecting(&barriers->queries, kKeyBytes);
 #pragma unroll
   for (int chunk = 0; chunk < NA; ++chunk) {

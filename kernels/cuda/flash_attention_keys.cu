@@ -50,6 +50,7 @@ __device__ __forceinline__ void load(const AttentionSizes& sizes, const Maps& ma
                                      const float* statistics) {
   using F = Form<NA, NB, NV>;
   constexpr int kChunks = F::kChunks, kQueries = F::kQueries, kQueryChunk = F::kQueryChunk;
+  if (work.first_tile >= work.last_tile) return;  // nobody would wait for the rows
   arrive_expecting(&shared->rows, kChunks * kRowChunk);
 #pragma unroll
   for (int i = 0; i < NA; ++i) copy_chunk(at.keys + i * kRowChunk, maps.k, &shared->rows, i * kChunkColumns, work.kv, work.key, work.sequence);

@@ -35,6 +35,7 @@ template <int NA, int NB, int NV>
 __device__ __forceinline__ void load(const Maps& maps, Barriers* barriers, const Tiles& at, int query, int head, int kv, int sequence, int first_tile,
                                      int last_tile) {
   constexpr int kChunks = NA + NB + NV;
+  if (first_tile >= last_tile) return;  // nobody would wait for the rows
   arrive_expecting(&barriers->rows, kChunks * kRowChunk);
 #pragma unroll
   for (int i = 0; i < NA; ++i) copy_chunk(at.queries + i * kRowChunk, maps.q, &barriers->rows, i * kChunkColumns, head, query, sequence);

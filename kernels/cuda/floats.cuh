@@ -26,13 +26,17 @@ __device__ inline Pack<T, N> load_pack(const T* from) {
   return *reinterpret_cast<const Pack<T, N>*>(from);
 }
 
+/// By value: a pack in shared memory is then read at once, not element by element.
 template <class T, int N>
-__device__ inline Floats<N> floats_of(const Pack<T, N>& pack) {
+__device__ inline Floats<N> floats_of(Pack<T, N> pack) {
   Floats<N> result;
 #pragma unroll
   for (int i = 0; i < N; ++i) result.at[i] = to_float(pack.at[i]);
   return result;
 }
+
+/// Shared memory that the reductions of a block declare: it counts beside what a launch asks for.
+inline constexpr std::size_t kDeclaredShared = 1024;
 
 /// Rounded to nearest even.
 template <class T, int N>

@@ -68,7 +68,7 @@ void softmax_chunk(Stream& stream, const LinearCrossEntropy& args, const Chunk<T
   };
   const auto start = [&](auto kernel, int threads) {
     const std::size_t bytes = static_cast<std::size_t>(rows.kept) * 16;
-    allow_shared_memory(kernel, bytes, LinearCrossEntropy::kName);
+    allow_shared_memory(kernel, bytes + kDeclaredShared, LinearCrossEntropy::kName);
     int resident = 0;
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, bytes),
           "cudaOccupancyMaxActiveBlocksPerMultiprocessor");

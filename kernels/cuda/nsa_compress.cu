@@ -12,23 +12,22 @@ namespace hadal::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr std::int64_t kBlocksOfPartial = 64;  // blocks of one partial sum of d_position, times as many as keep them few
-constexpr std::int64_t kMaxPartials = 256;
+constexpr std::int64_t kLeastBlocks = 32, kMaxRuns = 256;  // of one partial sum of d_position; partial sums
 
 struct Sizes {
   std::int64_t batch, tokens, blocks;  ///< of one sequence
   int groups, width, length, stride;
 };
 
-// Where a flat index lies in [rows, groups, width].
+// A thread's channel of a row [G, w]: grid (rows, pieces of kThreads channels).
 struct Place {
   std::int64_t row;
-  int group, channel;
+  int group, channel, in_row;
 
-  __device__ Place(const Sizes& sizes, std::int64_t index)
-      : row(index / sizes.width / sizes.groups),
-        group(static_cast<int>(index / sizes.width % sizes.groups)),
-        channel(static_cast<int>(index % sizes.width)) {}
+  __device__ explicit Place(const Sizes& sizes) : Place(sizes, blockIdx.x, static_cast<int>(blockIdx.y * kThreads + threadIdx.x)) {}
+  __device__ Place(const Sizes& sizes, std::int64_t of_row, int index) : row(of_row), group(index / sizes.width), channel(index % sizes.width), in_row(index) {}
+  __device__ bool inside(const Sizes& sizes) const { return in_row < sizes.groups * sizes.width; }
+  __device__ std::int64_t flat(const Sizes& sizes) const { return row * sizes.groups * sizes.width + in_row; }
 };
 
 template <class T>
@@ -47,84 +46,98 @@ struct Pooled {
   float y, lse;
 };
 
+// Softmax as it goes, kAtOnce tokens in flight.
 template <class T>
 __device__ Pooled pool(const Inputs<T>& in, const Place& at) {
-  const std::int64_t token = at.row / in.sizes.blocks * in.sizes.tokens + at.row % in.sizes.blocks * in.sizes.stride;
-  float largest = -INFINITY;
-#pragma unroll 8
-  for (int j = 0; j < in.sizes.length; ++j) largest = fmaxf(largest, in.logit(token + j, at, j));
-  float sum = 0, y = 0;
-#pragma unroll 8
-  for (int j = 0; j < in.sizes.length; ++j) {
-    const float e = exp2f((in.logit(token + j, at, j) - largest) * kLog2E);
-    sum += e;
-    y += e * in.value(token + j, at);
+  constexpr int kAtOnce = 8;
+  const auto block = static_cast<unsigned>(at.row), blocks = static_cast<unsigned>(in.sizes.blocks);
+  const std::int64_t token = block / blocks * in.sizes.tokens + static_cast<std::int64_t>(block % blocks) * in.sizes.stride;
+  float largest = -INFINITY, sum = 0, y = 0;
+  for (int j0 = 0; j0 < in.sizes.length; j0 += kAtOnce) {
+    float logits[kAtOnce], values[kAtOnce], next = largest;
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const bool valid = j0 + j < in.sizes.length;
+      logits[j] = valid ? in.logit(token + j0 + j, at, j0 + j) * kLog2E : -INFINITY;
+      values[j] = valid ? in.value(token + j0 + j, at) : 0.0f;
+    }
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) next = fmaxf(next, logits[j]);
+    const float keep = exp2f(largest - next);
+    largest = next;
+    sum *= keep;
+    y *= keep;
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const float e = exp2f(logits[j] - next);
+      sum += e;
+      y += e * values[j];
+    }
   }
-  return {y / sum, largest + logf(sum)};
+  return {y / sum, largest + log2f(sum)};
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) forward_kernel(Inputs<T> in, HeadRows<T> y) {
-  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (index >= in.sizes.batch * in.sizes.blocks * in.sizes.groups * in.sizes.width) return;
-  const Place at(in.sizes, index);
-  y.at(at.row, at.group)[at.channel] = from_float<T>(pool(in, at).y);
+  const Place at(in.sizes);
+  if (at.inside(in.sizes)) y.at(at.row, at.group)[at.channel] = from_float<T>(pool(in, at).y);
 }
 
-// stats [2, B*Nc, G, w]: lse, then y.
+// stats [B*Nc, G, w]: base-2 lse and output.
 template <class T>
-__global__ void __launch_bounds__(kThreads) stats_kernel(Inputs<T> in, float* stats) {
-  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  const std::int64_t count = in.sizes.batch * in.sizes.blocks * in.sizes.groups * in.sizes.width;
-  if (index >= count) return;
-  const Pooled pooled = pool(in, Place(in.sizes, index));
-  stats[index] = pooled.lse;
-  stats[count + index] = pooled.y;
+__global__ void __launch_bounds__(kThreads) stats_kernel(Inputs<T> in, float2* stats) {
+  const Place at(in.sizes);
+  if (!at.inside(in.sizes)) return;
+  const Pooled pooled = pool(in, at);
+  stats[at.flat(in.sizes)] = make_float2(pooled.lse, pooled.y);
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    token_kernel(Inputs<T> in, const float* stats, HeadRows<const T> d_y, HeadRows<T> d_x, HeadRows<T> d_logits, bool add_to_x) {
+    token_kernel(Inputs<T> in, const float2* stats, HeadRows<const T> d_y, HeadRows<T> d_x, HeadRows<T> d_logits, bool add_to_x) {
   const Sizes& sizes = in.sizes;
-  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (index >= sizes.batch * sizes.tokens * sizes.groups * sizes.width) return;
-  const Place at(sizes, index);
-  const std::int64_t b = at.row / sizes.tokens, t = at.row % sizes.tokens, row_size = static_cast<std::int64_t>(sizes.groups) * sizes.width;
-  const std::int64_t count = sizes.batch * sizes.blocks * row_size;
-  const float x = in.value(at.row, at);
+  const Place at(sizes);
+  if (!at.inside(sizes)) return;
+  const auto row = static_cast<unsigned>(at.row), tokens = static_cast<unsigned>(sizes.tokens);
+  const std::int64_t b = row / tokens;
+  const int t = static_cast<int>(row % tokens), first = t < sizes.length ? 0 : (t - sizes.length) / sizes.stride + 1;
+  const float x = in.value(at.row, at), logit = to_float(in.logits.at(at.row, at.group)[at.channel]);
   float d_value = 0, d_logit = 0;
-  const std::int64_t first = t < sizes.length ? 0 : (t - sizes.length) / sizes.stride + 1;
-  for (std::int64_t i = first; i < sizes.blocks && i * sizes.stride <= t; ++i) {
-    const std::int64_t block = (b * sizes.blocks + i) * row_size + index % row_size;
-    const float alpha = exp2f((in.logit(at.row, at, static_cast<int>(t - i * sizes.stride)) - stats[block]) * kLog2E);
-    const float weighted = alpha * to_float(d_y.at(b * sizes.blocks + i, at.group)[at.channel]);
+  for (int i = first; i < sizes.blocks && i * sizes.stride <= t; ++i) {
+    const std::int64_t block = b * sizes.blocks + i;
+    const float2 stat = stats[block * sizes.groups * sizes.width + at.in_row];
+    const float alpha = exp2f((logit + in.position[static_cast<std::int64_t>(t - i * sizes.stride) * sizes.width + at.channel]) * kLog2E - stat.x);
+    const float weighted = alpha * to_float(d_y.at(block, at.group)[at.channel]);
     d_value += weighted;
-    d_logit += weighted * (x - stats[count + block]);
+    d_logit += weighted * (x - stat.y);
   }
   T* const to = d_x.at(at.row, at.group) + at.channel;
   *to = from_float<T>(add_to_x ? to_float(*to) + d_value : d_value);
   d_logits.at(at.row, at.group)[at.channel] = from_float<T>(d_logit);
 }
 
-// partial [runs, l, w]: run r sums (block, group) pairs [r * pairs, (r + 1) * pairs) of all sequences.
+// partial [runs, l, w]: run r sums blocks [r * each, (r + 1) * each) of all sequences and their groups. grid (runs * l, pieces of w).
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    position_kernel(Inputs<T> in, const float* stats, HeadRows<const T> d_y, std::int64_t pairs, std::int64_t runs, float* partial) {
+    position_kernel(Inputs<T> in, const float2* stats, HeadRows<const T> d_y, int each, float* partial) {
   const Sizes& sizes = in.sizes;
-  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x, size = static_cast<std::int64_t>(sizes.length) * sizes.width;
-  if (index >= runs * size) return;
-  const std::int64_t all = sizes.batch * sizes.blocks * sizes.groups, begin = index / size * pairs;
-  const std::int64_t end = begin + pairs < all ? begin + pairs : all;
-  const int j = static_cast<int>(index % size / sizes.width), channel = static_cast<int>(index % sizes.width);
+  const int channel = static_cast<int>(blockIdx.y * kThreads + threadIdx.x), j = static_cast<int>(blockIdx.x) % sizes.length;
+  if (channel >= sizes.width) return;
+  const int begin = static_cast<int>(blockIdx.x) / sizes.length * each, end = min(begin + each, static_cast<int>(sizes.batch * sizes.blocks));
+  const auto blocks = static_cast<unsigned>(sizes.blocks);
+  const float position = in.position[static_cast<std::int64_t>(j) * sizes.width + channel];
   float sum = 0;
+  for (int group = 0; group < sizes.groups; ++group) {
 #pragma unroll 4
-  for (std::int64_t pair = begin; pair < end; ++pair) {
-    const Place at(sizes, pair * sizes.width + channel);
-    const std::int64_t token = at.row / sizes.blocks * sizes.tokens + at.row % sizes.blocks * sizes.stride + j, block = pair * sizes.width + channel;
-    const float alpha = exp2f((in.logit(token, at, j) - stats[block]) * kLog2E);
-    sum += alpha * to_float(d_y.at(at.row, at.group)[channel]) * (in.value(token, at) - stats[all * sizes.width + block]);
+    for (int block = begin; block < end; ++block) {
+      const auto number = static_cast<unsigned>(block);
+      const std::int64_t token = number / blocks * sizes.tokens + static_cast<std::int64_t>(number % blocks) * sizes.stride + j;
+      const float2 stat = stats[(static_cast<std::int64_t>(block) * sizes.groups + group) * sizes.width + channel];
+      const float alpha = exp2f((to_float(in.logits.at(token, group)[channel]) + position) * kLog2E - stat.x);
+      sum += alpha * to_float(d_y.at(block, group)[channel]) * (to_float(in.x.at(token, group)[channel]) - stat.y);
+    }
   }
-  partial[index] = sum;
+  partial[static_cast<std::int64_t>(blockIdx.x) * sizes.width + channel] = sum;
 }
 
 __global__ void __launch_bounds__(kThreads) sum_kernel(const float* partial, std::int64_t runs, std::int64_t size, float* d_position) {
@@ -146,40 +159,43 @@ Inputs<T> inputs_of(const Args& args) {
           args.position.template as<float>()};
 }
 
-unsigned grid_for(std::int64_t items) { return static_cast<unsigned>((items + kThreads - 1) / kThreads); }
+dim3 grid_for(std::int64_t rows, std::int64_t row_size) {
+  return {static_cast<unsigned>(rows), static_cast<unsigned>((row_size + kThreads - 1) / kThreads)};
+}
 
 void forward(Stream& stream, const NsaCompressForward& args) {
-  if (args.y.tokens * args.y.heads * args.y.width == 0) return;
+  const std::int64_t row_size = args.x.heads * args.x.width;
+  if (args.y.tokens * row_size == 0) return;
   visit(args.x.dtype, [&]<class T>() {
-    forward_kernel<T><<<grid_for(args.y.tokens * args.y.heads * args.y.width), kThreads, 0, native(stream)>>>(inputs_of<T>(args), rows_of<T>(args.y));
+    forward_kernel<T><<<grid_for(args.y.tokens, row_size), kThreads, 0, native(stream)>>>(inputs_of<T>(args), rows_of<T>(args.y));
     check_launch(args.kName);
   });
 }
 
 void backward(Stream& stream, const NsaCompressBackward& args) {
+  const char* const op = args.kName;
   const std::int64_t row_size = args.x.heads * args.x.width, size = args.block_length * args.x.width;
   if (args.x.tokens * row_size == 0) return;
   visit(args.x.dtype, [&]<class T>() {
     const Inputs<T> in = inputs_of<T>(args);
-    const std::int64_t blocks = in.sizes.batch * in.sizes.blocks, pairs_in_all = blocks * in.sizes.groups;
+    const std::int64_t blocks = in.sizes.batch * in.sizes.blocks;
     const HeadRows<const T> d_y = rows_of<T>(args.d_y);
     const auto queue = native(stream);
-    Tensor stats = Tensor::empty({2, blocks, row_size}, DType::kF32, stream.device());
+    Tensor stats = Tensor::empty({blocks, row_size, 2}, DType::kF32, stream.device());
+    auto* const stat = reinterpret_cast<float2*>(stats.as<float>());
     if (blocks > 0) {
-      stats_kernel<T><<<grid_for(blocks * row_size), kThreads, 0, queue>>>(in, stats.as<float>());
-      check_launch(args.kName);
+      stats_kernel<T><<<grid_for(blocks, row_size), kThreads, 0, queue>>>(in, stat);
+      check_launch(op);
     }
-    token_kernel<T><<<grid_for(args.x.tokens * row_size), kThreads, 0, queue>>>(in, stats.as<float>(), d_y, rows_of<T>(args.d_x),
-                                                                              rows_of<T>(args.d_logits), args.add_to_x);
-    check_launch(args.kName);
+    token_kernel<T><<<grid_for(args.x.tokens, row_size), kThreads, 0, queue>>>(in, stat, d_y, rows_of<T>(args.d_x), rows_of<T>(args.d_logits), args.add_to_x);
+    check_launch(op);
     if (blocks == 0) return;
-    const std::int64_t pairs = std::max(kBlocksOfPartial, (pairs_in_all + kMaxPartials - 1) / kMaxPartials);
-    const std::int64_t runs = (pairs_in_all + pairs - 1) / pairs;
+    const std::int64_t each = std::max(kLeastBlocks, (blocks + kMaxRuns - 1) / kMaxRuns), runs = (blocks + each - 1) / each;
     Tensor partial = Tensor::empty({runs, size}, DType::kF32, stream.device());
-    position_kernel<T><<<grid_for(runs * size), kThreads, 0, queue>>>(in, stats.as<float>(), d_y, pairs, runs, partial.as<float>());
-    check_launch(args.kName);
-    sum_kernel<<<grid_for(size), kThreads, 0, queue>>>(partial.as<float>(), runs, size, args.d_position.as<float>());
-    check_launch(args.kName);
+    position_kernel<T><<<grid_for(runs * args.block_length, args.x.width), kThreads, 0, queue>>>(in, stat, d_y, static_cast<int>(each), partial.as<float>());
+    check_launch(op);
+    sum_kernel<<<static_cast<unsigned>((size + kThreads - 1) / kThreads), kThreads, 0, queue>>>(partial.as<float>(), runs, size, args.d_position.as<float>());
+    check_launch(op);
   });
 }
 

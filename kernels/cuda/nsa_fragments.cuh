@@ -5,17 +5,46 @@
 
 namespace hadal::kernels::cuda {
 
+/// Parts of 16 keys that a warp has in hand at a time: what registers allow.
+template <int kWidth>
+inline constexpr int kKeyParts = kWidth > 128 ? 1 : 2;
+
+/// Keys (or values) of one head of one sequence; their last kShared channels come from rows that all heads share.
+template <int kShared>
+struct KeySource {
+  HeadRows<const bf16> k, k_shared;
+  std::int64_t first;  ///< row of the sequence's first key
+  int head, last;      ///< last: key behind which there is none; it stands in for those that are asked for
+  int key_width;
+
+  /// Channel `channel` of a key, where the next 32 or 64 lie.
+  __device__ const bf16* at(int key, int channel) const {
+    const std::int64_t row = first + min(key, last);
+    if constexpr (kShared > 0) {
+      if (channel >= key_width) return k_shared.at(row, 0) + channel - key_width;
+    }
+    return k.at(row, head) + channel;
+  }
+};
+
 /// 16 rows as B of a product over channels (scores): rows quad and quad + 8.
 template <int kWidth>
 struct RowBuffer {
   uint4 at[kWidth / 32][2];
 
-  __device__ void load(const HeadRows<const bf16>& x, std::int64_t first, int head, int row, int last, int lane) {
+  template <int kShared>
+  __device__ void load(const KeySource<kShared>& from, int key, int lane) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const bf16* const from = x.at(first + min(row + lane / 4 + 8 * half, last), head) + lane % 4 * 8;
+      const int row = key + lane / 4 + 8 * half;
+      const bf16* const own = from.at(row, 0) + lane % 4 * 8;
 #pragma unroll
-      for (int c = 0; c < kWidth / 32; ++c) at[c][half] = load_row16(from + c * 32);
+      for (int c = 0; c < (kWidth - kShared) / 32; ++c) at[c][half] = load_row16(own + c * 32);
+      if constexpr (kShared > 0) {
+        const bf16* const shared = from.at(row, kWidth - kShared) + lane % 4 * 8;
+#pragma unroll
+        for (int c = 0; c < kShared / 32; ++c) at[(kWidth - kShared) / 32 + c][half] = load_row16(shared + c * 32);
+      }
     }
   }
 };
@@ -25,15 +54,35 @@ template <int kWidth>
 struct ColumnBuffer {
   uint4 at[kWidth / 64][4];
 
-  __device__ void load(const HeadRows<const bf16>& x, std::int64_t first, int head, int row, int last, int lane) {
+  template <int kShared>
+  __device__ void load(const KeySource<kShared>& from, int key, int lane) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const bf16* const from = x.at(first + min(row + lane % 4 * 2 + i % 2 + i / 2 * 8, last), head) + lane / 4 * 8;
+      const int row = key + lane % 4 * 2 + i % 2 + i / 2 * 8;
+      const bf16* const own = from.at(row, 0) + lane / 4 * 8;
 #pragma unroll
-      for (int g = 0; g < kWidth / 64; ++g) at[g][i] = load_row16(from + g * 64);
+      for (int g = 0; g < (kWidth - kShared) / 64; ++g) at[g][i] = load_row16(own + g * 64);
+      if constexpr (kShared > 0) {
+        const bf16* const shared = from.at(row, kWidth - kShared) + lane / 4 * 8;
+#pragma unroll
+        for (int g = 0; g < kShared / 64; ++g) at[(kWidth - kShared) / 64 + g][i] = load_row16(shared + g * 64);
+      }
     }
   }
 };
+
+/// Rows quad and quad + 8 as A over channels, in shared memory in the order of the lanes: step c of the depth is to[2 c * 32 + lane] and
+/// to[(2 c + 1) * 32 + lane].
+template <int kWidth>
+__device__ void keep_rows(uint4* to, const HeadRows<const bf16>& x, const TileRows& rows, int lane) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = lane / 4 + 8 * half;
+    const bf16* const from = x.at(rows.token(row), rows.head(row)) + lane % 4 * 8;
+#pragma unroll
+    for (int c = 0; c < kWidth / 32; ++c) to[(c * 2 + half) * kWarp + lane] = load_row16(from + c * 32);
+  }
+}
 
 /// out += a * rows, a [16, 16]. Of each 64 channels a thread gets 16 consecutive ones from 16 pair on: the even columns of the eight
 /// tiles are the first 8, the odd ones the others.

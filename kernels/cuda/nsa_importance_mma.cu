@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps) importance_kernel(I
     token[half] = b * sizes.tokens + t;
     visible[half] = static_cast<int>(sizes.visible(sizes.query_start + t));
   }
-  const float scale = sizes.scale * kLog2E;
+  const float scale = sizes.scale * kLog2E, inverse_stride = 1.0f / static_cast<float>(sizes.block_stride);
   const int first_head = group * sizes.heads_per_group(), last_head = first_head + sizes.heads_per_group();
 
   for (int tile = 0; tile < end; tile += kKeys) {
@@ -112,7 +112,23 @@ __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps) importance_kernel(I
     }
     __syncwarp();
     const int tile_keys_end = min(tile + kKeys, end);
-    for (int row = 0; row < rows; ++row) add_shares(sizes, sums + row * kSumsStride, tile, tile_keys_end, lane, kWarp, to + row * to_stride);
+    // A lane a selection block, all rows of it together.
+    const int last_block = min(sizes.blocks_end(tile_keys_end - 1), static_cast<int>(sizes.blocks));
+    for (int j = tile * sizes.block_stride / sizes.select_block + lane; j < last_block; j += kWarp) {
+      const int first_key = sizes.first_key(j);
+      float share_sum[kRows];
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) share_sum[row] = first_key < tile && row < rows ? to[row * to_stride + j] : 0.0f;
+      for (int i = max(tile, first_key); i < tile_keys_end && i * sizes.block_stride < (j + 1) * sizes.select_block; ++i) {
+        const float share = static_cast<float>(sizes.overlap(i, j)) * inverse_stride;
+#pragma unroll
+        for (int row = 0; row < kRows; ++row) share_sum[row] += sums[row * kSumsStride + i - tile] * share;
+      }
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) {
+        if (row < rows) to[row * to_stride + j] = share_sum[row];
+      }
+    }
   }
 }
 

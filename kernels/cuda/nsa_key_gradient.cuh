@@ -6,7 +6,7 @@
 
 namespace hadal::kernels::cuda {
 
-/// d_k and d_v of bf16 heads of 128 or 64, k and v alike; delta [B*S, H] = <d_o, o>.
+/// d_k and d_v of bf16 heads of a size that visit_widths knows; delta [B*S, H] = <d_o, o>.
 void mma_key_gradient(Stream& stream, const NsaSelectedBackward& args, const float* delta);
 
 }  // namespace hadal::kernels::cuda

@@ -1,6 +1,6 @@
 // Block selection of NSA. Probabilities of the compressed branch are recomputed from its lse tile by tile, summed over the heads of a
-// group and spread over selection blocks on chip: neither scores nor probabilities are written. NsaSelect makes the importance of as
-// many queries at a time as stay in the L2 cache, and chooses from there.
+// group and spread over selection blocks on chip: neither scores nor probabilities are written. NsaSelect makes the importance of so
+// many queries at a time, and chooses from it.
 #include <algorithm>
 
 #include "kernels/cuda/check.h"
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kHeadsAtOnce = 4;
-constexpr std::int64_t kScratchBytes = std::int64_t{24} << 20;  // of importance: about half the L2 cache
+constexpr std::int64_t kScratchBytes = std::int64_t{128} << 20;  // of importance: enough queries to fill the device several times over
 
 // A block a (query, group), a thread a compressed key.
 template <class T>
@@ -55,45 +55,107 @@ __global__ void __launch_bounds__(kThreads) importance_kernel(ImportanceInputs<T
   }
 }
 
-// A warp a row. Largest first, ties to the lower block: an order of 64-bit keys, of which none are equal. The n-th largest is found by
-// n passes, each for the largest below the one before; then the chosen ones are written in their own order.
-__global__ void __launch_bounds__(kThreads)
-    top_blocks_kernel(const float* importance, std::int64_t rows, std::int64_t blocks, int groups, ImportanceRange range, std::int64_t query_start,
-                      int select_block, std::int64_t tokens, int n, std::int32_t* chosen) {
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
-  if (row >= rows) return;
-  const unsigned lane = threadIdx.x % kWarp;
-  const std::int64_t query = row / groups, queries = range.last - range.first;
-  const std::int64_t b = range.begin + query / queries, t = range.first + query % queries;
-  std::int32_t* const to = chosen + ((b * tokens + t) * groups + row % groups) * n;
-  const auto own = static_cast<unsigned>((query_start + t) / select_block), count = own + 1;
-  if (count <= static_cast<unsigned>(n)) {
-    for (unsigned i = lane; i < static_cast<unsigned>(n); i += kWarp) to[i] = i < count ? static_cast<std::int32_t>(i) : -1;
-    return;
+// The row (query, group) of a warp in the importance of a range, and where its choice goes.
+struct ChoiceRow {
+  const float* from;
+  std::int32_t* to;
+  unsigned own, count;  ///< blocks up to the query's own
+};
+
+struct Choice {
+  const float* importance;  ///< [rows, blocks]
+  std::int64_t rows, blocks, query_start, tokens;
+  ImportanceRange range;
+  int groups, select_block, n;
+  std::int32_t* chosen;  ///< [B*S, Gs, n]
+
+  __device__ ChoiceRow row(std::int64_t index) const {
+    const std::int64_t query = index / groups, queries = range.last - range.first, b = range.begin + query / queries, t = range.first + query % queries;
+    const auto own = static_cast<unsigned>((query_start + t) / select_block);
+    return {importance + index * blocks, chosen + ((b * tokens + t) * groups + index % groups) * n, own, own + 1};
   }
-  const float* const from = importance + row * blocks;
-  // 0 is below all: a block's own half is never zero.
-  const auto key_of = [&](unsigned j) -> unsigned long long {
-    const bool forced = j == 0 || j == own || j + 1 == own;
-    const float x = forced ? INFINITY : from[j];
-    const unsigned bits = x > 0.0f ? __float_as_uint(x) : 0u;  // so is a NaN
-    return static_cast<unsigned long long>(bits) << 32 | (0xffffffffu - j);
-  };
+};
+
+// Bits of importance in its order, from 1 on (0 is nothing); forced blocks above all. A NaN counts as zero.
+__device__ unsigned rank_of(float x, unsigned j, unsigned own) {
+  const bool forced = j == 0 || j == own || j + 1 == own;
+  return 1u + (forced ? 0x7f800000u : x > 0.0f ? __float_as_uint(x) : 0u);
+}
+
+// If there are no more than n, all are chosen: true, and it is done.
+__device__ bool choose_all(const ChoiceRow& row, unsigned n, unsigned lane) {
+  if (row.count > n) return false;
+  for (unsigned i = lane; i < n; i += kWarp) row.to[i] = i < row.count ? static_cast<std::int32_t>(i) : -1;
+  return true;
+}
+
+// A warp a row of at most 32 kEach blocks, kEach of them in a lane's registers. n times the best lane's best is taken, ties to the lower
+// block; then the taken ones are written in their order.
+template <int kEach>
+__global__ void __launch_bounds__(kThreads) top_blocks_kernel(Choice choice) {
+  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
+  if (index >= choice.rows) return;
+  const unsigned lane = threadIdx.x % kWarp;
+  const ChoiceRow row = choice.row(index);
+  if (choose_all(row, static_cast<unsigned>(choice.n), lane)) return;
+  unsigned ranks[kEach], taken = 0;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const unsigned j = static_cast<unsigned>(i) * kWarp + lane;
+    ranks[i] = j < row.count ? rank_of(row.from[j], j, row.own) : 0u;
+  }
+  for (int k = 0; k < choice.n; ++k) {
+    unsigned best = 0, at = 0;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      if (ranks[i] > best) {
+        best = ranks[i];
+        at = static_cast<unsigned>(i);
+      }
+    }
+    const unsigned largest = __reduce_max_sync(0xffffffffu, best);
+    const unsigned lowest = __reduce_min_sync(0xffffffffu, best == largest ? at * kWarp + lane : 0xffffffffu);
+    if (lowest % kWarp == lane) {
+      taken |= 1u << lowest / kWarp;
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        if (static_cast<unsigned>(i) == lowest / kWarp) ranks[i] = 0;
+      }
+    }
+  }
+  int written = 0;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const unsigned mask = __ballot_sync(0xffffffffu, taken >> i & 1u);
+    if (taken >> i & 1u) row.to[written + __popc(mask & ((1u << lane) - 1u))] = i * kWarp + static_cast<std::int32_t>(lane);
+    written += __popc(mask);
+  }
+}
+
+// Rows of any length: the n-th largest is found by n passes, each for the largest below the one before, in an order of 64-bit keys of
+// which none are equal.
+__global__ void __launch_bounds__(kThreads) top_of_many_blocks_kernel(Choice choice) {
+  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
+  if (index >= choice.rows) return;
+  const unsigned lane = threadIdx.x % kWarp;
+  const ChoiceRow row = choice.row(index);
+  if (choose_all(row, static_cast<unsigned>(choice.n), lane)) return;
+  const auto key_of = [&](unsigned j) { return static_cast<unsigned long long>(rank_of(row.from[j], j, row.own)) << 32 | (0xffffffffu - j); };
   unsigned long long threshold = ~0ull;
-  for (int i = 0; i < n; ++i) {
+  for (int k = 0; k < choice.n; ++k) {
     unsigned long long best = 0;
-    for (unsigned j = lane; j < count; j += kWarp) {
+    for (unsigned j = lane; j < row.count; j += kWarp) {
       const unsigned long long key = key_of(j);
       if (key < threshold && key > best) best = key;
     }
     threshold = warp_max(best);
   }
   int written = 0;
-  for (unsigned base = 0; base < count; base += kWarp) {
+  for (unsigned base = 0; base < row.count; base += kWarp) {
     const unsigned j = base + lane;
-    const bool taken = j < count && key_of(j) >= threshold;
+    const bool taken = j < row.count && key_of(j) >= threshold;
     const unsigned mask = __ballot_sync(0xffffffffu, taken);
-    if (taken) to[written + __popc(mask & ((1u << lane) - 1u))] = static_cast<std::int32_t>(j);
+    if (taken) row.to[written + __popc(mask & ((1u << lane) - 1u))] = static_cast<std::int32_t>(j);
     written += __popc(mask);
   }
 }
@@ -139,10 +201,21 @@ void find_importance(Stream& stream, const char* op, const ImportanceInputs<T>& 
 void choose(Stream& stream, const char* op, const float* importance, std::int64_t blocks, const ImportanceRange& range, std::int64_t query_start,
             std::int64_t select_block, std::int64_t tokens, const View& chosen) {
   const std::int64_t groups = chosen.shape[1], rows = queries_of(range) * groups;
+  const Choice choice{importance, rows, blocks, query_start, tokens, range, static_cast<int>(groups), static_cast<int>(select_block),
+                      static_cast<int>(chosen.shape[2]), chosen.as<std::int32_t>()};
   constexpr std::int64_t kRows = kThreads / kWarp;
-  top_blocks_kernel<<<static_cast<unsigned>((rows + kRows - 1) / kRows), kThreads, 0, native(stream)>>>(
-      importance, rows, blocks, static_cast<int>(groups), range, query_start, static_cast<int>(select_block), tokens,
-      static_cast<int>(chosen.shape[2]), chosen.as<std::int32_t>());
+  const auto grid = static_cast<unsigned>((rows + kRows - 1) / kRows);
+  // Blocks behind the last query's own do not count.
+  const std::int64_t count = (query_start + range.last - 1) / select_block + 1;
+  if (count <= 4 * kWarp) {
+    top_blocks_kernel<4><<<grid, kThreads, 0, native(stream)>>>(choice);
+  } else if (count <= 16 * kWarp) {
+    top_blocks_kernel<16><<<grid, kThreads, 0, native(stream)>>>(choice);
+  } else if (count <= 32 * kWarp) {
+    top_blocks_kernel<32><<<grid, kThreads, 0, native(stream)>>>(choice);
+  } else {
+    top_of_many_blocks_kernel<<<grid, kThreads, 0, native(stream)>>>(choice);
+  }
   check_launch(op);
 }
 

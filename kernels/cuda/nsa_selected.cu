@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/nsa_latent.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
 #include "kernels/cuda/visit.h"
 
@@ -276,12 +277,14 @@ void plain_backward(Stream& stream, const NsaSelectedBackward& args) {
                                   args.add_to_keys};
   if (args.q.tokens > 0) {
     row_products<T>(stream, sizes, rows_of<T>(args.o), grad.d_o, delta.as<float>());
+  }
+  if (args.q.tokens > 0 && !latent_query_gradient(stream, args, delta.as<float>())) {
     const std::size_t shared = static_cast<std::size_t>(kWarps * (sizes.width() + sizes.value_width)) * sizeof(float);
     allow_shared_memory(query_gradient_kernel<T>, shared, op);
     query_gradient_kernel<T><<<blocks_for(args.q.tokens * sizes.heads, kWarps), kWarps * kWarp, shared, native(stream)>>>(in, grad);
     check_launch(op);
   }
-  if (args.k.tokens == 0) return;
+  if (args.k.tokens == 0 || latent_key_gradient(stream, args, delta.as<float>())) return;
   const BlockLists lists(stream, sizes, in.blocks);
   key_gradient_kernel<T><<<blocks_for(args.k.tokens * sizes.key_heads, kWarps), kWarps * kWarp, 0, native(stream)>>>(in, grad, lists.view());
   check_launch(op);
@@ -290,7 +293,7 @@ void plain_backward(Stream& stream, const NsaSelectedBackward& args) {
 
 void forward(Stream& stream, const NsaSelectedForward& args) {
   check_sizes(args.kName, selected_sizes(args));
-  if (mma_forward(stream, args)) return;
+  if (mma_forward(stream, args) || latent_forward(stream, args)) return;
   visit(args.q.dtype, [&]<class T>() { plain_forward<T>(stream, args); });
 }
 

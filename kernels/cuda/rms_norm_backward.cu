@@ -195,7 +195,7 @@ void rms_norm_backward(Stream& stream, const RmsNormBackward& args) {
         backward_any<<<static_cast<unsigned>(blocks), kNormBlock, 0, native(stream)>>>(shape, p);
       } else {
         constexpr std::size_t kBytes = kStages * sizeof(Stage<T, kNormThreads<RowThreads>>);
-        allow_shared_memory(backward_held<T, RowThreads>, kBytes, RmsNormBackward::kName);
+        allow_shared_memory(backward_held<T, RowThreads>, kBytes + kDeclaredShared, RmsNormBackward::kName);
         backward_held<T, RowThreads>
             <<<static_cast<unsigned>(blocks), kNormThreads<RowThreads>, kBytes, native(stream)>>>(shape, p);
       }

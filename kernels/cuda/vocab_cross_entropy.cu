@@ -53,7 +53,7 @@ void softmax_terms(Stream& stream, const VocabSoftmaxTerms& args) {
     const auto start = [&]<int N>() {
       const int64_t kept = std::min<int64_t>(columns / N, kKeepBytes / sizeof(Pack<T, N>));
       const std::size_t bytes = static_cast<std::size_t>(kept) * sizeof(Pack<T, N>);
-      allow_shared_memory(softmax_terms_rows<T, N>, bytes, VocabSoftmaxTerms::kName);
+      allow_shared_memory(softmax_terms_rows<T, N>, bytes + kDeclaredShared, VocabSoftmaxTerms::kName);
       softmax_terms_rows<T, N><<<static_cast<unsigned>(rows), kThreads, bytes, native(stream)>>>(
           static_cast<int>(columns), static_cast<int>(kept), logits, args.targets.as<std::int32_t>(), args.first_column,
           args.statistics.as<float>());

@@ -17,7 +17,11 @@ Tensor token_tensor(std::span<const std::int32_t> ids) {
 class Sequence {
  public:
   Sequence(model::Model& model, const GenerateOptions& options, std::int64_t capacity)
-      : model_(model), options_(options), stream_(stream_of(model.options().device)), sampler_(options.sampling), caches_(model.make_caches(capacity)) {
+      : model_(model),
+        options_(options),
+        stream_(stream_of(model.options().device)),
+        sampler_(options.sampling),
+        caches_(model.make_caches(capacity)) {
     if (options.speculate) mtp_cache_ = model.make_mtp_cache(capacity);
   }
 

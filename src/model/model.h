@@ -33,7 +33,8 @@ class Model {
   /// Forward and backward; gradients accumulate into the parameters.
   Losses forward_backward(Stream& stream, const MicroBatch& micro_batch);
 
-  /// Logits [T, V] of whole sequences, in the accumulation dtype on the model's device; tokens I32 [B, S] on the host; mtp[k-1] has rows for every position, of which the last k of a sequence mean nothing.
+  /// Logits [T, V] of whole sequences, in the accumulation dtype on the model's device; tokens I32 [B, S] on the host;
+  /// mtp[k-1] has rows for every position, of which the last k of a sequence mean nothing.
   struct Logits {
     Tensor main;
     std::vector<Tensor> mtp;

@@ -123,7 +123,8 @@ Stage::PassPtr Stage::forward_pass(Stream& stream, const MicroBatch& m, Tensor x
 void Stage::run_head(nn::Context& ctx, const MicroBatch& m, Tensor& rows, Record* r, Outcome& outcome) {
   Tensor normed = final_norm_->forward(ctx, rows, r == nullptr ? nullptr : &r->final_norm);
   if (r != nullptr) r->d_normed = Tensor::empty(normed.shape(), normed.dtype(), normed.device());
-  parallel::Head::Result result = head_->loss(ctx.stream, normed, m.main, 1.0, outcome.losses.rows(0, 1), r == nullptr ? View{} : r->d_normed.view(), r == nullptr);
+  const View d_normed = r == nullptr ? View{} : r->d_normed.view();
+  parallel::Head::Result result = head_->loss(ctx.stream, normed, m.main, 1.0, outcome.losses.rows(0, 1), d_normed, r == nullptr);
   outcome.token_loss = std::move(result.token_loss);
   outcome.choice = std::move(result.prediction);
   if (r != nullptr) r->head_in = std::move(rows);
@@ -153,7 +154,8 @@ void Stage::add_mtp(Pass& pass, const nn::Context& ctx, const MicroBatch& m, std
     rows = module.finish(inner, std::move(rows), r == nullptr ? nullptr : &r->mtp[at]);
     View d_out{};
     if (r != nullptr) d_out = r->d_mtp[at] = Tensor::empty(rows.shape(), rows.dtype(), rows.device());
-    parallel::Head::Result result = head_->loss(inner.stream, rows, prediction, scale, outcome.losses.rows(k + 1, k + 2), d_out, r == nullptr && k == 0);
+    const View sum = outcome.losses.rows(k + 1, k + 2);
+    parallel::Head::Result result = head_->loss(inner.stream, rows, prediction, scale, sum, d_out, r == nullptr && k == 0);
     if (k == 0) outcome.draft = std::move(result.prediction);
   });
 }

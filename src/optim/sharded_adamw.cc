@@ -6,11 +6,14 @@
 #include "core/copy.h"
 #include "core/error.h"
 #include "kernels/adamw.h"
+#include "kernels/cast.h"
 
 namespace hadal::optim {
 namespace {
 
 constexpr int kTag = 0;
+/// Initial values that are made at once.
+constexpr std::int64_t kInitChunk = 1 << 22;
 
 DType moment_dtype(const OptimSection& options, DType compute) {
   return options.moments == MomentType::kBf16 ? DType::kBf16 : compute;
@@ -153,14 +156,29 @@ void ShardedAdamW::wait_values() {
 
 void ShardedAdamW::initialize(Stream& stream, std::uint64_t seed) {
   for (Member& member : members_) {
-    for (const FlatLayout::Piece& piece : member.flat.owned()) {
-      const nn::Parameter& parameter = *member.flat.parameters()[piece.parameter];
-      if (!has_master(parameter)) continue;
-      Tensor values = Tensor::empty({piece.numel}, parameter.accumulation().dtype);
-      parameter.initial_values(seed, piece.parameter_begin, values);
-      copy(stream, values, value_of(member, piece));
+    if (has_master(*member.flat.parameters().front())) {
+      initialize_masters(stream, member, seed);
+    } else {
+      for (nn::Parameter* parameter : member.flat.parameters()) parameter->initialize(seed);
     }
   }
+  wait_values();
+}
+
+/// Each element is made once, by its owner, through a bounded piece of host memory.
+void ShardedAdamW::initialize_masters(Stream& stream, Member& member, std::uint64_t seed) {
+  for (const FlatLayout::Piece& piece : member.flat.owned()) {
+    const nn::Parameter& parameter = *member.flat.parameters()[piece.parameter];
+    const View master = value_of(member, piece);
+    for (std::int64_t begin = 0; begin < piece.numel; begin += kInitChunk) {
+      const std::int64_t end = std::min(begin + kInitChunk, piece.numel);
+      Tensor values = Tensor::empty({end - begin}, master.dtype);
+      parameter.initial_values(seed, piece.parameter_begin + begin, values);
+      copy(stream, values, master.rows(begin, end));
+    }
+    run(stream, kernels::Cast{.x = master, .y = member.flat.value(piece)});
+  }
+  for (std::size_t bucket = 0; bucket < member.flat.layout().num_buckets(); ++bucket) member.flat.start_gather(bucket);
 }
 
 void ShardedAdamW::reset_average(Stream& stream) {

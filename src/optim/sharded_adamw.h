@@ -70,7 +70,7 @@ class ShardedAdamW {
   void undo_step() { --num_steps_; }
   /// Returns when the parameters hold the values of the last step() on every rank.
   void wait_values();
-  /// The parameters were set to initial values (nn::Parameter::initialize): the masters start from these before rounding.
+  /// Sets all parameters to their initial values (nn::Parameter::initialize), masters to these before rounding. Collective.
   void initialize(Stream& stream, std::uint64_t seed);
   void reset_average(Stream& stream);
 
@@ -82,8 +82,8 @@ class ShardedAdamW {
   bool has(StateKind kind) const { return kind != StateKind::kAverage || options_.ema_decay > 0; }
   bool has_master(const nn::Parameter& parameter) const { return parameter.storage() != parameter.accumulation(); }
   DType state_dtype(StateKind kind, const nn::Parameter& parameter) const;
-  /// This rank's share, to be read or set; empty when there is no such state (masters: of the parameters that have one). The shares of all ranks of a group hold every
-  /// element of its parameters once.
+  /// This rank's share, to be read or set; empty when there is no such state (masters: of the parameters that have one). The shares of
+  /// all ranks of a group hold every element of its parameters once.
   std::vector<OwnedState> owned_state(StateKind kind);
   /// The whole of one parameter's on rank `root` of its group, into `full` of the parameter's shape and state_dtype on the host
   /// (elsewhere it is not looked at). Collective over the group, in the order of parameters().
@@ -106,6 +106,7 @@ class ShardedAdamW {
 
   void add(ReplicaGroup group, std::unique_ptr<comm::Communicator> comm, std::int64_t bucket_bytes);
   const Where& where(const nn::Parameter& parameter) const;
+  void initialize_masters(Stream& stream, Member& member, std::uint64_t seed);
   /// What AdamW updates: the master, where there is one.
   View value_of(Member& member, const FlatLayout::Piece& piece);
   View state_of(Member& member, StateKind kind, const FlatLayout::Piece& piece);

@@ -46,11 +46,10 @@ BenchResult bench_steps(const Config& config, comm::Communicator& world, bool fo
   options.forced_routing = forced;
   reset_peak(device);
   RunModel run(config, options, world);
-  run.model().initialize(static_cast<std::uint64_t>(config.run.seed));
   optim::ShardedAdamW optimizer(config.optim, optimizer_groups(run), world);
   TrainStep step(run, optimizer);
   Stream stream = stream_of(device);
-  optimizer.initialize(stream, static_cast<std::uint64_t>(config.run.seed));
+  initialize(run, optimizer, stream, config.run.seed);
   const std::int64_t rows = config.train.global_batch;
   const data::Batch batch = synthetic_batch(config, data::rows_of_rank(rows, static_cast<int>(run.place().dp_rank), static_cast<int>(run.layout().grid.dp())));
   BenchResult result;

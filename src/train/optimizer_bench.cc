@@ -23,7 +23,6 @@ double median_update(const Config& config, comm::Communicator& world, comm::Comm
   const Device device = run_device(config, world);
   Stream stream = stream_of(device);
   model::Model model(model::model_options(config, device));
-  model.initialize(static_cast<std::uint64_t>(config.run.seed));
   optim::ShardedAdamW optimizer(config.optim, {{&replicas, model.parameters()}}, replicas);
   optimizer.initialize(stream, static_cast<std::uint64_t>(config.run.seed));
   std::vector<double> seconds;

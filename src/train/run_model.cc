@@ -13,4 +13,11 @@ std::vector<optim::ReplicaGroup> optimizer_groups(RunModel& run) {
   return groups;
 }
 
+void initialize(RunModel& run, optim::ShardedAdamW& optimizer, Stream& stream, std::int64_t seed) {
+  for (nn::Parameter* parameter : run.model().parameters()) {
+    if (!parameter->options().trainable) parameter->initialize(static_cast<std::uint64_t>(seed));
+  }
+  optimizer.initialize(stream, static_cast<std::uint64_t>(seed));
+}
+
 }  // namespace hadal::train

@@ -35,5 +35,7 @@ class RunModel {
 
 /// The replica groups of its parameters, as the optimizer takes them.
 std::vector<optim::ReplicaGroup> optimizer_groups(RunModel& run);
+/// Every parameter, buffer and master at its initial value. Collective.
+void initialize(RunModel& run, optim::ShardedAdamW& optimizer, Stream& stream, std::int64_t seed);
 
 }  // namespace hadal::train

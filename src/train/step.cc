@@ -43,7 +43,8 @@ TrainStep::TrainStep(RunModel& run, optim::ShardedAdamW& optimizer) : run_(run),
   counts_ = Tensor::zeros({num_layers, num_experts}, DType::kI64, run.options().device);
   balance_loss_ = Tensor::zeros({num_layers}, DType::kF64, run.options().device);
   for (std::int64_t i = 0; i < num_layers; ++i) {
-    layers[static_cast<std::size_t>(i)].layer->bind_statistics(counts_.view().rows(i, i + 1).reshape({num_experts}), balance_loss_.view().rows(i, i + 1));
+    const View counts = counts_.view().rows(i, i + 1).reshape({num_experts});
+    layers[static_cast<std::size_t>(i)].layer->bind_statistics(counts, balance_loss_.view().rows(i, i + 1));
   }
 }
 

@@ -123,11 +123,11 @@ void Trainer::restore() {
     last_saved_step_ = state_.step;
     last_checkpoint_ = checkpoint_name(state_.step);
   } else if (!config_.run.init_from.empty()) {
-    initialize();
+    initialize(run_, optimizer_, stream_, config_.run.seed);
     load_weights(config_.run.init_from, run_.model(), optimizer_, world_);
     optimizer_.reset_average(stream_);
   } else {
-    initialize();
+    initialize(run_, optimizer_, stream_, config_.run.seed);
     optimizer_.reset_average(stream_);
   }
   flops_per_token_ = model::model_flops_per_token(config_.model, config_.data.sequence_length);
@@ -141,15 +141,10 @@ void Trainer::restore() {
   progress_.emplace(detect_progress(config_.train.steps, quiet_), stderr);
   if (!restored) tell_engines(config_.model);
   const model::ParameterCount count = model::count_parameters(config_.model);
+  const std::string origin = restored ? "resumed" : config_.run.init_from.empty() ? "new" : "new, weights of " + config_.run.init_from;
   log_info("{}: {:.2f} M parameters, {:.2f} M active per token; {} x {} threads ({}), {} on {}; {} at step {}", config_.run.dir,
            static_cast<double>(count.total_with_mtp) / 1e6, static_cast<double>(count.active) / 1e6, world_.size(), num_threads(),
-           world_.description(), name_of(run_.options().dtype), name_of(device_), restored ? "resumed" : config_.run.init_from.empty() ? "new" : "new, weights of " + config_.run.init_from, state_.step);
-}
-
-void Trainer::initialize() {
-  const auto seed = static_cast<std::uint64_t>(config_.run.seed);
-  run_.model().initialize(seed);
-  optimizer_.initialize(stream_, seed);
+           world_.description(), name_of(run_.options().dtype), name_of(device_), origin, state_.step);
 }
 
 int Trainer::run() {

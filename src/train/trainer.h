@@ -36,7 +36,6 @@ class Trainer {
   void start();
   void start_watchdog();
   void restore();
-  void initialize();
   int train();
   StepResult step(double& seconds);
   /// Of this rank, in communication, so far.

@@ -31,9 +31,8 @@ RankRun::RankRun(const Config& config, comm::Communicator& world, const data::Sa
       run_(config, model::model_options(config, train::run_device(config, world)), world),
       optimizer_(config.optim, train::optimizer_groups(run_), world),
       step_(run_, optimizer_) {
-  run_.model().initialize(static_cast<std::uint64_t>(config.run.seed));
   Stream stream = stream_of(run_.options().device);
-  optimizer_.initialize(stream, static_cast<std::uint64_t>(config.run.seed));
+  train::initialize(run_, optimizer_, stream, config.run.seed);
   empty_an_expert(run_.model());
 }
 

@@ -53,7 +53,9 @@ void check(const Case& t, DType dtype, DType out) {
                      .ldb = mb.ld(),
                      .ldc = mc.ld()});
   });
-  EXPECT_TRUE(c.agrees(tolerance_of(out, t.k)));
+  // Some of cuBLASLt's kernels round the product to bf16 before they add c (kernels/gemm.h): one rounding more.
+  const double added = out == DType::kBf16 && t.beta != 0 ? tolerance_of(out) : 0;
+  EXPECT_TRUE(c.agrees(tolerance_of(out, t.k) + added));
 }
 
 void check_dtypes(const Case& t) {

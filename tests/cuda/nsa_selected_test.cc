@@ -102,11 +102,20 @@ const std::vector<SelectedCase>& cases() {
       {2, 130, 32, 2, 128, 0, 128, 2, 64, 16, 500},     // a chunk of a longer sequence
       {1, 150, 64, 4, 128, 0, 128, 4, 32, 4},           // smaller blocks
       {1, 100, 24, 2, 64, 0, 64, 2, 16, 4},             // groups of 12 heads
+      {1, 200, 32, 2, 192, 0, 128, 2, 64, 3, 50, 8},    // queries and keys wider than values
+      {1, 900, 16, 1, 64, 0, 64, 1, 16, 9},             // lists of many tokens, tiles of keys that blocks leave half empty
+      {1, 300, 4, 1, 128, 0, 128, 1, 128, 2},           // blocks of two tiles of keys, groups of 4
+      {2, 133, 8, 4, 128, 0, 128, 4, 16, 4, 60},        // groups of 2: rows of eight tokens together
+      {1, 260, 8, 8, 128, 64, 128, 2, 32, 5, 0, 8},     // MLA with keys per head, two selections
+      {2, 77, 4, 4, 192, 0, 128, 1, 24, 3},             // blocks of half a step
       {1, 200, 4, 4, 128, 64, 128, 1, 64, 2},           // MLA with keys per head
       {1, 130, 16, 1, 512, 64, 512, 1, 64, 2},          // absorbed MLA, 16 heads
       {1, 70, 32, 1, 512, 64, 512, 1, 32, 3, 40},       // 32 heads
       {2, 97, 32, 2, 128, 0, 128, 1, 16, 5},            // one selection for two key heads
       {2, 97, 32, 1, 128, 0, 128, 2, 16, 5},            // two selections of one key head
+      {1, 400, 64, 1, 64, 0, 64, 1, 64, 7},             // everybody selects everything: lists in several pieces
+      {1, 330, 64, 1, 512, 64, 512, 1, 64, 6},          // ... absorbed MLA
+      {1, 60, 4, 1, 512, 64, 512, 1, 16, 3, 0, 8},      // few heads: rows of four tokens together
       {1, 5, 16, 1, 128, 0, 128, 1, 64, 16},            // fewer tokens than a block
   };
   return all;

@@ -104,8 +104,13 @@ TEST_F(RunOnCuda, GeneratesTheTextOfTheCpu) {
     const Loaded loaded(dir_ / name);
     const std::vector<std::int32_t> prompt{5, 9, 33, 2, 17};
     for (const bool speculate : {false, true}) {
-      const infer::GenerateOptions options{.sampling = {.temperature = 0, .top_k = 0, .top_p = 1, .seed = 1}, .max_tokens = 40, .speculate = speculate};
-      const auto text = [&](model::Model& model) { return infer::Generator(model).generate(prompt, options, [](std::int32_t) { return true; }).tokens; };
+      infer::GenerateOptions options;
+      options.sampling.temperature = 0;
+      options.max_tokens = 40;
+      options.speculate = speculate;
+      const auto text = [&](model::Model& model) {
+        return infer::Generator(model).generate(prompt, options, [](std::int32_t) { return true; }).tokens;
+      };
       EXPECT_EQ(text(*loaded.device.model), text(*loaded.cpu.model)) << kind << ", speculate " << speculate;
     }
   }

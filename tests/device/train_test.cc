@@ -90,7 +90,7 @@ TEST_F(OnDevice, Bf16StaysCloseToF32) {
 TEST_F(OnDevice, AStepWaitsForItsFiguresAlone) {
   const auto waits = [&](const char* steps) {
     const std::int64_t before = test::num_host_waits();
-    run_.train(std::string("waits") + steps, 1, with(kBf16, {std::string("train.steps=") + steps, "train.micro_batch=2", "optim.schedule.decay_steps=17"}));
+    run_.train(std::string("waits") + steps, 1, with(kBf16, {std::string("train.steps=") + steps, "optim.schedule.decay_steps=17"}));
     return test::num_host_waits() - before;
   };
   const std::int64_t three = waits("3"), eight = waits("8");
@@ -103,7 +103,7 @@ TEST_F(OnDevice, RanksTrainWithTheBitsOfTheCpu) {
                                                       {"parallel.cp=2"},
                                                       {"parallel.ep=2"},
                                                       {"parallel.pp=2"},
-                                                      {"parallel.pp=2", "parallel.schedule=dualpipe_v"},
+                                                      {"parallel.pp=2", "parallel.schedule=dualpipe_v", "train.micro_batch=1"},
                                                       {"parallel.tp=2", "parallel.ep=2", "parallel.etp=2"},
                                                       {"parallel.tp=2", "parallel.ep=4", "parallel.ranks_per_node=2"}};
   for (const std::vector<std::string>& layout : layouts) {

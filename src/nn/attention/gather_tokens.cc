@@ -38,7 +38,8 @@ void reduce_scatter_rows(const Context& ctx, RowSpacing spacing, std::int64_t ow
 }
 
 Tensor key_gradient(const Context& ctx, const Tensor& like) {
-  return ctx.sequence == nullptr ? Tensor::empty(like.shape(), like.dtype(), like.device()) : Tensor::zeros(like.shape(), like.dtype(), like.device());
+  const Storage storage(like.dtype(), like.device());
+  return ctx.sequence == nullptr ? Tensor::empty(like.shape(), storage) : Tensor::zeros(like.shape(), storage);
 }
 
 }  // namespace hadal::nn

@@ -34,7 +34,8 @@ void NsaMlaAttention::append_compressed(Stream& stream, NsaMlaCache& cache) cons
   if (count == 0) return;
   const std::int64_t begin = first * nsa_.block_stride, end = begin + (count - 1) * nsa_.block_stride + nsa_.block_length;
   const View c = cache.c.rows(begin, end);
-  Tensor pooled = Tensor::empty({count, options_.kv_lora_rank}, c.dtype, c.device), inverse_rms = Tensor::empty({count}, accumulation_dtype(c.dtype), c.device);
+  Tensor pooled = Tensor::empty({count, options_.kv_lora_rank}, c.dtype, c.device);
+  Tensor inverse_rms = Tensor::empty({count}, accumulation_dtype(c.dtype), c.device);
   GatedPooling::State scratch;
   const PoolSpans spans{{.tokens = end - begin, .entries = count, .position = begin}};
   pool_latent_.forward(stream, spans, c, split_heads(c, 1), split_heads(pooled.view(), 1), scratch);

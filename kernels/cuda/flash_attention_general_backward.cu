@@ -1,12 +1,10 @@
-// Flash attention for any head dims, in f32 on the plain pipes: 16 rows of (token, head of the group) against tiles of 64 keys
-// forward and for d_q; 16 keys against tiles of 64 such rows for d_k and d_v. Each sum belongs to one block, so nothing is added
-// across blocks and the same bits come out of each run.
+// Gradients of flash attention for any head dims, in f32 on the plain pipes: d_q from 16 rows of (token, head of the group) against
+// tiles of 64 keys; d_k and d_v from 16 keys against tiles of 64 such rows. Each sum belongs to one block, so nothing is added across
+// blocks and the same bits come out of each run.
 #include <cmath>
 
-#include "kernels/cuda/attention_params.h"
-#include "kernels/cuda/attention_statistics.h"
-#include "kernels/cuda/attention_tiles.cuh"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/flash_attention_general.cuh"
 #include "kernels/cuda/flash_attention_paths.h"
 #include "kernels/cuda/visit.h"
 
@@ -14,113 +12,6 @@ namespace hadal::kernels::cuda {
 namespace {
 
 using namespace general;
-
-/// Element i of [k | k_shared] of one key.
-template <class T>
-struct Keys {
-  Strided<const T> own, shared;
-  int own_width;
-
-  __device__ float operator()(std::int64_t token, int head, int i) const {
-    return to_float(i < own_width ? own.at(token, head)[i] : shared.at(token, 0)[i - own_width]);
-  }
-};
-
-/// The rows of one (sequence, key head): row r is token r / group, head kv * group + r % group.
-struct Rows {
-  const AttentionSizes& sizes;
-  int sequence, kv;
-
-  __device__ Rows(const AttentionSizes& all) : sizes(all), sequence(blockIdx.y / all.key_heads), kv(blockIdx.y % all.key_heads) {}
-  __device__ int count() const { return sizes.tokens * sizes.group; }
-  __device__ int token(int row) const { return row / sizes.group; }
-  __device__ std::int64_t global_token(int row) const { return std::int64_t{sequence} * sizes.tokens + token(row); }
-  __device__ int head(int row) const { return kv * sizes.group + row % sizes.group; }
-  __device__ std::int64_t key(int j) const { return std::int64_t{sequence} * sizes.keys + j; }
-  __device__ bool sees(int row, int j) const {
-    return row < count() && j >= sizes.begin_of(token(row)) && j < sizes.end_of(token(row));
-  }
-  /// Where the statistics of a row lie.
-  __device__ std::int64_t statistics(int row) const { return statistics_at(sizes, sequence, head(row), token(row)); }
-};
-
-// Scores of the tile become probabilities; the rows' maxima, sums and the factor for what was summed before follow.
-__device__ void online_softmax(float* scores, float* row_max, float* row_sum, float* row_factor) {
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
-  constexpr int kRowsOfWarp = kRows * kWarp / kThreads;
-  for (int row = warp * kRowsOfWarp; row < (warp + 1) * kRowsOfWarp; ++row) {
-    float& first = scores[lane * kWeightStride + row];
-    float& second = scores[(lane + kWarp) * kWeightStride + row];
-    const float before = row_max[row];
-    const float most = fmaxf(warp_max(fmaxf(fmaxf(first, second), -INFINITY)), before);  // fmaxf drops a NaN; its probability stays
-    const float base = most == -INFINITY ? 0.0f : most;
-    first = exp2f(first - base);
-    second = exp2f(second - base);
-    const float sum = warp_sum(first + second);
-    if (lane == 0) {
-      const float factor = exp2f(before - base);
-      row_factor[row] = factor;
-      row_sum[row] = row_sum[row] * factor + sum;
-      row_max[row] = most;
-    }
-  }
-}
-
-template <class T, int NV>
-__global__ void __launch_bounds__(kThreads)
-    forward_kernel(AttentionSizes sizes, Strided<const T> q, Keys<T> k, Strided<const T> v, Strided<T> o, float* lse) {
-  extern __shared__ float4 shared_memory[];
-  float* const queries = reinterpret_cast<float*>(shared_memory);
-  float* const scores = queries + kRows * padded_width(sizes.width);
-  float* const chunk = scores + kWeightFloats;
-  __shared__ float row_max[kRows], row_sum[kRows], row_factor[kRows];
-
-  const Rows rows(sizes);
-  const int first = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;  // the longest rows first
-  const int last = min(first + kRows, rows.count()) - 1;
-  const int column = static_cast<int>(threadIdx.x) % kColumns, half = static_cast<int>(threadIdx.x) / kColumns * kHalf;
-  load_rows(queries, sizes.width, last - first + 1, sizes.scale * kLog2E,
-            [&](int r, int i) { return to_float(q.at(rows.global_token(first + r), rows.head(first + r))[i]); });
-  if (threadIdx.x < kRows) {
-    row_max[threadIdx.x] = -INFINITY;
-    row_sum[threadIdx.x] = 0;
-  }
-  __syncthreads();
-  float sums[kRows][NV] = {};
-  const int end = sizes.end_of(rows.token(last));
-  for (int j0 = sizes.begin_of(rows.token(first)); j0 < end; j0 += kColumns) {
-    const int count = min(kColumns, end - j0);
-    float dots[kHalf];
-    dot_tile(queries, sizes.width, count, chunk, dots, [&](int c, int i) { return k(rows.key(j0 + c), rows.kv, i); });
-#pragma unroll
-    for (int r = 0; r < kHalf; ++r) {
-      scores[column * kWeightStride + half + r] = rows.sees(first + half + r, j0 + column) ? dots[r] : -INFINITY;
-    }
-    __syncthreads();
-    online_softmax(scores, row_max, row_sum, row_factor);
-    __syncthreads();
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-      for (int n = 0; n < NV; ++n) sums[r][n] *= row_factor[r];
-    }
-    accumulate(scores, sizes.value_width, count, sums, [&](int c, int i) { return to_float(v.at(rows.key(j0 + c), rows.kv)[i]); });
-  }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const int row = first + r;
-    if (row > last) continue;
-    const float sum = row_sum[r], inverse = sum == 0 ? 0.0f : 1.0f / sum;
-#pragma unroll
-    for (int n = 0; n < NV; ++n) {
-      const int i = n * kThreads + static_cast<int>(threadIdx.x);
-      if (i < sizes.value_width) o.at(rows.global_token(row), rows.head(row))[i] = from_float<T>(sums[r][n] * inverse);
-    }
-    if (threadIdx.x == 0) {
-      lse[rows.global_token(row) * sizes.heads + rows.head(row)] = sum == 0 ? -INFINITY : row_max[r] * kLn2 + logf(sum);
-    }
-  }
-}
 
 template <class T, int NK>
 __global__ void __launch_bounds__(kThreads) queries_kernel(AttentionSizes sizes, Strided<const T> q, Keys<T> k, Strided<const T> v,
@@ -239,45 +130,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// Calls body.template operator()<NK, NV>() with enough columns per thread for both widths.
-template <class Body>
-void visit_widths(const char* op, const AttentionSizes& sizes, Body&& body) {
-  if (sizes.width <= kThreads && sizes.value_width <= kThreads) {
-    body.template operator()<1, 1>();
-  } else if (sizes.width <= 2 * kThreads && sizes.value_width <= 2 * kThreads) {
-    body.template operator()<2, 2>();
-  } else {
-    HADAL_CHECK(sizes.width <= 5 * kThreads && sizes.value_width <= 4 * kThreads, "{}: head dims {} and {}, at most 640 and 512 on CUDA", op,
-                sizes.width, sizes.value_width);
-    body.template operator()<5, 4>();
-  }
-}
-
-std::size_t shared_bytes(int row_floats, int weights) {
-  return sizeof(float) * static_cast<std::size_t>(kRows * row_floats + weights * kWeightFloats + kChunkFloats);
-}
-dim3 grid_of(const AttentionSizes& sizes, int rows) {
-  return {static_cast<unsigned>((rows + kRows - 1) / kRows), static_cast<unsigned>(sizes.batch * sizes.key_heads)};
-}
-template <class T, class Args>
-Keys<T> keys_of(const Args& args) {
-  return {strided<T>(args.k), strided<T>(args.k_shared), static_cast<int>(args.k.width)};
-}
-
 }  // namespace
-
-void general_forward(cudaStream_t stream, const FlashAttentionForward& args) {
-  const AttentionSizes sizes(args);
-  const std::size_t bytes = shared_bytes(padded_width(sizes.width), 1);
-  visit(args.q.dtype, [&]<class T>() {
-    visit_widths(args.kName, sizes, [&]<int NK, int NV>() {
-      allow_shared_memory(forward_kernel<T, NV>, bytes, args.kName);
-      forward_kernel<T, NV><<<grid_of(sizes, sizes.tokens * sizes.group), kThreads, bytes, stream>>>(
-          sizes, strided<T>(args.q), keys_of<T>(args), strided<T>(args.v), strided<T>(args.o), args.lse.as<float>());
-    });
-  });
-  check_launch(args.kName);
-}
 
 void general_backward(cudaStream_t stream, const FlashAttentionBackward& args, const float* statistics, float* shared_sums) {
   const AttentionSizes sizes(args);
