@@ -289,18 +289,10 @@ dim3 grid_of(const SelectedSizes& sizes, const HeadSegments& segments) {
   return {static_cast<unsigned>(sizes.batch * ((sizes.tokens + each - 1) / each)), static_cast<unsigned>(segments.count * segments.tiles())};
 }
 
-template <class Args>
-bool is_latent(const Args& args) {
-  const SelectedSizes sizes = selected_sizes(args);
-  return args.q.dtype == DType::kBf16 && sizes.key_heads == 1 && sizes.key_width == kLatent && sizes.shared_width == kRotated &&
-         sizes.value_width == kLatent && walk_bytes(sizes, kWarps) <= kMostWalkBytes && aligned16(args.q) && aligned16(args.k) &&
-         aligned16(args.k_shared) && aligned16(args.v);
-}
-
 }  // namespace
 
 bool latent_forward(Stream& stream, const NsaSelectedForward& args) {
-  if (!is_latent(args) || !aligned16(args.o)) return false;
+  if (!is_latent(args) || !aligned16(args.o) || walk_bytes(selected_sizes(args), kWarps) > kMostWalkBytes) return false;
   const SelectedInputs<bf16> in = selected_inputs<bf16>(args);
   const HeadSegments segments(in.sizes);
   const auto kernel = segments.tokens_of_tile() > 1 ? forward_kernel<UnionWalk> : forward_kernel<TokenWalk>;
@@ -312,7 +304,7 @@ bool latent_forward(Stream& stream, const NsaSelectedForward& args) {
 }
 
 bool latent_query_gradient(Stream& stream, const NsaSelectedBackward& args, const float* delta) {
-  if (!is_latent(args) || !aligned16(args.d_o) || !aligned16(args.d_q)) return false;
+  if (!is_latent(args) || !aligned16(args.d_o) || !aligned16(args.d_q) || walk_bytes(selected_sizes(args), kWarps) > kMostWalkBytes) return false;
   const SelectedInputs<bf16> in = selected_inputs<bf16>(args);
   const HeadSegments segments(in.sizes);
   const auto kernel = segments.tokens_of_tile() > 1 ? query_gradient_kernel<UnionWalk> : query_gradient_kernel<TokenWalk>;

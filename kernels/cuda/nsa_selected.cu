@@ -284,7 +284,7 @@ void plain_backward(Stream& stream, const NsaSelectedBackward& args) {
     query_gradient_kernel<T><<<blocks_for(args.q.tokens * sizes.heads, kWarps), kWarps * kWarp, shared, native(stream)>>>(in, grad);
     check_launch(op);
   }
-  if (args.k.tokens == 0) return;
+  if (args.k.tokens == 0 || latent_key_gradient(stream, args, delta.as<float>())) return;
   const BlockLists lists(stream, sizes, in.blocks);
   key_gradient_kernel<T><<<blocks_for(args.k.tokens * sizes.key_heads, kWarps), kWarps * kWarp, 0, native(stream)>>>(in, grad, lists.view());
   check_launch(op);

@@ -4,7 +4,6 @@
 
 #include "config/load.h"
 #include "config/write.h"
-#include "core/error.h"
 
 namespace hadal::checkpoint {
 
@@ -14,13 +13,8 @@ void set_config(State& state, const Config& config) {
 }
 
 Config config_of(const CheckpointReader& reader) {
-  const std::string& text = reader.state().text(kConfigKey);
-  const std::string name = (reader.path() / "manifest.json").string() + " (config)";
-  // A resolved config includes nothing; somebody else's checkpoint must not make us read other files.
-  if (text.starts_with("include") || text.find("\ninclude") != std::string::npos) {
-    throw DamagedDataError("{}: an embedded config has no include", name);
-  }
-  return load_config_text(text, name).config;
+  // Somebody else's checkpoint must not make us read other files, or the environment.
+  return load_resolved_config(reader.state().text(kConfigKey), (reader.path() / "manifest.json").string() + " (config)");
 }
 
 }  // namespace hadal::checkpoint

@@ -67,7 +67,9 @@ Expanded expand_environment(const std::string& text, const Place& place, Problem
     const std::size_t close = text.find('}', open);
     const std::string reference = text.substr(open, close == std::string::npos ? close : close + 1 - open);
     std::string wrong, value;
-    if (close == std::string::npos) {
+    if (place.source && place.source->resolved) {
+      wrong = "a resolved configuration asks for nothing of the environment";
+    } else if (close == std::string::npos) {
       wrong = "has no closing }";
     } else if (!reference.starts_with(kEnv)) {
       wrong = "is not read; a variable of the environment is ${env:NAME}";

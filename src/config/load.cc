@@ -27,6 +27,8 @@ constexpr std::size_t kMaxFiles = 256;
 
 class Loader {
  public:
+  explicit Loader(bool resolved) : resolved_(resolved) {}
+
   LoadedConfig load(const std::string& name, std::string text, const std::vector<std::string>& overrides) {
     include_file(fs::path(name), std::move(text));
     for (const std::string& override_text : overrides) config::apply_override(override_text, fields_, target_);
@@ -42,7 +44,7 @@ class Loader {
 
  private:
   void include_file(const fs::path& path, std::string text) {
-    const auto source = std::make_shared<const Source>(Source{path.string(), std::move(text), true});
+    const auto source = std::make_shared<const Source>(Source{path.string(), std::move(text), true, resolved_});
     const Value root = config::parse_yaml(source, problems_);
     open_files_.push_back(identity(path));
     for (const Value& entry : root.items) {
@@ -53,6 +55,10 @@ class Loader {
   }
 
   void read_includes(const Value& list, const fs::path& from) {
+    if (resolved_) {
+      problems_.add(list.place, "include: a resolved configuration includes nothing");
+      return;
+    }
     if (list.kind != Value::Kind::kList) {
       problems_.add(list.place, "include: a list is wanted: [base.yaml]");
       return;
@@ -103,6 +109,7 @@ class Loader {
     return fmt::format(" ({})", text);
   }
 
+  bool resolved_;
   LoadedConfig loaded_;
   config::Fields fields_ = config::bind(loaded_.config);
   config::Origins origins_;
@@ -119,7 +126,9 @@ LoadedConfig load_config(const fs::path& path, const std::vector<std::string>& o
 }
 
 LoadedConfig load_config_text(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
-  return Loader().load(name, text, overrides);
+  return Loader(false).load(name, text, overrides);
 }
+
+Config load_resolved_config(const std::string& text, const std::string& name) { return Loader(true).load(name, text, {}).config; }
 
 }  // namespace hadal

@@ -32,4 +32,8 @@ LoadedConfig load_config(const std::filesystem::path& path, const std::vector<st
 /// The same from a text; `name` stands for the path in messages and is where includes start from.
 LoadedConfig load_config_text(const std::string& text, const std::string& name, const std::vector<std::string>& overrides = {});
 
+/// Of a text that the program wrote itself (config/write.h) and that has lain in a file since: reaches neither other files nor the
+/// environment, whatever it says by now.
+Config load_resolved_config(const std::string& text, const std::string& name);
+
 }  // namespace hadal

@@ -12,6 +12,7 @@ struct Source {
   std::string name;  ///< path as the user wrote it; "command line" for overrides
   std::string text;
   bool is_file = true;
+  bool resolved = false;  ///< what the program wrote itself: nothing outside of the text has a say
 };
 
 /// A place in a source; lines and columns (bytes) count from 1. Without a source: the default.

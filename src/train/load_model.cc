@@ -1,10 +1,10 @@
 #include "train/load_model.h"
 
 #include "checkpoint/checkpoint_reader.h"
+#include "checkpoint/embedded_config.h"
 #include "checkpoint/parameters.h"
 #include "checkpoint/store.h"
 #include "comm/single.h"
-#include "config/load.h"
 #include "config/validate.h"
 #include "core/device_backend.h"
 #include "core/log.h"
@@ -73,7 +73,7 @@ Opened open(const std::filesystem::path& path, const LoadModelOptions& options) 
   const std::filesystem::path step = checkpoint::find_checkpoint(path);
   if (step != path) log_info("checkpoint: {}", step.string());
   auto reader = checkpoint::CheckpointReader::open(step, checkpoint::Check::kManifest);
-  Config config = load_config_text(reader.state().text("config"), (step / "manifest.json").string()).config;
+  Config config = checkpoint::config_of(reader);
   choose_device(config, options);
   return {step, std::move(reader), std::move(config)};
 }

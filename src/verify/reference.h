@@ -33,7 +33,7 @@ class Reference {
   Config laid_out(const ParallelSection& layout) const;
   /// Runs the layout on threads of this process.
   LayoutResult prove(const ParallelSection& layout, std::int64_t ranks) const;
-  /// Compares a run of the same config. Without name and seconds.
+  /// Compares a run of the same config: losses, gradients and, in f64, parameters. Without name and seconds.
   LayoutResult judge(const Trajectory& run) const;
 
  private:

@@ -107,6 +107,22 @@ TEST_F(Environment, OtherFormsAreRefused) {
   EXPECT_EQ(load_config_text("run:\n  dir: $5 {a} $ $\n", "x.yaml").config.run.dir, "$5 {a} $ $");
 }
 
+TEST_F(Environment, AResolvedConfigurationReachesNeitherItNorOtherFiles) {
+  const test::TempDir dir;
+  write_file_atomically(dir / "other.yaml", "run: {seed: 5}\n");
+  const std::string name = (dir / "manifest.json").string();
+  EXPECT_EQ(load_resolved_config(to_yaml(load_config_text("run: {seed: 7}\n", "x.yaml").config), name).run.seed, 7);
+  for (const char* text : {"run: {dir: \"${env:HADAL_TEST_DIR}\"}\n", "run:\n  dir: ${env:HADAL_TEST_UNSET:-a}\n", "include: [other.yaml]\n",
+                           "\"include\": [other.yaml]\n", "{include: [other.yaml]}\n"}) {
+    try {
+      load_resolved_config(text, name);
+      ADD_FAILURE() << text << " was taken";
+    } catch (const UserError& error) {
+      EXPECT_NE(std::string(error.what()).find("a resolved configuration"), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST_F(Environment, KeysAreNotExpanded) {
   EXPECT_NE(refusal("\"${env:HADAL_TEST_KIND}\": {}\n").find("x.yaml:1:1: ${env:HADAL_TEST_KIND}: unknown key"), std::string::npos);
   EXPECT_NE(refusal("", {"run.${env:HADAL_TEST_KIND}=1"}).find("run.${env:HADAL_TEST_KIND}: unknown key"), std::string::npos);

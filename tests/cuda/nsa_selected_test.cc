@@ -113,6 +113,9 @@ const std::vector<SelectedCase>& cases() {
       {1, 70, 32, 1, 512, 64, 512, 1, 32, 3, 40},       // 32 heads
       {2, 97, 32, 2, 128, 0, 128, 1, 16, 5},            // one selection for two key heads
       {2, 97, 32, 1, 128, 0, 128, 2, 16, 5},            // two selections of one key head
+      {1, 400, 64, 1, 64, 0, 64, 1, 64, 7},             // everybody selects everything: lists in several pieces
+      {1, 330, 64, 1, 512, 64, 512, 1, 64, 6},          // ... absorbed MLA
+      {1, 60, 4, 1, 512, 64, 512, 1, 16, 3, 0, 8},      // few heads: rows of four tokens together
       {1, 5, 16, 1, 128, 0, 128, 1, 64, 16},            // fewer tokens than a block
   };
   return all;
