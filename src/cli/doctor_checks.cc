@@ -18,6 +18,7 @@
 #include <limits>
 #include <string_view>
 
+#include "comm/device_transport.h"
 #include "comm/launcher.h"
 #include "comm/mpi/mpi_world.h"
 #include "core/parallel_for.h"
@@ -70,6 +71,13 @@ Check cuda_check() {
   }
   if (!status.problem.empty()) check.found += fmt::format(" ({})", status.problem);
   return check;
+}
+
+/// What carries device memory between ranks.
+Check transport_check() {
+  const comm::DeviceTransportBackend* const backend = comm::device_transport_backend();
+  if (backend == nullptr) return {"between GPUs", true, "no NCCL in this build: device memory would go through the host", "configure with HADAL_CUDA=ON"};
+  return {"between GPUs", true, backend->name(), ""};
 }
 
 /// Bytes that this control group may use; infinite when nothing limits it.
@@ -161,7 +169,8 @@ std::vector<Check> machine_checks() {
           pcre2_check(),
           compression_check(),
           slurm_check(),
-          cuda_check()};
+          cuda_check(),
+          transport_check()};
 }
 
 Check mpi_check(const std::string& trap, const std::string& world) {

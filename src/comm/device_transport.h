@@ -38,6 +38,8 @@ class DeviceTransport {
 
 /// What a library for device memory registers (one: NCCL). `backend` stays alive for the whole program.
 struct DeviceTransportBackend {
+  /// "nccl 2.28.9".
+  std::string (*name)();
   /// Where a device is, equal for two ranks that share one.
   std::string (*place)(Device device);
   /// For the group of `control`; collective.

@@ -24,6 +24,7 @@ build=${BUILD:-build/gpu} out=${OUT:-build/gpu-logs} python=${HADAL_PYTHON:-pyth
 mkdir -p "$build" "$out"
 build=$(cd "$build" && pwd) out=$(cd "$out" && pwd)
 begin=$(date +%s)
+export HWLOC_COMPONENTS="${HWLOC_COMPONENTS:--opencl}"  # launch/mpirun.sh says why
 say() { printf '[%3d s] %s\n' $(($(date +%s) - begin)) "$*"; }
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || { echo 'run.sh: no GPU here'; exit 77; }
 [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

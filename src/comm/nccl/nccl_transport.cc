@@ -47,10 +47,10 @@ ncclUniqueId shared_id(Transport& control, int rank, const Place& place) {
   return id;
 }
 
-std::string version() {
+std::string name_and_version() {
   int code = 0;
-  if (ncclGetVersion(&code) != ncclSuccess) return "?";
-  return fmt::format("{}.{}.{}", code / 10000, code / 100 % 100, code % 100);
+  if (ncclGetVersion(&code) != ncclSuccess) return "nccl";
+  return fmt::format("nccl {}.{}.{}", code / 10000, code / 100 % 100, code % 100);
 }
 
 const char* at(const void* data, std::size_t bytes) { return static_cast<const char*>(data) + bytes; }
@@ -66,7 +66,7 @@ NcclTransport::NcclTransport(Transport& control, const Group& group, int rank, D
   all_ = std::make_shared<Ring>(shared_id(control, rank, place), rank, static_cast<int>(group.world_ranks.size()), device, group.name);
 }
 
-std::string NcclTransport::description() const { return "nccl " + version(); }
+std::string NcclTransport::description() const { return name_and_version(); }
 
 std::unique_ptr<DeviceTransport> NcclTransport::subgroup(Transport& control, const Group& group, int rank) {
   return std::make_unique<NcclTransport>(control, group, rank, device_);
@@ -192,7 +192,7 @@ std::unique_ptr<DeviceTransport> make(Transport& control, const Group& group, in
   return std::make_unique<NcclTransport>(control, group, rank, device);
 }
 
-constexpr DeviceTransportBackend kBackend{place_of, make, failure_of_any};
+constexpr DeviceTransportBackend kBackend{name_and_version, place_of, make, failure_of_any};
 const RegisterDeviceTransport registered(kBackend);
 
 }  // namespace
