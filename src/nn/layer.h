@@ -6,6 +6,10 @@
 //   backward_weight(ctx, saved)            accumulates parameter gradients; may come later, in the same micro-batch order
 //
 // The memory behind x and d_y stays valid and unchanged until backward_weight has returned (the caller keeps it).
+//
+// Everything lies on the device of ctx.stream, where work is only enqueued: a layer reads no memory of it and waits for nothing. x, y,
+// matrices and the gradients of activations have the model's dtype; statistics, small parameters (gains, biases, the router) and the
+// gradients of all parameters its accumulation dtype (core/storage.h).
 #pragma once
 
 #include <memory>

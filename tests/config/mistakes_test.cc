@@ -119,8 +119,8 @@ TEST(Mistakes, Ranges) {
 TEST(Mistakes, DtypesThatADeviceLacks) {
   expect_refused({
       {"precision: {compute: bf16}\n", "x.yaml:1:22: precision.compute bf16 needs run.device cuda: the CPU computes in f32 and f64"},
-      {"run: {device: cuda}\nprecision: {compute: f64}\n", "precision.compute f64 needs run.device cpu: CUDA devices compute in bf16 and f32"},
-      {"run: {device: gpu}\n", "x.yaml:1:15: run.device: gpu is not allowed; allowed: cpu, cuda"},
+      {"run: {device: cuda}\nprecision: {compute: f64}\n", "x.yaml:2:22: precision.compute f64 needs run.device cpu: CUDA devices compute in bf16 and f32"},
+      {"run: {device: gpu}\n", "x.yaml:1:15: run.device: gpu is not known (did you mean cpu?); allowed: cpu or cuda"},
   });
 }
 

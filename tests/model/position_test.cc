@@ -32,6 +32,7 @@ parallel::LayerGroups over_tp(comm::Communicator& tp) {
 struct Rank {
   explicit Rank(comm::Communicator& world)
       : tp(world.subgroup(std::vector<int>{0, 1}, "tp")), groups(over_tp(*tp)), tables(options, groups), stage(options, whole_model(options.shape), groups, tables) {
+    outcome.losses = losses.row(0);
     for (nn::Parameter* parameter : stage.parameters()) parameter->initialize(9);
   }
 
@@ -43,6 +44,7 @@ struct Rank {
   Stream stream;
   MicroBatch micro_batch = test::make_micro_batch(options, 2, 12);
   Stage::RecordPtr record;
+  LossTable losses{1, options.shape.mtp.depth, kCpu};
   Stage::Outcome outcome;
 };
 
