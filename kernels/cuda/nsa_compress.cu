@@ -46,35 +46,21 @@ struct Pooled {
   float y, lse;
 };
 
-// Softmax as it goes, kAtOnce tokens in flight.
 template <class T>
 __device__ Pooled pool(const Inputs<T>& in, const Place& at) {
-  constexpr int kAtOnce = 8;
   const auto block = static_cast<unsigned>(at.row), blocks = static_cast<unsigned>(in.sizes.blocks);
   const std::int64_t token = block / blocks * in.sizes.tokens + static_cast<std::int64_t>(block % blocks) * in.sizes.stride;
-  float largest = -INFINITY, sum = 0, y = 0;
-  for (int j0 = 0; j0 < in.sizes.length; j0 += kAtOnce) {
-    float logits[kAtOnce], values[kAtOnce], next = largest;
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const bool valid = j0 + j < in.sizes.length;
-      logits[j] = valid ? in.logit(token + j0 + j, at, j0 + j) * kLog2E : -INFINITY;
-      values[j] = valid ? in.value(token + j0 + j, at) : 0.0f;
-    }
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) next = fmaxf(next, logits[j]);
-    const float keep = exp2f(largest - next);
-    largest = next;
-    sum *= keep;
-    y *= keep;
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const float e = exp2f(logits[j] - next);
-      sum += e;
-      y += e * values[j];
-    }
+  float largest = -INFINITY;
+#pragma unroll 8
+  for (int j = 0; j < in.sizes.length; ++j) largest = fmaxf(largest, in.logit(token + j, at, j));
+  float sum = 0, y = 0;
+#pragma unroll 8
+  for (int j = 0; j < in.sizes.length; ++j) {
+    const float e = exp2f((in.logit(token + j, at, j) - largest) * kLog2E);
+    sum += e;
+    y += e * in.value(token + j, at);
   }
-  return {y / sum, largest + log2f(sum)};
+  return {y / sum, largest * kLog2E + log2f(sum)};
 }
 
 template <class T>

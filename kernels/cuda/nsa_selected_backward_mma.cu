@@ -124,7 +124,7 @@ void start(Stream& stream, const NsaSelectedBackward& args) {
 
 bool mma_backward(Stream& stream, const NsaSelectedBackward& args) {
   const SelectedSizes sizes = selected_sizes(args);
-  if (args.q.dtype != DType::kBf16 || !HeadSegments::possible(sizes) || walk_bytes(sizes, kWarps) > kMostWalkBytes || !aligned16(args.q) ||
+  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !HeadSegments::possible(sizes) || walk_bytes(sizes, kWarps) > kMostWalkBytes || !aligned16(args.q) ||
       !aligned16(args.k) || !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.d_o) || !aligned16(args.d_q) ||
       !aligned16(args.d_k) || !aligned16(args.d_v)) {
     return false;

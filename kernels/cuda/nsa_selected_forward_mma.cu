@@ -128,7 +128,7 @@ void start(Stream& stream, const NsaSelectedForward& args) {
 
 bool mma_forward(Stream& stream, const NsaSelectedForward& args) {
   const SelectedSizes sizes = selected_sizes(args);
-  if (args.q.dtype != DType::kBf16 || !HeadSegments::possible(sizes) || walk_bytes(sizes, kWarps) > kMostWalkBytes || !aligned16(args.q) ||
+  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !HeadSegments::possible(sizes) || walk_bytes(sizes, kWarps) > kMostWalkBytes || !aligned16(args.q) ||
       !aligned16(args.k) || !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.o)) {
     return false;
   }
