@@ -39,8 +39,8 @@ struct Branches {
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 template <class T, class L, int kCount>
-__global__ void __launch_bounds__(kThreads) forward_kernel(std::int64_t rows, int heads, int width, const L* logits, const float* bias,
-                                                           Branches<const T> o, float* g, T* y) {
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(std::int64_t rows, int heads, int width, const L* logits, const float* bias, Branches<const T> o, float* g, T* y) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int pieces = width / kCount;
   if (index >= rows * heads * pieces) return;
@@ -65,9 +65,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(std::int64_t rows, in
 
 // grid (groups of kHeads heads, runs); run r takes rows r, r + runs, ...; partial [runs, 3H].
 template <class T, class L, int kCount>
-__global__ void __launch_bounds__(kThreads)
-    backward_kernel(std::int64_t rows, int heads, int width, const float* g, Branches<const T> o, const T* d_y,
-                    Branches<T> d_o, L* d_logits, float* partial) {
+__global__ void __launch_bounds__(kThreads) backward_kernel(std::int64_t rows, int heads, int width, const float* g, Branches<const T> o,
+                                                            const T* d_y, Branches<T> d_o, L* d_logits, float* partial) {
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const int head = static_cast<int>(blockIdx.x) * kHeads + static_cast<int>(threadIdx.x) / kLanes;
   const std::int64_t run = blockIdx.y, runs = gridDim.y;
@@ -141,8 +140,8 @@ template <class Body>
 void visit_gate(DType branches, DType logits, std::int64_t width, std::initializer_list<const void*> pointers, const Body& body) {
   visit(branches, [&]<class T>() {
     constexpr int kCount = Vec16<T>::kCount;
-    const bool whole = width % kCount == 0 &&
-                       std::ranges::all_of(pointers, [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 == 0; });
+    const bool whole =
+        width % kCount == 0 && std::ranges::all_of(pointers, [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 == 0; });
     const auto with_logits = [&]<class L>() { whole ? body.template operator()<T, L, kCount>() : body.template operator()<T, L, 1>(); };
     logits == DType::kF32 ? with_logits.template operator()<float>() : with_logits.template operator()<T>();
   });
@@ -152,14 +151,15 @@ void forward(Stream& stream, const BranchGateForward& args) {
   const std::int64_t rows = args.g.shape[0], heads = args.heads;
   if (args.y.numel() == 0) return;
   const std::int64_t width = args.y.numel() / rows / heads;
-  visit_gate(args.y.dtype, args.logits.dtype, width, {args.o[0].data, args.o[1].data, args.o[2].data, args.y.data}, [&]<class T, class L, int kCount>() {
-    const auto data = [](const ConstView& x) { return static_cast<const T*>(x.data); };
-    const std::int64_t threads = args.y.numel() / kCount;
-    forward_kernel<T, L, kCount><<<static_cast<unsigned>((threads + kThreads - 1) / kThreads), kThreads, 0, native(stream)>>>(
-        rows, static_cast<int>(heads), static_cast<int>(width), static_cast<const L*>(args.logits.data), args.bias.as<float>(),
-        {{data(args.o[0]), data(args.o[1]), data(args.o[2])}}, args.g.as<float>(), static_cast<T*>(args.y.data));
-    check_launch(args.kName);
-  });
+  visit_gate(args.y.dtype, args.logits.dtype, width, {args.o[0].data, args.o[1].data, args.o[2].data, args.y.data},
+             [&]<class T, class L, int kCount>() {
+               const auto data = [](const ConstView& x) { return static_cast<const T*>(x.data); };
+               const std::int64_t threads = args.y.numel() / kCount;
+               forward_kernel<T, L, kCount><<<static_cast<unsigned>((threads + kThreads - 1) / kThreads), kThreads, 0, native(stream)>>>(
+                   rows, static_cast<int>(heads), static_cast<int>(width), static_cast<const L*>(args.logits.data), args.bias.as<float>(),
+                   {{data(args.o[0]), data(args.o[1]), data(args.o[2])}}, args.g.as<float>(), static_cast<T*>(args.y.data));
+               check_launch(args.kName);
+             });
 }
 
 void backward(Stream& stream, const BranchGateBackward& args) {

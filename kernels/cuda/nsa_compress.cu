@@ -25,7 +25,8 @@ struct Place {
   int group, channel, in_row;
 
   __device__ explicit Place(const Sizes& sizes) : Place(sizes, blockIdx.x, static_cast<int>(blockIdx.y * kThreads + threadIdx.x)) {}
-  __device__ Place(const Sizes& sizes, std::int64_t of_row, int index) : row(of_row), group(index / sizes.width), channel(index % sizes.width), in_row(index) {}
+  __device__ Place(const Sizes& sizes, std::int64_t of_row, int index)
+      : row(of_row), group(index / sizes.width), channel(index % sizes.width), in_row(index) {}
   __device__ bool inside(const Sizes& sizes) const { return in_row < sizes.groups * sizes.width; }
   __device__ std::int64_t flat(const Sizes& sizes) const { return row * sizes.groups * sizes.width + in_row; }
 };
@@ -104,8 +105,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // partial [runs, l, w]: run r sums blocks [r * each, (r + 1) * each) of all sequences and their groups. grid (runs * l, pieces of w).
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    position_kernel(Inputs<T> in, const float2* stats, HeadRows<const T> d_y, int each, float* partial) {
+__global__ void __launch_bounds__(kThreads) position_kernel(Inputs<T> in, const float2* stats, HeadRows<const T> d_y, int each, float* partial) {
   const Sizes& sizes = in.sizes;
   const int channel = static_cast<int>(blockIdx.y * kThreads + threadIdx.x), j = static_cast<int>(blockIdx.x) % sizes.length;
   if (channel >= sizes.width) return;
@@ -173,14 +173,17 @@ void backward(Stream& stream, const NsaCompressBackward& args) {
       stats_kernel<T><<<grid_for(blocks, row_size), kThreads, 0, queue>>>(in, stat);
       check_launch(op);
     }
-    token_kernel<T><<<grid_for(args.x.tokens, row_size), kThreads, 0, queue>>>(in, stat, d_y, rows_of<T>(args.d_x), rows_of<T>(args.d_logits), args.add_to_x);
+    token_kernel<T>
+        <<<grid_for(args.x.tokens, row_size), kThreads, 0, queue>>>(in, stat, d_y, rows_of<T>(args.d_x), rows_of<T>(args.d_logits), args.add_to_x);
     check_launch(op);
     if (blocks == 0) return;
     const std::int64_t each = std::max(kLeastBlocks, (blocks + kMaxRuns - 1) / kMaxRuns), runs = (blocks + each - 1) / each;
     Tensor partial = Tensor::empty({runs, size}, DType::kF32, stream.device());
-    position_kernel<T><<<grid_for(runs * args.block_length, args.x.width), kThreads, 0, queue>>>(in, stat, d_y, static_cast<int>(each), partial.as<float>());
+    position_kernel<T>
+        <<<grid_for(runs * args.block_length, args.x.width), kThreads, 0, queue>>>(in, stat, d_y, static_cast<int>(each), partial.as<float>());
     check_launch(op);
-    sum_kernel<<<static_cast<unsigned>((size + kThreads - 1) / kThreads), kThreads, 0, queue>>>(partial.as<float>(), runs, size, args.d_position.as<float>());
+    sum_kernel<<<static_cast<unsigned>((size + kThreads - 1) / kThreads), kThreads, 0, queue>>>(partial.as<float>(), runs, size,
+                                                                                                args.d_position.as<float>());
     check_launch(op);
   });
 }
