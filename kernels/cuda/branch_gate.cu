@@ -1,5 +1,6 @@
 // The gate of NSA's three branches: one pass over the branches each way, in 16-byte accesses where the head's width allows. A few lanes
-// own a head of a row, so that the products <d_y, o_b> stay inside a warp; the bias's gradient is summed over runs of rows.
+// own a head of a row, so that the products <d_y, o_b> stay inside a warp; the bias's gradient is summed over every so-many-th row, so that
+// rows which are read at the same time lie next to each other.
 #include <algorithm>
 
 #include "kernels/branch_gate.h"
@@ -38,8 +39,8 @@ struct Branches {
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 template <class T, class L, int kCount>
-__global__ void __launch_bounds__(kThreads) forward_kernel(std::int64_t rows, int heads, int width, const L* logits, const float* bias,
-                                                           Branches<const T> o, float* g, T* y) {
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(std::int64_t rows, int heads, int width, const L* logits, const float* bias, Branches<const T> o, float* g, T* y) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int pieces = width / kCount;
   if (index >= rows * heads * pieces) return;
@@ -62,31 +63,31 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(std::int64_t rows, in
   store<T, kCount>(y + index * kCount, to);
 }
 
-// grid (runs of rows, groups of kHeads heads); partial [runs, 3H].
+// grid (groups of kHeads heads, runs); run r takes rows r, r + runs, ...; partial [runs, 3H].
 template <class T, class L, int kCount>
-__global__ void __launch_bounds__(kThreads)
-    backward_kernel(std::int64_t rows, std::int64_t rows_of_run, int heads, int width, const float* g, Branches<const T> o, const T* d_y,
-                    Branches<T> d_o, L* d_logits, float* partial) {
+__global__ void __launch_bounds__(kThreads) backward_kernel(std::int64_t rows, int heads, int width, const float* g, Branches<const T> o,
+                                                            const T* d_y, Branches<T> d_o, L* d_logits, float* partial) {
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  const int head = static_cast<int>(blockIdx.y) * kHeads + static_cast<int>(threadIdx.x) / kLanes;
-  const std::int64_t first = blockIdx.x * rows_of_run, last = first + rows_of_run < rows ? first + rows_of_run : rows;
+  const int head = static_cast<int>(blockIdx.x) * kHeads + static_cast<int>(threadIdx.x) / kLanes;
+  const std::int64_t run = blockIdx.y, runs = gridDim.y;
   const bool active = head < heads;  // the others take part in the shuffles
   float d_bias[3] = {};
-  for (std::int64_t row0 = first; row0 < last; row0 += kRowsAtOnce) {
-    const int count = static_cast<int>(last - row0 < kRowsAtOnce ? last - row0 : kRowsAtOnce);
+  for (std::int64_t row0 = run; row0 < rows; row0 += kRowsAtOnce * runs) {
+    const std::int64_t left = (rows - row0 + runs - 1) / runs;
+    const int count = static_cast<int>(left < kRowsAtOnce ? left : kRowsAtOnce);
     float gate[kRowsAtOnce][3] = {}, product[kRowsAtOnce][3] = {};
     if (active) {
 #pragma unroll
       for (int r = 0; r < kRowsAtOnce; ++r) {
 #pragma unroll
-        for (int b = 0; b < 3; ++b) gate[r][b] = r < count ? g[(row0 + r) * 3 * heads + b * heads + head] : 0.0f;
+        for (int b = 0; b < 3; ++b) gate[r][b] = r < count ? g[(row0 + r * runs) * 3 * heads + b * heads + head] : 0.0f;
       }
       for (int c = lane * kCount; c < width; c += kLanes * kCount) {
         Piece<T, kCount> dy[kRowsAtOnce], from[kRowsAtOnce][3];
         // All loads before the first use.
 #pragma unroll
         for (int r = 0; r < kRowsAtOnce; ++r) {
-          const std::int64_t at = ((row0 + (r < count ? r : 0)) * heads + head) * width + c;
+          const std::int64_t at = ((row0 + (r < count ? r * runs : 0)) * heads + head) * width + c;
           dy[r] = load<T, kCount>(d_y + at);
 #pragma unroll
           for (int b = 0; b < 3; ++b) from[r][b] = load<T, kCount>(o.at[b] + at);
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kThreads)
               product[r][b] += to_float(dy[r].at[i]) * to_float(from[r][b].at[i]);
               to.at[i] = from_float<T>(gate[r][b] * to_float(dy[r].at[i]));
             }
-            store<T, kCount>(d_o.at[b] + ((row0 + r) * heads + head) * width + c, to);
+            store<T, kCount>(d_o.at[b] + ((row0 + r * runs) * heads + head) * width + c, to);
           }
         }
       }
@@ -115,13 +116,13 @@ __global__ void __launch_bounds__(kThreads)
         for (int step = kLanes / 2; step > 0; step /= 2) product[r][b] += __shfl_xor_sync(0xffffffffu, product[r][b], step);
         const float d_logit = product[r][b] * gate[r][b] * (1.0f - gate[r][b]);
         d_bias[b] += d_logit;
-        if (active && lane == 0 && r < count) d_logits[(row0 + r) * 3 * heads + b * heads + head] = from_float<L>(d_logit);
+        if (active && lane == 0 && r < count) d_logits[(row0 + r * runs) * 3 * heads + b * heads + head] = from_float<L>(d_logit);
       }
     }
   }
   if (active && lane == 0) {
 #pragma unroll
-    for (int b = 0; b < 3; ++b) partial[static_cast<std::int64_t>(blockIdx.x) * 3 * heads + b * heads + head] = d_bias[b];
+    for (int b = 0; b < 3; ++b) partial[run * 3 * heads + b * heads + head] = d_bias[b];
   }
 }
 
@@ -139,8 +140,8 @@ template <class Body>
 void visit_gate(DType branches, DType logits, std::int64_t width, std::initializer_list<const void*> pointers, const Body& body) {
   visit(branches, [&]<class T>() {
     constexpr int kCount = Vec16<T>::kCount;
-    const bool whole = width % kCount == 0 &&
-                       std::ranges::all_of(pointers, [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 == 0; });
+    const bool whole =
+        width % kCount == 0 && std::ranges::all_of(pointers, [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 == 0; });
     const auto with_logits = [&]<class L>() { whole ? body.template operator()<T, L, kCount>() : body.template operator()<T, L, 1>(); };
     logits == DType::kF32 ? with_logits.template operator()<float>() : with_logits.template operator()<T>();
   });
@@ -150,30 +151,31 @@ void forward(Stream& stream, const BranchGateForward& args) {
   const std::int64_t rows = args.g.shape[0], heads = args.heads;
   if (args.y.numel() == 0) return;
   const std::int64_t width = args.y.numel() / rows / heads;
-  visit_gate(args.y.dtype, args.logits.dtype, width, {args.o[0].data, args.o[1].data, args.o[2].data, args.y.data}, [&]<class T, class L, int kCount>() {
-    const auto data = [](const ConstView& x) { return static_cast<const T*>(x.data); };
-    const std::int64_t threads = args.y.numel() / kCount;
-    forward_kernel<T, L, kCount><<<static_cast<unsigned>((threads + kThreads - 1) / kThreads), kThreads, 0, native(stream)>>>(
-        rows, static_cast<int>(heads), static_cast<int>(width), static_cast<const L*>(args.logits.data), args.bias.as<float>(),
-        {{data(args.o[0]), data(args.o[1]), data(args.o[2])}}, args.g.as<float>(), static_cast<T*>(args.y.data));
-    check_launch(args.kName);
-  });
+  visit_gate(args.y.dtype, args.logits.dtype, width, {args.o[0].data, args.o[1].data, args.o[2].data, args.y.data},
+             [&]<class T, class L, int kCount>() {
+               const auto data = [](const ConstView& x) { return static_cast<const T*>(x.data); };
+               const std::int64_t threads = args.y.numel() / kCount;
+               forward_kernel<T, L, kCount><<<static_cast<unsigned>((threads + kThreads - 1) / kThreads), kThreads, 0, native(stream)>>>(
+                   rows, static_cast<int>(heads), static_cast<int>(width), static_cast<const L*>(args.logits.data), args.bias.as<float>(),
+                   {{data(args.o[0]), data(args.o[1]), data(args.o[2])}}, args.g.as<float>(), static_cast<T*>(args.y.data));
+               check_launch(args.kName);
+             });
 }
 
 void backward(Stream& stream, const BranchGateBackward& args) {
   const std::int64_t rows = args.g.shape[0], heads = args.heads, gates = 3 * heads;
   if (args.d_y.numel() == 0) return;
   const std::int64_t width = args.d_y.numel() / rows / heads;
-  const std::int64_t rows_of_run = std::max(kLeastRows, (rows + kMaxRuns - 1) / kMaxRuns), runs = (rows + rows_of_run - 1) / rows_of_run;
+  const std::int64_t runs = std::min((rows + kLeastRows - 1) / kLeastRows, kMaxRuns);
   Tensor partial = Tensor::empty({runs, gates}, DType::kF32, stream.device());
   visit_gate(args.d_y.dtype, args.d_logits.dtype, width,
              {args.o[0].data, args.o[1].data, args.o[2].data, args.d_y.data, args.d_o[0].data, args.d_o[1].data, args.d_o[2].data},
              [&]<class T, class L, int kCount>() {
                const auto from = [&](int b) { return static_cast<const T*>(args.o[static_cast<std::size_t>(b)].data); };
                const auto to = [&](int b) { return static_cast<T*>(args.d_o[static_cast<std::size_t>(b)].data); };
-               const dim3 grid(static_cast<unsigned>(runs), static_cast<unsigned>((heads + kHeads - 1) / kHeads));
+               const dim3 grid(static_cast<unsigned>((heads + kHeads - 1) / kHeads), static_cast<unsigned>(runs));
                backward_kernel<T, L, kCount><<<grid, kThreads, 0, native(stream)>>>(
-                   rows, rows_of_run, static_cast<int>(heads), static_cast<int>(width), args.g.as<float>(), {{from(0), from(1), from(2)}},
+                   rows, static_cast<int>(heads), static_cast<int>(width), args.g.as<float>(), {{from(0), from(1), from(2)}},
                    static_cast<const T*>(args.d_y.data), {{to(0), to(1), to(2)}}, static_cast<L*>(args.d_logits.data), partial.as<float>());
                check_launch(args.kName);
              });

@@ -25,7 +25,8 @@ struct Place {
   int group, channel, in_row;
 
   __device__ explicit Place(const Sizes& sizes) : Place(sizes, blockIdx.x, static_cast<int>(blockIdx.y * kThreads + threadIdx.x)) {}
-  __device__ Place(const Sizes& sizes, std::int64_t of_row, int index) : row(of_row), group(index / sizes.width), channel(index % sizes.width), in_row(index) {}
+  __device__ Place(const Sizes& sizes, std::int64_t of_row, int index)
+      : row(of_row), group(index / sizes.width), channel(index % sizes.width), in_row(index) {}
   __device__ bool inside(const Sizes& sizes) const { return in_row < sizes.groups * sizes.width; }
   __device__ std::int64_t flat(const Sizes& sizes) const { return row * sizes.groups * sizes.width + in_row; }
 };
@@ -46,35 +47,21 @@ struct Pooled {
   float y, lse;
 };
 
-// Softmax as it goes, kAtOnce tokens in flight.
 template <class T>
 __device__ Pooled pool(const Inputs<T>& in, const Place& at) {
-  constexpr int kAtOnce = 8;
   const auto block = static_cast<unsigned>(at.row), blocks = static_cast<unsigned>(in.sizes.blocks);
   const std::int64_t token = block / blocks * in.sizes.tokens + static_cast<std::int64_t>(block % blocks) * in.sizes.stride;
-  float largest = -INFINITY, sum = 0, y = 0;
-  for (int j0 = 0; j0 < in.sizes.length; j0 += kAtOnce) {
-    float logits[kAtOnce], values[kAtOnce], next = largest;
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const bool valid = j0 + j < in.sizes.length;
-      logits[j] = valid ? in.logit(token + j0 + j, at, j0 + j) * kLog2E : -INFINITY;
-      values[j] = valid ? in.value(token + j0 + j, at) : 0.0f;
-    }
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) next = fmaxf(next, logits[j]);
-    const float keep = exp2f(largest - next);
-    largest = next;
-    sum *= keep;
-    y *= keep;
-#pragma unroll
-    for (int j = 0; j < kAtOnce; ++j) {
-      const float e = exp2f(logits[j] - next);
-      sum += e;
-      y += e * values[j];
-    }
+  float largest = -INFINITY;
+#pragma unroll 8
+  for (int j = 0; j < in.sizes.length; ++j) largest = fmaxf(largest, in.logit(token + j, at, j));
+  float sum = 0, y = 0;
+#pragma unroll 8
+  for (int j = 0; j < in.sizes.length; ++j) {
+    const float e = exp2f((in.logit(token + j, at, j) - largest) * kLog2E);
+    sum += e;
+    y += e * in.value(token + j, at);
   }
-  return {y / sum, largest + log2f(sum)};
+  return {y / sum, largest * kLog2E + log2f(sum)};
 }
 
 template <class T>
@@ -118,8 +105,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // partial [runs, l, w]: run r sums blocks [r * each, (r + 1) * each) of all sequences and their groups. grid (runs * l, pieces of w).
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    position_kernel(Inputs<T> in, const float2* stats, HeadRows<const T> d_y, int each, float* partial) {
+__global__ void __launch_bounds__(kThreads) position_kernel(Inputs<T> in, const float2* stats, HeadRows<const T> d_y, int each, float* partial) {
   const Sizes& sizes = in.sizes;
   const int channel = static_cast<int>(blockIdx.y * kThreads + threadIdx.x), j = static_cast<int>(blockIdx.x) % sizes.length;
   if (channel >= sizes.width) return;
@@ -187,14 +173,17 @@ void backward(Stream& stream, const NsaCompressBackward& args) {
       stats_kernel<T><<<grid_for(blocks, row_size), kThreads, 0, queue>>>(in, stat);
       check_launch(op);
     }
-    token_kernel<T><<<grid_for(args.x.tokens, row_size), kThreads, 0, queue>>>(in, stat, d_y, rows_of<T>(args.d_x), rows_of<T>(args.d_logits), args.add_to_x);
+    token_kernel<T>
+        <<<grid_for(args.x.tokens, row_size), kThreads, 0, queue>>>(in, stat, d_y, rows_of<T>(args.d_x), rows_of<T>(args.d_logits), args.add_to_x);
     check_launch(op);
     if (blocks == 0) return;
     const std::int64_t each = std::max(kLeastBlocks, (blocks + kMaxRuns - 1) / kMaxRuns), runs = (blocks + each - 1) / each;
     Tensor partial = Tensor::empty({runs, size}, DType::kF32, stream.device());
-    position_kernel<T><<<grid_for(runs * args.block_length, args.x.width), kThreads, 0, queue>>>(in, stat, d_y, static_cast<int>(each), partial.as<float>());
+    position_kernel<T>
+        <<<grid_for(runs * args.block_length, args.x.width), kThreads, 0, queue>>>(in, stat, d_y, static_cast<int>(each), partial.as<float>());
     check_launch(op);
-    sum_kernel<<<static_cast<unsigned>((size + kThreads - 1) / kThreads), kThreads, 0, queue>>>(partial.as<float>(), runs, size, args.d_position.as<float>());
+    sum_kernel<<<static_cast<unsigned>((size + kThreads - 1) / kThreads), kThreads, 0, queue>>>(partial.as<float>(), runs, size,
+                                                                                                args.d_position.as<float>());
     check_launch(op);
   });
 }

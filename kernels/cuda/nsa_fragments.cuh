@@ -91,8 +91,8 @@ __device__ void add_rows(float (&out)[kWidth / 8][4], const ColumnBuffer<kWidth>
 #pragma unroll
   for (int g = 0; g < kWidth / 64; ++g) {
     const uint4* const r = rows.at[g];
-    const std::uint32_t words[4][4] = {{r[0].x, r[0].y, r[0].z, r[0].w}, {r[1].x, r[1].y, r[1].z, r[1].w},
-                                       {r[2].x, r[2].y, r[2].z, r[2].w}, {r[3].x, r[3].y, r[3].z, r[3].w}};
+    const std::uint32_t words[4][4] = {
+        {r[0].x, r[0].y, r[0].z, r[0].w}, {r[1].x, r[1].y, r[1].z, r[1].w}, {r[2].x, r[2].y, r[2].z, r[2].w}, {r[3].x, r[3].y, r[3].z, r[3].w}};
 #pragma unroll
     for (int e = 0; e < 8; e += 2) {
       mma(out[g * 8 + e], a[0], a[1], a[2], a[3], low_halves(words[0][e / 2], words[1][e / 2]), low_halves(words[2][e / 2], words[3][e / 2]));

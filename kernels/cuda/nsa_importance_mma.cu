@@ -1,7 +1,7 @@
 // Importance of selection blocks for bf16 on tensor cores. A warp owns 16 queries; a tile of compressed keys lies in shared memory and
-// meets the queries of one head after another, whose fragments come through a ring in shared memory, several steps ahead: each thread copies
-// what it will read itself. exp(s - lse) is added up over
-// the group's heads in registers, and the sums are spread over the selection blocks at the end of the tile.
+// meets the queries of one head after another, whose fragments come through a ring in shared memory, several steps ahead: each thread
+// copies what it will read itself. exp(s - lse) is added up over the group's heads in registers, and the sums are spread over the
+// selection blocks at the end of the tile.
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_mma.cuh"
 #include "kernels/cuda/nsa_select.cuh"
@@ -18,7 +18,8 @@ constexpr std::size_t kLargestShared = 227 * 1024;
 constexpr int ring_of(int warps) { return warps == 4 ? 8 : 2; }
 constexpr std::size_t ring_bytes(int warps) { return static_cast<std::size_t>(warps) * ring_of(warps) * 2 * kWarp * sizeof(uint4); }
 constexpr std::size_t shared_bytes(int warps, int width) {
-  return static_cast<std::size_t>(kKeys) * width * sizeof(bf16) + static_cast<std::size_t>(warps) * kRows * kSumsStride * sizeof(float) + ring_bytes(warps);
+  return static_cast<std::size_t>(kKeys) * width * sizeof(bf16) + static_cast<std::size_t>(warps) * kRows * kSumsStride * sizeof(float) +
+         ring_bytes(warps);
 }
 
 // 16-byte pieces of a row change places in odd rows, so that 8 lanes that read 4 pieces of 2 rows meet all banks once.
@@ -33,10 +34,12 @@ __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps) importance_kernel(I
   const uint4* const keys = reinterpret_cast<const uint4*>(shared);
   float* const sums = reinterpret_cast<float*>(shared + static_cast<std::size_t>(kKeys) * width * sizeof(bf16)) + warp * kRows * kSumsStride;
   // The thread's own places: step i of the ring is ring[(2 i + half) * 32].
-  uint4* const ring = reinterpret_cast<uint4*>(shared + static_cast<std::size_t>(kKeys) * width * sizeof(bf16) + static_cast<std::size_t>(kWarps) * kRows * kSumsStride * sizeof(float)) +
+  uint4* const ring = reinterpret_cast<uint4*>(shared + static_cast<std::size_t>(kKeys) * width * sizeof(bf16) +
+                                               static_cast<std::size_t>(kWarps) * kRows * kSumsStride * sizeof(float)) +
                       warp * kRing * 2 * kWarp + lane;
   // The last queries, which have most to do, come first.
-  const std::int64_t tile_first = in.range.first + static_cast<std::int64_t>(gridDim.x - 1 - blockIdx.x) * kWarps * kRows, first = tile_first + warp * kRows;
+  const std::int64_t tile_first = in.range.first + static_cast<std::int64_t>(gridDim.x - 1 - blockIdx.x) * kWarps * kRows,
+                     first = tile_first + warp * kRows;
   const std::int64_t b = in.range.begin + blockIdx.z, queries = in.range.last - in.range.first;
   const std::int64_t tile_end = tile_first + kWarps * kRows < in.range.last ? tile_first + kWarps * kRows : in.range.last;
   const int end = static_cast<int>(sizes.visible(sizes.query_start + tile_end - 1));

@@ -64,7 +64,8 @@ BlockLists::BlockLists(Stream& stream, const SelectedSizes& sizes, const std::in
   walk_kernel<<<grid, kWarps * kWarp, 0, queue>>>(sizes, pieces, blocks, counts.as<std::int32_t>(), nullptr);
   check_launch(op);
   const auto scan = [&](void* scratch, std::size_t& bytes) {
-    check(cub::DeviceScan::ExclusiveSum(scratch, bytes, counts.as<std::int32_t>(), starts_.as<std::int32_t>(), static_cast<int>(counters + 1), queue), op);
+    check(cub::DeviceScan::ExclusiveSum(scratch, bytes, counts.as<std::int32_t>(), starts_.as<std::int32_t>(), static_cast<int>(counters + 1), queue),
+          op);
   };
   std::size_t bytes = 0;
   scan(nullptr, bytes);

@@ -201,7 +201,8 @@ void start(Stream& stream, const NsaSelectedBackward& args, const float* delta) 
   const Work& work = plan.work();
   Tensor partial = Tensor::empty({plan.slots(), work.key_tiles, kKeys, kWidth + kValue}, DType::kF32, stream.device());
   Tensor shared_sums = Tensor::empty({args.k.tokens, sizes.key_heads, kShared}, DType::kF32, stream.device());
-  const KeyGradients grad{rows_of<bf16>(args.d_o), args.lse.as<float>(), delta, rows_of<bf16>(args.d_k), rows_of<bf16>(args.d_v), shared_sums.as<float>(), partial.as<float>(), args.add_to_keys};
+  const KeyGradients grad{rows_of<bf16>(args.d_o), args.lse.as<float>(), delta,           rows_of<bf16>(args.d_k), rows_of<bf16>(args.d_v),
+                          shared_sums.as<float>(), partial.as<float>(),  args.add_to_keys};
   constexpr std::size_t kBytes = Layout<kWidth, kShared, kValue>::kSharedBytes;
   const auto kernel = key_gradient_kernel<kWidth, kShared, kValue>;
   allow_shared_memory(kernel, kBytes, op);

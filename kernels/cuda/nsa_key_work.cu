@@ -10,7 +10,8 @@ namespace {
 constexpr int kScanThreads = 1024;
 
 // One block of threads: exclusive sums of the pieces and of the partial sums of all outputs.
-__global__ void __launch_bounds__(kScanThreads) plan_kernel(SelectedSizes sizes, Lists lists, int outputs, int piece_tiles, std::int32_t* starts, std::int32_t* slots) {
+__global__ void __launch_bounds__(kScanThreads)
+    plan_kernel(SelectedSizes sizes, Lists lists, int outputs, int piece_tiles, std::int32_t* starts, std::int32_t* slots) {
   __shared__ int2 sums[kScanThreads];
   const int each = (outputs + kScanThreads - 1) / kScanThreads, thread = static_cast<int>(threadIdx.x);
   const int begin = min(thread * each, outputs), end = min(begin + each, outputs);

@@ -9,9 +9,9 @@
 
 namespace hadal::kernels::cuda {
 
-inline constexpr int kRows = 32;           ///< of a tile
+inline constexpr int kRows = 32;  ///< of a tile
 inline constexpr int kLeastPieceTiles = 512;
-inline constexpr int kMostKeys = 64;       ///< of a tile of keys
+inline constexpr int kMostKeys = 64;  ///< of a tile of keys
 
 /// Outputs (block, sequence, key head), the blocks that most tokens read first. Of output i: pieces starts[i] .. starts[i + 1), and if
 /// those are several, partial sums slots[i] .. slots[i + 1).
@@ -25,7 +25,9 @@ struct Output {
   int block, b, kv;
 
   __device__ Output(const SelectedSizes& sizes, int index)
-      : block(index / sizes.key_heads / static_cast<int>(sizes.batch)), b(index / sizes.key_heads % static_cast<int>(sizes.batch)), kv(index % sizes.key_heads) {}
+      : block(index / sizes.key_heads / static_cast<int>(sizes.batch)),
+        b(index / sizes.key_heads % static_cast<int>(sizes.batch)),
+        kv(index % sizes.key_heads) {}
 };
 
 struct Lists {
@@ -53,7 +55,7 @@ class KeyPlan {
   KeyPlan(Stream& stream, const SelectedSizes& sizes, const Lists& lists, int keys_of_tile, std::int64_t wanted);
   const Work& work() const { return work_; }
   unsigned blocks() const { return static_cast<unsigned>(pieces_ * work_.key_tiles); }  ///< (piece, key tile)
-  std::int64_t slots() const { return slots_; }                                           ///< partial sums
+  std::int64_t slots() const { return slots_; }                                         ///< partial sums
 
  private:
   Tensor plan_;

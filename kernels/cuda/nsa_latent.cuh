@@ -12,8 +12,9 @@ inline constexpr int kLatent = 512, kRotated = 64, kLatentWidth = kLatent + kRot
 /// bf16, one key head of 512 + 64 with values of 512, whose rows can be read in 16-byte pieces.
 template <class Args>
 bool is_latent(const Args& args) {
-  return args.q.dtype == DType::kBf16 && args.k.heads == 1 && args.k.width == kLatent && args.k_shared.defined() && args.k_shared.width == kRotated &&
-         args.v.width == kLatent && aligned16(args.q) && aligned16(args.k) && aligned16(args.k_shared) && aligned16(args.v);
+  return args.q.dtype == DType::kBf16 && args.k.tokens > 0 && args.k.heads == 1 && args.k.width == kLatent && args.k_shared.defined() &&
+         args.k_shared.width == kRotated && args.v.width == kLatent && aligned16(args.q) && aligned16(args.k) && aligned16(args.k_shared) &&
+         aligned16(args.v);
 }
 
 /// True if it did the work: bf16, one key head of 512 + 64 with values of 512.

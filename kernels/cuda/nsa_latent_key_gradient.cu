@@ -144,7 +144,8 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(SelectedInput
       if (key >= num_keys) continue;
       const std::int64_t row = first_row + key;
       float* const partial =
-          grad.partial + ((static_cast<std::int64_t>(work.slots[piece.index] + piece.number) * work.key_tiles + key_tile) * kKeys + key) * (kLatentWidth + kLatent);
+          grad.partial +
+          ((static_cast<std::int64_t>(work.slots[piece.index] + piece.number) * work.key_tiles + key_tile) * kKeys + key) * (kLatentWidth + kLatent);
 #pragma unroll
       for (int t = 0; t < kKeyTiles; ++t) {
         const int channel = (warp * kKeyTiles + t) * 8 + pair * 2;
@@ -185,8 +186,8 @@ bool latent_key_gradient(Stream& stream, const NsaSelectedBackward& args, const 
   const Work& work = plan.work();
   Tensor partial = Tensor::empty({plan.slots(), work.key_tiles, kKeys, kLatentWidth + kLatent}, DType::kF32, stream.device());
   Tensor rotated = Tensor::empty({args.k.tokens, kRotated}, DType::kF32, stream.device());
-  const KeyGradients grad{rows_of<bf16>(args.d_o), args.lse.as<float>(),   delta,           rows_of<bf16>(args.d_k), rows_of<bf16>(args.d_v),
-                          rotated.as<float>(),     partial.as<float>(), args.add_to_keys};
+  const KeyGradients grad{rows_of<bf16>(args.d_o), args.lse.as<float>(), delta,           rows_of<bf16>(args.d_k), rows_of<bf16>(args.d_v),
+                          rotated.as<float>(),     partial.as<float>(),  args.add_to_keys};
   allow_shared_memory(key_gradient_kernel, sizeof(Shared), op);
   key_gradient_kernel<<<plan.blocks(), kThreads, sizeof(Shared), queue>>>(in, grad, lists, work);
   check_launch(op);

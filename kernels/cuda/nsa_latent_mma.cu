@@ -41,7 +41,7 @@ struct KeyDepths {
 
 // s[n] of 16 keys at `key`, whose first depths are in depths[0].
 __device__ void find_scores(float (&s)[2][4], const uint4* q, KeyDepths (&depths)[2], const KeySource<kRotated>& from, int key, int lane) {
-float odd[2][4] = {};  // two chains of products a tile
+  float odd[2][4] = {};  // two chains of products a tile
 #pragma unroll
   for (int part = 0; part < kDepths / kAtOnce; ++part) {
     if (part + 1 < kDepths / kAtOnce) depths[(part + 1) % 2].load(from, key, (part + 1) * kAtOnce, lane);
@@ -171,15 +171,16 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(SelectedInputs<bf1
 }
 
 template <template <int> class Walk>
-__global__ void __launch_bounds__(kThreads, 2)
-    query_gradient_kernel(SelectedInputs<bf16> in, HeadSegments segments, HeadRows<const bf16> d_o, const float* lse, const float* delta, HeadRows<bf16> d_q) {
+__global__ void __launch_bounds__(kThreads, 2) query_gradient_kernel(SelectedInputs<bf16> in, HeadSegments segments, HeadRows<const bf16> d_o,
+                                                                     const float* lse, const float* delta, HeadRows<bf16> d_q) {
   __shared__ uint4 q[kDepths * 2 * kWarp], d_out[kKeyDepths * 2 * kWarp], gradients[2][kWarps][kWarp];
   extern __shared__ std::uint32_t bits[];
   const SelectedSizes& sizes = in.sizes;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, quad = lane / 4, pair = lane % 4;
   Place place(in, segments);
   const TileRows& rows = place.rows;
-  KeySource<0> columns{in.k, in.k, place.keys.first, 0, place.keys.last, kLatent}, rotated{in.k_shared, in.k_shared, place.keys.first, 0, place.keys.last, kRotated};
+  KeySource<0> columns{in.k, in.k, place.keys.first, 0, place.keys.last, kLatent},
+      rotated{in.k_shared, in.k_shared, place.keys.first, 0, place.keys.last, kRotated};
   columns.k.data += warp * kChannels;
   keep_all<kDepths>(q, in.q, rows);
   keep_all<kKeyDepths>(d_out, d_o, rows);
@@ -225,7 +226,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const bool seen = own + n * 8 + pair * 2 + i < limit[half];
-        d[i] = seen ? fast_exp2(fmaf(s[n][2 * half + i], scale, -row_lse[half])) * (dp[n][2 * half + i] + odd[n][2 * half + i] - row_delta[half]) : 0.0f;
+        d[i] =
+            seen ? fast_exp2(fmaf(s[n][2 * half + i], scale, -row_lse[half])) * (dp[n][2 * half + i] + odd[n][2 * half + i] - row_delta[half]) : 0.0f;
       }
       ds[part] = pack(d[0], d[1]);
     }
@@ -313,7 +315,7 @@ bool latent_query_gradient(Stream& stream, const NsaSelectedBackward& args, cons
   const std::size_t shared = walk_bytes(in.sizes, kWarps);
   allow_shared_memory(kernel, 40 * 1024 + shared, args.kName);
   kernel<<<grid_of(in.sizes, segments), kThreads, shared, native(stream)>>>(in, segments, rows_of<bf16>(args.d_o), args.lse.as<float>(), delta,
-                                                                          rows_of<bf16>(args.d_q));
+                                                                            rows_of<bf16>(args.d_q));
   check_launch(args.kName);
   return true;
 }

@@ -84,7 +84,12 @@ class UnionWalk {
   static __host__ __device__ int words_of(const SelectedSizes& sizes) { return (sizes.num_blocks + 31) / 32; }
 
   __device__ UnionWalk(const SelectedSizes& sizes, const TileRows& rows, const std::int32_t* blocks, int group, std::uint32_t* bits, int lane)
-      : bits_(bits), words_(words_of(sizes)), tokens_(rows.tokens), select_block_(sizes.select_block), lane_(lane), keys_(static_cast<int>(sizes.keys)) {
+      : bits_(bits),
+        words_(words_of(sizes)),
+        tokens_(rows.tokens),
+        select_block_(sizes.select_block),
+        lane_(lane),
+        keys_(static_cast<int>(sizes.keys)) {
     first_ = static_cast<int>(sizes.query_start + rows.first_token - rows.sequence * sizes.tokens);
     for (int i = lane; i < tokens_ * words_; i += kWarp) bits[i] = 0;
     __syncwarp();
@@ -144,8 +149,9 @@ bool visit_widths(const SelectedSizes& sizes, const Body& body) {
 /// Bytes of shared memory that the walks of `warps` warps need.
 inline std::size_t walk_bytes(const SelectedSizes& sizes, int warps) {
   const HeadSegments segments(sizes);
-  return segments.tokens_of_tile() == 1 ? 0
-                                        : static_cast<std::size_t>(warps) * segments.tokens_of_tile() * UnionWalk<1>::words_of(sizes) * sizeof(std::uint32_t);
+  return segments.tokens_of_tile() == 1
+             ? 0
+             : static_cast<std::size_t>(warps) * segments.tokens_of_tile() * UnionWalk<1>::words_of(sizes) * sizeof(std::uint32_t);
 }
 inline constexpr std::size_t kMostWalkBytes = 32 * 1024;
 

@@ -51,7 +51,8 @@ __global__ void __launch_bounds__(kThreads) importance_kernel(ImportanceInputs<T
     }
     p[threadIdx.x] = sum;
     __syncthreads();
-    add_shares(sizes, p, static_cast<int>(tile), static_cast<int>(tile + kThreads < end ? tile + kThreads : end), static_cast<int>(threadIdx.x), kThreads, to);
+    add_shares(sizes, p, static_cast<int>(tile), static_cast<int>(tile + kThreads < end ? tile + kThreads : end), static_cast<int>(threadIdx.x),
+               kThreads, to);
   }
 }
 
@@ -70,7 +71,8 @@ struct Choice {
   std::int32_t* chosen;  ///< [B*S, Gs, n]
 
   __device__ ChoiceRow row(std::int64_t index) const {
-    const std::int64_t query = index / groups, queries = range.last - range.first, b = range.begin + query / queries, t = range.first + query % queries;
+    const std::int64_t query = index / groups, queries = range.last - range.first, b = range.begin + query / queries,
+                       t = range.first + query % queries;
     const auto own = static_cast<unsigned>((query_start + t) / select_block);
     return {importance + index * blocks, chosen + ((b * tokens + t) * groups + index % groups) * n, own, own + 1};
   }
@@ -201,8 +203,16 @@ void find_importance(Stream& stream, const char* op, const ImportanceInputs<T>& 
 void choose(Stream& stream, const char* op, const float* importance, std::int64_t blocks, const ImportanceRange& range, std::int64_t query_start,
             std::int64_t select_block, std::int64_t tokens, const View& chosen) {
   const std::int64_t groups = chosen.shape[1], rows = queries_of(range) * groups;
-  const Choice choice{importance, rows, blocks, query_start, tokens, range, static_cast<int>(groups), static_cast<int>(select_block),
-                      static_cast<int>(chosen.shape[2]), chosen.as<std::int32_t>()};
+  const Choice choice{importance,
+                      rows,
+                      blocks,
+                      query_start,
+                      tokens,
+                      range,
+                      static_cast<int>(groups),
+                      static_cast<int>(select_block),
+                      static_cast<int>(chosen.shape[2]),
+                      chosen.as<std::int32_t>()};
   constexpr std::int64_t kRows = kThreads / kWarp;
   const auto grid = static_cast<unsigned>((rows + kRows - 1) / kRows);
   // Blocks behind the last query's own do not count.
@@ -228,9 +238,8 @@ void check_positions(const Args& args) {
 
 void importance_of_blocks(Stream& stream, const NsaImportance& args) {
   check_positions(args);
-  visit(args.q.dtype, [&]<class T>() {
-    find_importance<T>(stream, args.kName, inputs_of<T>(args, args.importance.shape[2]), args.importance.as<float>());
-  });
+  visit(args.q.dtype,
+        [&]<class T>() { find_importance<T>(stream, args.kName, inputs_of<T>(args, args.importance.shape[2]), args.importance.as<float>()); });
 }
 
 void top_blocks(Stream& stream, const NsaTopBlocks& args) {

@@ -152,8 +152,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) query_gradient_kernel(SelectedI
 
 // A warp a key and key head.
 template <class T>
-__global__ void __launch_bounds__(kWarps* kWarp)
-    key_gradient_kernel(SelectedInputs<T> in, SelectedGradients<T> grad, BlockListsView lists) {
+__global__ void __launch_bounds__(kWarps* kWarp) key_gradient_kernel(SelectedInputs<T> in, SelectedGradients<T> grad, BlockListsView lists) {
   const SelectedSizes& sizes = in.sizes;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, width = sizes.width(), value_width = sizes.value_width;
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
@@ -260,8 +259,8 @@ void plain_forward(Stream& stream, const NsaSelectedForward& args) {
   const SelectedSizes& sizes = in.sizes;
   const std::size_t shared = static_cast<std::size_t>(kWarps * sizes.width()) * sizeof(float);
   allow_shared_memory(forward_kernel<T>, shared, args.kName);
-  forward_kernel<T><<<blocks_for(args.q.tokens * sizes.heads, kWarps), kWarps * kWarp, shared, native(stream)>>>(in, rows_of<T>(args.o),
-                                                                                                               args.lse.as<float>());
+  forward_kernel<T>
+      <<<blocks_for(args.q.tokens * sizes.heads, kWarps), kWarps * kWarp, shared, native(stream)>>>(in, rows_of<T>(args.o), args.lse.as<float>());
   check_launch(args.kName);
 }
 
@@ -272,9 +271,8 @@ void plain_backward(Stream& stream, const NsaSelectedBackward& args) {
   const SelectedSizes& sizes = in.sizes;
   Tensor delta = Tensor::empty({args.q.tokens, sizes.heads}, DType::kF32, stream.device());
   Tensor partial = Tensor::empty({args.k.tokens, sizes.key_heads, sizes.shared_width}, DType::kF32, stream.device());
-  const SelectedGradients<T> grad{args.lse.as<float>(), delta.as<float>(),    rows_of<T>(args.d_o),        rows_of<T>(args.d_q),
-                                  rows_of<T>(args.d_k), rows_of<T>(args.d_k_shared), rows_of<T>(args.d_v), partial.as<float>(),
-                                  args.add_to_keys};
+  const SelectedGradients<T> grad{args.lse.as<float>(),        delta.as<float>(),    rows_of<T>(args.d_o), rows_of<T>(args.d_q), rows_of<T>(args.d_k),
+                                  rows_of<T>(args.d_k_shared), rows_of<T>(args.d_v), partial.as<float>(),  args.add_to_keys};
   if (args.q.tokens > 0) {
     row_products<T>(stream, sizes, rows_of<T>(args.o), grad.d_o, delta.as<float>());
   }
@@ -318,8 +316,8 @@ void row_products(Stream& stream, const SelectedSizes& sizes, HeadRows<const T> 
 template <class T>
 void sum_shared(Stream& stream, const SelectedSizes& sizes, const float* partial, HeadRows<T> d_k_shared, bool add) {
   constexpr int kThreads = 256;
-  sum_shared_kernel<T><<<blocks_for(sizes.batch * sizes.keys * sizes.shared_width, kThreads), kThreads, 0, native(stream)>>>(sizes, partial,
-                                                                                                                           d_k_shared, add);
+  sum_shared_kernel<T>
+      <<<blocks_for(sizes.batch * sizes.keys * sizes.shared_width, kThreads), kThreads, 0, native(stream)>>>(sizes, partial, d_k_shared, add);
   check_launch("nsa: d_k_shared");
 }
 

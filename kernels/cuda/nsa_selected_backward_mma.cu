@@ -110,7 +110,8 @@ void start(Stream& stream, const NsaSelectedBackward& args) {
     row_products<bf16>(stream, in.sizes, rows_of<bf16>(args.o), rows_of<bf16>(args.d_o), delta.as<float>());
     const std::int64_t each = segments.tokens_of_tile(), tiles = in.sizes.batch * ((in.sizes.tokens + each - 1) / each);
     const dim3 grid(static_cast<unsigned>((tiles + kWarps - 1) / kWarps), static_cast<unsigned>(segments.count * segments.tiles()));
-    const auto kernel = each > 1 ? query_gradient_kernel<kWidth, kShared, kValue, UnionWalk> : query_gradient_kernel<kWidth, kShared, kValue, TokenWalk>;
+    const auto kernel =
+        each > 1 ? query_gradient_kernel<kWidth, kShared, kValue, UnionWalk> : query_gradient_kernel<kWidth, kShared, kValue, TokenWalk>;
     const std::size_t shared = walk_bytes(in.sizes, kWarps);
     allow_shared_memory(kernel, shared + sizeof(uint4) * kWarps * kWarp * (kWidth + kValue) / 16, args.kName);
     kernel<<<grid, kWarps * kWarp, shared, native(stream)>>>(in, segments, tiles, rows_of<bf16>(args.d_o), args.lse.as<float>(), delta.as<float>(),
@@ -124,8 +125,8 @@ void start(Stream& stream, const NsaSelectedBackward& args) {
 
 bool mma_backward(Stream& stream, const NsaSelectedBackward& args) {
   const SelectedSizes sizes = selected_sizes(args);
-  if (args.q.dtype != DType::kBf16 || !HeadSegments::possible(sizes) || walk_bytes(sizes, kWarps) > kMostWalkBytes || !aligned16(args.q) ||
-      !aligned16(args.k) || !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.d_o) || !aligned16(args.d_q) ||
+  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !HeadSegments::possible(sizes) || walk_bytes(sizes, kWarps) > kMostWalkBytes ||
+      !aligned16(args.q) || !aligned16(args.k) || !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.d_o) || !aligned16(args.d_q) ||
       !aligned16(args.d_k) || !aligned16(args.d_v)) {
     return false;
   }

@@ -1,7 +1,7 @@
 // Attention over selected blocks for bf16 heads of 64, 128, 192/128 or 128+64/128 on tensor cores. A warp owns the 16 rows of an mma, heads
-// of a token that share keys and selection, or of several tokens where those are few, and runs through their blocks alone: keys and values go from the cache straight into registers
-// in the layout of the fragments (nsa_mma.cuh), a product ahead. Shared memory holds the queries alone, so that most of it is L1 cache:
-// the warps of a multiprocessor own neighbouring tokens, and what they select in common is fetched once.
+// of a token that share keys and selection, or of several tokens where those are few, and runs through their blocks alone: keys and values go from
+// the cache straight into registers in the layout of the fragments (nsa_mma.cuh), a product ahead. Shared memory holds the queries alone, so that
+// most of it is L1 cache: the warps of a multiprocessor own neighbouring tokens, and what they select in common is fetched once.
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_fragments.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
@@ -14,7 +14,8 @@ constexpr int kWarps = 4;
 // grid (tiles of tokens of all sequences / kWarps, segments * tiles of heads): neighbours run together, the keys of one head after
 // another's.
 template <int kWidth, int kShared, int kValue, template <int> class Walk>
-__global__ void __launch_bounds__(kWarps* kWarp, 2) forward_kernel(SelectedInputs<bf16> in, HeadSegments segments, std::int64_t tiles, HeadRows<bf16> o, float* lse) {
+__global__ void __launch_bounds__(kWarps* kWarp, 2)
+    forward_kernel(SelectedInputs<bf16> in, HeadSegments segments, std::int64_t tiles, HeadRows<bf16> o, float* lse) {
   constexpr int kParts = kKeyParts<kWidth>, kStep = 16 * kParts, kDepths = kWidth / 32;
   __shared__ uint4 kept[kWarps][kDepths * 2 * kWarp];
   extern __shared__ std::uint32_t bits[];
@@ -128,8 +129,8 @@ void start(Stream& stream, const NsaSelectedForward& args) {
 
 bool mma_forward(Stream& stream, const NsaSelectedForward& args) {
   const SelectedSizes sizes = selected_sizes(args);
-  if (args.q.dtype != DType::kBf16 || !HeadSegments::possible(sizes) || walk_bytes(sizes, kWarps) > kMostWalkBytes || !aligned16(args.q) ||
-      !aligned16(args.k) || !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.o)) {
+  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !HeadSegments::possible(sizes) || walk_bytes(sizes, kWarps) > kMostWalkBytes ||
+      !aligned16(args.q) || !aligned16(args.k) || !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.o)) {
     return false;
   }
   return visit_widths(sizes, [&]<int kWidth, int kShared, int kValue>() { start<kWidth, kShared, kValue>(stream, args); });

@@ -73,8 +73,12 @@ struct SelectedInputs {
 
 template <class T, class Args>
 SelectedInputs<T> selected_inputs(const Args& args) {
-  return {selected_sizes(args),      rows_of<T>(args.q), rows_of<T>(args.k), rows_of<T>(args.k_shared),
-          rows_of<T>(ConstHeads(args.v)), args.blocks.template as<std::int32_t>()};
+  return {selected_sizes(args),
+          rows_of<T>(args.q),
+          rows_of<T>(args.k),
+          rows_of<T>(args.k_shared),
+          rows_of<T>(ConstHeads(args.v)),
+          args.blocks.template as<std::int32_t>()};
 }
 
 }  // namespace hadal::kernels::cuda

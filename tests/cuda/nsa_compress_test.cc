@@ -55,15 +55,15 @@ void check_case(const Case& c, DType dtype, double tolerance) {
 
 const std::vector<Case>& cases() {
   static const std::vector<Case> all{
-      {1, 32, 1, 16, 32, 16},       // one block
-      {2, 70, 2, 24, 8, 4},         // tokens behind the last block
-      {1, 45, 3, 7, 6, 2, 3},       // nothing round
-      {1, 61, 1, 40, 5, 5, 8},      // blocks that do not overlap
-      {1, 61, 1, 40, 4, 7},         // tokens between blocks
-      {2, 300, 4, 128, 32, 16},     // GQA
-      {1, 2000, 1, 512, 32, 16},    // the latent
-      {1, 500, 1, 64, 32, 16, 512}, // the rotated part inside wider rows
-      {1, 37, 2, 8, 7, 3},          // stride that does not divide the length
+      {1, 32, 1, 16, 32, 16},        // one block
+      {2, 70, 2, 24, 8, 4},          // tokens behind the last block
+      {1, 45, 3, 7, 6, 2, 3},        // nothing round
+      {1, 61, 1, 40, 5, 5, 8},       // blocks that do not overlap
+      {1, 61, 1, 40, 4, 7},          // tokens between blocks
+      {2, 300, 4, 128, 32, 16},      // GQA
+      {1, 2000, 1, 512, 32, 16},     // the latent
+      {1, 500, 1, 64, 32, 16, 512},  // the rotated part inside wider rows
+      {1, 37, 2, 8, 7, 3},           // stride that does not divide the length
   };
   return all;
 }
@@ -82,9 +82,15 @@ TEST(CudaNsaCompress, FewerTokensThanABlockHaveNoGradient) {
   HeadsTwin d_y = HeadsTwin::output(0, 1, 16, 0, DType::kBf16);
   Twin position = Twin::normal({8, 16}, DType::kF32, 3), d_position = Twin::normal({8, 16}, DType::kF32, 4);
   run_on_both({&x.twin, &position}, {&d_x.twin, &d_logits.twin, &d_position}, [&](Stream& stream, Side side) {
-    run(stream, kernels::NsaCompressBackward{.block_length = 8, .block_stride = 4, .x = x.on(side), .logits = logits.on(side),
-                                             .position = side(position), .d_y = d_y.on(side), .d_x = d_x.on(side),
-                                             .d_logits = d_logits.on(side), .d_position = side(d_position)});
+    run(stream, kernels::NsaCompressBackward{.block_length = 8,
+                                             .block_stride = 4,
+                                             .x = x.on(side),
+                                             .logits = logits.on(side),
+                                             .position = side(position),
+                                             .d_y = d_y.on(side),
+                                             .d_x = d_x.on(side),
+                                             .d_logits = d_logits.on(side),
+                                             .d_position = side(d_position)});
   });
   EXPECT_EQ(d_x.twin.error(), 0);
   EXPECT_EQ(d_logits.twin.error(), 0);

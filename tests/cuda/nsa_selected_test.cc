@@ -89,34 +89,34 @@ void check_case(const SelectedCase& c, DType dtype, double tolerance) {
 
 const std::vector<SelectedCase>& cases() {
   static const std::vector<SelectedCase> all{
-      {1, 1, 1, 1, 8, 0, 8, 1, 16, 3},                  // one token
-      {2, 70, 3, 3, 32, 16, 32, 1, 8, 4},               // MLA, one head a key head
-      {1, 200, 8, 1, 40, 8, 24, 1, 16, 5},              // absorbed MLA
-      {1, 130, 6, 2, 24, 0, 40, 2, 4, 6},               // GQA
-      {1, 130, 6, 2, 24, 0, 16, 6, 12, 3},              // every head selects for itself
-      {1, 90, 6, 3, 24, 8, 16, 2, 12, 3, 0, 1},         // groups that cut key heads
-      {1, 90, 5, 1, 7, 3, 5, 1, 5, 4, 0, 3},            // nothing round
-      {2, 33, 4, 2, 16, 8, 16, 2, 8, 4, 71},            // queries that start at a position
-      {1, 40, 2, 1, 512, 64, 512, 1, 16, 40},           // more lists than blocks, the widest heads
-      {1, 300, 16, 1, 128, 0, 128, 1, 64, 3, 0, 8},     // a group of 16
-      {2, 130, 32, 2, 128, 0, 128, 2, 64, 16, 500},     // a chunk of a longer sequence
-      {1, 150, 64, 4, 128, 0, 128, 4, 32, 4},           // smaller blocks
-      {1, 100, 24, 2, 64, 0, 64, 2, 16, 4},             // groups of 12 heads
-      {1, 200, 32, 2, 192, 0, 128, 2, 64, 3, 50, 8},    // queries and keys wider than values
-      {1, 900, 16, 1, 64, 0, 64, 1, 16, 9},             // lists of many tokens, tiles of keys that blocks leave half empty
-      {1, 300, 4, 1, 128, 0, 128, 1, 128, 2},           // blocks of two tiles of keys, groups of 4
-      {2, 133, 8, 4, 128, 0, 128, 4, 16, 4, 60},        // groups of 2: rows of eight tokens together
-      {1, 260, 8, 8, 128, 64, 128, 2, 32, 5, 0, 8},     // MLA with keys per head, two selections
-      {2, 77, 4, 4, 192, 0, 128, 1, 24, 3},             // blocks of half a step
-      {1, 200, 4, 4, 128, 64, 128, 1, 64, 2},           // MLA with keys per head
-      {1, 130, 16, 1, 512, 64, 512, 1, 64, 2},          // absorbed MLA, 16 heads
-      {1, 70, 32, 1, 512, 64, 512, 1, 32, 3, 40},       // 32 heads
-      {2, 97, 32, 2, 128, 0, 128, 1, 16, 5},            // one selection for two key heads
-      {2, 97, 32, 1, 128, 0, 128, 2, 16, 5},            // two selections of one key head
-      {1, 400, 64, 1, 64, 0, 64, 1, 64, 7},             // everybody selects everything: lists in several pieces
-      {1, 330, 64, 1, 512, 64, 512, 1, 64, 6},          // ... absorbed MLA
-      {1, 60, 4, 1, 512, 64, 512, 1, 16, 3, 0, 8},      // few heads: rows of four tokens together
-      {1, 5, 16, 1, 128, 0, 128, 1, 64, 16},            // fewer tokens than a block
+      {1, 1, 1, 1, 8, 0, 8, 1, 16, 3},                // one token
+      {2, 70, 3, 3, 32, 16, 32, 1, 8, 4},             // MLA, one head a key head
+      {1, 200, 8, 1, 40, 8, 24, 1, 16, 5},            // absorbed MLA
+      {1, 130, 6, 2, 24, 0, 40, 2, 4, 6},             // GQA
+      {1, 130, 6, 2, 24, 0, 16, 6, 12, 3},            // every head selects for itself
+      {1, 90, 6, 3, 24, 8, 16, 2, 12, 3, 0, 1},       // groups that cut key heads
+      {1, 90, 5, 1, 7, 3, 5, 1, 5, 4, 0, 3},          // nothing round
+      {2, 33, 4, 2, 16, 8, 16, 2, 8, 4, 71},          // queries that start at a position
+      {1, 40, 2, 1, 512, 64, 512, 1, 16, 40},         // more lists than blocks, the widest heads
+      {1, 300, 16, 1, 128, 0, 128, 1, 64, 3, 0, 8},   // a group of 16
+      {2, 130, 32, 2, 128, 0, 128, 2, 64, 16, 500},   // a chunk of a longer sequence
+      {1, 150, 64, 4, 128, 0, 128, 4, 32, 4},         // smaller blocks
+      {1, 100, 24, 2, 64, 0, 64, 2, 16, 4},           // groups of 12 heads
+      {1, 200, 32, 2, 192, 0, 128, 2, 64, 3, 50, 8},  // queries and keys wider than values
+      {1, 900, 16, 1, 64, 0, 64, 1, 16, 9},           // lists of many tokens, tiles of keys that blocks leave half empty
+      {1, 300, 4, 1, 128, 0, 128, 1, 128, 2},         // blocks of two tiles of keys, groups of 4
+      {2, 133, 8, 4, 128, 0, 128, 4, 16, 4, 60},      // groups of 2: rows of eight tokens together
+      {1, 260, 8, 8, 128, 64, 128, 2, 32, 5, 0, 8},   // MLA with keys per head, two selections
+      {2, 77, 4, 4, 192, 0, 128, 1, 24, 3},           // blocks of half a step
+      {1, 200, 4, 4, 128, 64, 128, 1, 64, 2},         // MLA with keys per head
+      {1, 130, 16, 1, 512, 64, 512, 1, 64, 2},        // absorbed MLA, 16 heads
+      {1, 70, 32, 1, 512, 64, 512, 1, 32, 3, 40},     // 32 heads
+      {2, 97, 32, 2, 128, 0, 128, 1, 16, 5},          // one selection for two key heads
+      {2, 97, 32, 1, 128, 0, 128, 2, 16, 5},          // two selections of one key head
+      {1, 400, 64, 1, 64, 0, 64, 1, 64, 7},           // everybody selects everything: lists in several pieces
+      {1, 330, 64, 1, 512, 64, 512, 1, 64, 6},        // ... absorbed MLA
+      {1, 60, 4, 1, 512, 64, 512, 1, 16, 3, 0, 8},    // few heads: rows of four tokens together
+      {1, 5, 16, 1, 128, 0, 128, 1, 64, 16},          // fewer tokens than a block
   };
   return all;
 }
@@ -136,9 +136,19 @@ TEST(CudaNsaSelected, KeysThatNobodySelectsHaveNoGradient) {
   HeadsTwin d_q = HeadsTwin::output(0, 16, 128, 0, DType::kBf16), d_k = HeadsTwin::output(100, 1, 128, 0, DType::kBf16);
   HeadsTwin d_v = HeadsTwin::output(100, 1, 128, 0, DType::kBf16);
   run_on_both({}, {&d_k.twin, &d_v.twin}, [&](Stream& stream, Side side) {
-    run(stream, kernels::NsaSelectedBackward{.q = p.q.on(side), .k = p.k.on(side), .v = p.v.on(side), .blocks = side(p.blocks), .select_block = 64,
-                                             .query_start = 100, .scale = kScale, .o = p.o.on(side), .lse = side(p.lse), .d_o = p.o.on(side),
-                                             .d_q = d_q.on(side), .d_k = d_k.on(side), .d_v = d_v.on(side)});
+    run(stream, kernels::NsaSelectedBackward{.q = p.q.on(side),
+                                             .k = p.k.on(side),
+                                             .v = p.v.on(side),
+                                             .blocks = side(p.blocks),
+                                             .select_block = 64,
+                                             .query_start = 100,
+                                             .scale = kScale,
+                                             .o = p.o.on(side),
+                                             .lse = side(p.lse),
+                                             .d_o = p.o.on(side),
+                                             .d_q = d_q.on(side),
+                                             .d_k = d_k.on(side),
+                                             .d_v = d_v.on(side)});
   });
   EXPECT_EQ(d_k.twin.error(), 0);
   EXPECT_EQ(d_v.twin.error(), 0);

@@ -42,7 +42,8 @@ void bench_length(Table& table, int64_t tokens, Rows which) {
   const double scale = 0.08838834764831845;
   const Tensor q = random_tensor(stream, {tokens, rows}, DType::kBf16, 1), d_o = random_tensor(stream, {tokens, rows}, DType::kBf16, 2);
   const Tensor k = random_tensor(stream, {tokens, key_rows}, DType::kBf16, 3), v = random_tensor(stream, {tokens, key_rows}, DType::kBf16, 4);
-  const Tensor pooled_k = random_tensor(stream, {entries, key_rows}, DType::kBf16, 5), pooled_v = random_tensor(stream, {entries, key_rows}, DType::kBf16, 6);
+  const Tensor pooled_k = random_tensor(stream, {entries, key_rows}, DType::kBf16, 5),
+               pooled_v = random_tensor(stream, {entries, key_rows}, DType::kBf16, 6);
   Tensor o = Tensor::empty({tokens, rows}, DType::kBf16, kGpu), d_q = Tensor::empty({tokens, rows}, DType::kBf16, kGpu);
   Tensor d_k = Tensor::empty({tokens, key_rows}, DType::kBf16, kGpu), d_v = Tensor::empty({tokens, key_rows}, DType::kBf16, kGpu);
   Tensor lse = Tensor::empty({tokens, kHeads}, DType::kF32, kGpu), blocks = Tensor::empty({tokens, kKeyHeads, kChosen}, DType::kI32, kGpu);
@@ -51,35 +52,74 @@ void bench_length(Table& table, int64_t tokens, Rows which) {
   const kernels::AttentionMask mask{.kind = kernels::AttentionMask::Kind::kBlocks, .block_length = kLength, .block_stride = kStride};
 
   const auto compressed = [&] {
-    run(stream, kernels::FlashAttentionForward{.q = queries(q), .k = keys(pooled_k), .v = keys(pooled_v), .mask = mask, .scale = scale, .o = queries(o), .lse = lse});
+    run(stream, kernels::FlashAttentionForward{
+                    .q = queries(q), .k = keys(pooled_k), .v = keys(pooled_v), .mask = mask, .scale = scale, .o = queries(o), .lse = lse});
   };
   const auto select = [&] {
-    run(stream, kernels::NsaSelect{.q = queries(q), .k = keys(pooled_k), .lse = lse, .scale = scale, .block_length = kLength, .block_stride = kStride,
-                                   .select_block = kSelect, .num_groups = kKeyHeads, .blocks = blocks});
+    run(stream, kernels::NsaSelect{.q = queries(q),
+                                   .k = keys(pooled_k),
+                                   .lse = lse,
+                                   .scale = scale,
+                                   .block_length = kLength,
+                                   .block_stride = kStride,
+                                   .select_block = kSelect,
+                                   .num_groups = kKeyHeads,
+                                   .blocks = blocks});
   };
   const double pairs = compressed_pairs(tokens);
   if (which == Rows::kCompressedBackward) {
     Tensor d_pooled_k = Tensor::empty({entries, key_rows}, DType::kBf16, kGpu), d_pooled_v = Tensor::empty({entries, key_rows}, DType::kBf16, kGpu);
     compressed();
-    table.add_flops("nsa_compressed_backward", shape, time_ms(stream, [&] {
-                      run(stream, kernels::FlashAttentionBackward{.q = queries(q), .k = keys(pooled_k), .v = keys(pooled_v), .mask = mask, .scale = scale,
-                                                                  .o = queries(o), .lse = lse, .d_o = queries(d_o), .d_q = queries(d_q),
-                                                                  .d_k = keys(d_pooled_k), .d_v = keys(d_pooled_v)});
-                    }), 10 * kWidth * pairs);
+    table.add_flops("nsa_compressed_backward", shape,
+                    time_ms(stream,
+                            [&] {
+                              run(stream, kernels::FlashAttentionBackward{.q = queries(q),
+                                                                          .k = keys(pooled_k),
+                                                                          .v = keys(pooled_v),
+                                                                          .mask = mask,
+                                                                          .scale = scale,
+                                                                          .o = queries(o),
+                                                                          .lse = lse,
+                                                                          .d_o = queries(d_o),
+                                                                          .d_q = queries(d_q),
+                                                                          .d_k = keys(d_pooled_k),
+                                                                          .d_v = keys(d_pooled_v)});
+                            }),
+                    10 * kWidth * pairs);
     return;
   }
-  table.add_flops("nsa_compressed_select", shape, time_ms(stream, [&] { compressed(); select(); }), 6 * kWidth * pairs);
+  table.add_flops("nsa_compressed_select", shape,
+                  time_ms(stream,
+                          [&] {
+                            compressed();
+                            select();
+                          }),
+                  6 * kWidth * pairs);
   table.add_flops("nsa_select", shape, time_ms(stream, select), 2 * kWidth * pairs);
   const double chosen = selected_pairs(stream, blocks, tokens);
   const auto selected = [&] {
-    run(stream, kernels::NsaSelectedForward{.q = queries(q), .k = keys(k), .v = keys(v), .blocks = blocks, .select_block = kSelect, .scale = scale, .o = queries(o), .lse = lse});
+    run(stream,
+        kernels::NsaSelectedForward{
+            .q = queries(q), .k = keys(k), .v = keys(v), .blocks = blocks, .select_block = kSelect, .scale = scale, .o = queries(o), .lse = lse});
   };
   table.add_flops("nsa_selected_forward", shape, time_ms(stream, selected), 4 * kWidth * chosen);
-  table.add_flops("nsa_selected_backward", shape, time_ms(stream, [&] {
-                    run(stream, kernels::NsaSelectedBackward{.q = queries(q), .k = keys(k), .v = keys(v), .blocks = blocks, .select_block = kSelect,
-                                                             .scale = scale, .o = queries(o), .lse = lse, .d_o = queries(d_o), .d_q = queries(d_q),
-                                                             .d_k = keys(d_k), .d_v = keys(d_v)});
-                  }), 10 * kWidth * chosen);
+  table.add_flops("nsa_selected_backward", shape,
+                  time_ms(stream,
+                          [&] {
+                            run(stream, kernels::NsaSelectedBackward{.q = queries(q),
+                                                                     .k = keys(k),
+                                                                     .v = keys(v),
+                                                                     .blocks = blocks,
+                                                                     .select_block = kSelect,
+                                                                     .scale = scale,
+                                                                     .o = queries(o),
+                                                                     .lse = lse,
+                                                                     .d_o = queries(d_o),
+                                                                     .d_q = queries(d_q),
+                                                                     .d_k = keys(d_k),
+                                                                     .d_v = keys(d_v)});
+                          }),
+                  10 * kWidth * chosen);
 }
 
 void bench_branches(Table& table) {
@@ -98,9 +138,12 @@ struct MlaForm {
 void bench_mla(Table& table) {
   Stream& stream = table.stream();
   constexpr int64_t kMlaHeads = 16, kRotated = 64;
-  for (const MlaForm& form : {MlaForm{"b4 h16/16 s4096 128+64/128", 4, 4096, 16, 128, 128}, MlaForm{"b1 h16/1 s16384 512+64/512", 1, 16384, 1, 512, 512}}) {
+  for (const MlaForm& form :
+       {MlaForm{"b4 h16/16 s4096 128+64/128", 4, 4096, 16, 128, 128}, MlaForm{"b1 h16/1 s16384 512+64/512", 1, 16384, 1, 512, 512}}) {
     const int64_t rows = form.batch * form.tokens, width = form.key_width + kRotated;
-    const auto values = [&](int64_t heads, int64_t head_width, std::uint64_t seed) { return random_tensor(stream, {rows, heads * head_width}, DType::kBf16, seed); };
+    const auto values = [&](int64_t heads, int64_t head_width, std::uint64_t seed) {
+      return random_tensor(stream, {rows, heads * head_width}, DType::kBf16, seed);
+    };
     const auto heads = [](auto&& x, int64_t count) { return heads_of(x.view(), count, x.shape()[1] / count, 0, x.shape()[1] / count); };
     const Tensor q = values(kMlaHeads, width, 1), k = values(form.key_heads, form.key_width, 2), k_shared = values(1, kRotated, 3);
     const Tensor v = values(form.key_heads, form.value_width, 4), d_o = values(kMlaHeads, form.value_width, 5);
@@ -110,9 +153,16 @@ void bench_mla(Table& table) {
     const auto pooled = [&](const Tensor& x) { return x.view().rows(0, form.batch * entries); };
     const double scale = 0.02;
     const auto select = [&] {
-      run(stream, kernels::NsaSelect{.batch = form.batch, .q = heads(q, kMlaHeads), .k = heads_of(pooled(k), form.key_heads, form.key_width, 0, form.key_width),
-                                     .k_shared = heads_of(pooled(k_shared), 1, kRotated, 0, kRotated), .lse = lse, .scale = scale, .block_length = kLength,
-                                     .block_stride = kStride, .select_block = kSelect, .blocks = blocks});
+      run(stream, kernels::NsaSelect{.batch = form.batch,
+                                     .q = heads(q, kMlaHeads),
+                                     .k = heads_of(pooled(k), form.key_heads, form.key_width, 0, form.key_width),
+                                     .k_shared = heads_of(pooled(k_shared), 1, kRotated, 0, kRotated),
+                                     .lse = lse,
+                                     .scale = scale,
+                                     .block_length = kLength,
+                                     .block_stride = kStride,
+                                     .select_block = kSelect,
+                                     .blocks = blocks});
     };
     double pairs = 0, compressed = 0;
     for (int64_t t = 0; t < form.tokens; ++t) compressed += static_cast<double>(kernels::num_compressed(t + 1, kLength, kStride));
@@ -125,19 +175,39 @@ void bench_mla(Table& table) {
     }
     pairs *= kMlaHeads;
     const auto forward = [&] {
-      run(stream, kernels::NsaSelectedForward{.batch = form.batch, .q = heads(q, kMlaHeads), .k = heads(k, form.key_heads), .k_shared = heads(k_shared, 1),
-                                              .v = heads(v, form.key_heads), .blocks = blocks, .select_block = kSelect, .scale = scale,
-                                              .o = heads(o, kMlaHeads), .lse = lse});
+      run(stream, kernels::NsaSelectedForward{.batch = form.batch,
+                                              .q = heads(q, kMlaHeads),
+                                              .k = heads(k, form.key_heads),
+                                              .k_shared = heads(k_shared, 1),
+                                              .v = heads(v, form.key_heads),
+                                              .blocks = blocks,
+                                              .select_block = kSelect,
+                                              .scale = scale,
+                                              .o = heads(o, kMlaHeads),
+                                              .lse = lse});
     };
     const double sum = static_cast<double>(width + form.value_width);
     table.add_flops("nsa_selected_forward", form.shape, time_ms(stream, forward), 2 * sum * pairs);
-    table.add_flops("nsa_selected_backward", form.shape, time_ms(stream, [&] {
-                      run(stream, kernels::NsaSelectedBackward{.batch = form.batch, .q = heads(q, kMlaHeads), .k = heads(k, form.key_heads),
-                                                               .k_shared = heads(k_shared, 1), .v = heads(v, form.key_heads), .blocks = blocks,
-                                                               .select_block = kSelect, .scale = scale, .o = heads(o, kMlaHeads), .lse = lse,
-                                                               .d_o = heads(d_o, kMlaHeads), .d_q = heads(d_q, kMlaHeads), .d_k = heads(d_k, form.key_heads),
-                                                               .d_k_shared = heads(d_shared, 1), .d_v = heads(d_v, form.key_heads)});
-                    }), (6 * static_cast<double>(width) + 4 * static_cast<double>(form.value_width)) * pairs);
+    table.add_flops("nsa_selected_backward", form.shape,
+                    time_ms(stream,
+                            [&] {
+                              run(stream, kernels::NsaSelectedBackward{.batch = form.batch,
+                                                                       .q = heads(q, kMlaHeads),
+                                                                       .k = heads(k, form.key_heads),
+                                                                       .k_shared = heads(k_shared, 1),
+                                                                       .v = heads(v, form.key_heads),
+                                                                       .blocks = blocks,
+                                                                       .select_block = kSelect,
+                                                                       .scale = scale,
+                                                                       .o = heads(o, kMlaHeads),
+                                                                       .lse = lse,
+                                                                       .d_o = heads(d_o, kMlaHeads),
+                                                                       .d_q = heads(d_q, kMlaHeads),
+                                                                       .d_k = heads(d_k, form.key_heads),
+                                                                       .d_k_shared = heads(d_shared, 1),
+                                                                       .d_v = heads(d_v, form.key_heads)});
+                            }),
+                    (6 * static_cast<double>(width) + 4 * static_cast<double>(form.value_width)) * pairs);
   }
 }
 
@@ -154,13 +224,26 @@ void bench_gate(Table& table) {
   Tensor g = Tensor::empty({kRows, 3 * kHeads}, DType::kF32, kGpu), y = Tensor::empty({kRows, kHeads * kWidth}, DType::kBf16, kGpu);
   Tensor d_logits = Tensor::empty({kRows, 3 * kHeads}, DType::kBf16, kGpu), d_bias = Tensor::zeros({3 * kHeads}, DType::kF32, kGpu);
   const double values = static_cast<double>(y.bytes());
-  table.add_bytes("branch_gate_forward", "16384x64x128", time_ms(stream, [&] {
-                    run(stream, kernels::BranchGateForward{.heads = kHeads, .logits = logits, .bias = bias, .o = {o[0].view(), o[1].view(), o[2].view()}, .g = g, .y = y});
-                  }), 4 * values);
-  table.add_bytes("branch_gate_backward", "16384x64x128", time_ms(stream, [&] {
-                    run(stream, kernels::BranchGateBackward{.heads = kHeads, .g = g, .o = {o[0].view(), o[1].view(), o[2].view()}, .d_y = d_y,
-                                                            .d_o = {d_o[0].view(), d_o[1].view(), d_o[2].view()}, .d_logits = d_logits, .d_bias = d_bias});
-                  }), 7 * values);
+  table.add_bytes("branch_gate_forward", "16384x64x128",
+                  time_ms(stream,
+                          [&] {
+                            run(stream,
+                                kernels::BranchGateForward{
+                                    .heads = kHeads, .logits = logits, .bias = bias, .o = {o[0].view(), o[1].view(), o[2].view()}, .g = g, .y = y});
+                          }),
+                  4 * values);
+  table.add_bytes("branch_gate_backward", "16384x64x128",
+                  time_ms(stream,
+                          [&] {
+                            run(stream, kernels::BranchGateBackward{.heads = kHeads,
+                                                                    .g = g,
+                                                                    .o = {o[0].view(), o[1].view(), o[2].view()},
+                                                                    .d_y = d_y,
+                                                                    .d_o = {d_o[0].view(), d_o[1].view(), d_o[2].view()},
+                                                                    .d_logits = d_logits,
+                                                                    .d_bias = d_bias});
+                          }),
+                  7 * values);
 }
 
 void bench_compress(Table& table) {
@@ -173,13 +256,29 @@ void bench_compress(Table& table) {
   Tensor d_x = Tensor::empty({kTokens, kLatent}, DType::kBf16, kGpu), d_logits = Tensor::empty({kTokens, kLatent}, DType::kBf16, kGpu);
   const auto rows = [](auto&& of) { return heads_of(of.view(), 1, kLatent, 0, kLatent); };
   const double bytes = static_cast<double>(x.bytes()), pooled = static_cast<double>(y.bytes());
-  table.add_bytes("nsa_compress_forward", "32768x512 l32 d16", time_ms(stream, [&] {
-                    run(stream, kernels::NsaCompressForward{.block_length = kLength, .block_stride = kStride, .x = rows(x), .logits = rows(logits), .position = position, .y = rows(y)});
-                  }), 2 * bytes + pooled);
-  table.add_bytes("nsa_compress_backward", "32768x512 l32 d16", time_ms(stream, [&] {
-                    run(stream, kernels::NsaCompressBackward{.block_length = kLength, .block_stride = kStride, .x = rows(x), .logits = rows(logits), .position = position,
-                                                             .d_y = rows(d_y), .d_x = rows(d_x), .d_logits = rows(d_logits), .d_position = d_position});
-                  }), 4 * bytes + pooled);
+  table.add_bytes(
+      "nsa_compress_forward", "32768x512 l32 d16",
+      time_ms(stream,
+              [&] {
+                run(stream,
+                    kernels::NsaCompressForward{
+                        .block_length = kLength, .block_stride = kStride, .x = rows(x), .logits = rows(logits), .position = position, .y = rows(y)});
+              }),
+      2 * bytes + pooled);
+  table.add_bytes("nsa_compress_backward", "32768x512 l32 d16",
+                  time_ms(stream,
+                          [&] {
+                            run(stream, kernels::NsaCompressBackward{.block_length = kLength,
+                                                                     .block_stride = kStride,
+                                                                     .x = rows(x),
+                                                                     .logits = rows(logits),
+                                                                     .position = position,
+                                                                     .d_y = rows(d_y),
+                                                                     .d_x = rows(d_x),
+                                                                     .d_logits = rows(d_logits),
+                                                                     .d_position = d_position});
+                          }),
+                  4 * bytes + pooled);
 }
 
 const RegisterBench registered_branches{"nsa_branches", bench_branches};
