@@ -147,7 +147,8 @@ __global__ __launch_bounds__(kNormBlock) void backward_any(NormRows shape, Backw
   }
 }
 
-constexpr int kColumns = 32, kGroups = 16;
+// A group reads 32 bytes of a block's sums, a sector: many groups, since each waits for memory a few times in a row.
+constexpr int kColumns = 8, kGroups = 32;
 
 /// d_gain += partials summed over blocks: each group of a column adds a range of them, then the groups are added in order.
 __global__ __launch_bounds__(kColumns* kGroups) void add_partials(int64_t blocks, int width, const float* partials,
