@@ -30,6 +30,10 @@ void start_mpi() {
   // A waiting rank yields its core: with more ranks than cores a barrier takes 8 ms otherwise (spec/cpu.md 3), and with
   // enough cores yielding costs nothing that a training step could notice.
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+  // On a GPU, kernels of different ranks wait for each other. Such a wait must not hold up what the other rank is waiting for, so no
+  // kernel is loaded while another runs, and the streams have queues of their own. Both are read when CUDA starts.
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
   mpi::start();
   mpi::open_last_words();
 }
