@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kSortThreads) fill_kernel(Key key_of, SortSize
   for (int i = thread; i < slices * num_keys; i += kSortThreads) {
     const int key = i % num_keys;
     int all = 0, earlier = 0;
-#pragma unroll 16
+#pragma unroll 8
     for (int b = i / num_keys; b < blocks; b += slices) {
       const int count = block_counts[b * num_keys + key];
       all += count;
