@@ -160,7 +160,7 @@ std::vector<std::string> assumptions(const Config& config, const ForecastOptions
                   hadal::name_of(formats.gradient), hadal::name_of(formats.moment),
                   formats.master ? ", master weights f32" : ""));
   if (m.precision == MachinePrecision::kBf16) {
-    say("the machine file says bf16; the program itself computes in precision.compute, f32 or f64, on a CPU today");
+    say("the machine file says bf16, whatever precision.compute says");
   }
   say("activations are kept as the layers keep them: nothing is recomputed, nothing is cached in FP8");
   say("ZeRO-1: moments and master weights are shared by all ranks that hold the same slice; gradients and weights are whole");

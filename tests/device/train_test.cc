@@ -93,6 +93,7 @@ TEST_F(OnDevice, AStepWaitsForItsFiguresAlone) {
     run_.train(std::string("waits") + steps, 1, with(kBf16, {std::string("train.steps=") + steps, "optim.schedule.decay_steps=17"}));
     return test::num_host_waits() - before;
   };
+  waits("1");  // the first run of a process measures the device's peak
   const std::int64_t three = waits("3"), eight = waits("8");
   EXPECT_EQ(eight - three, 5 * 4);
 }
