@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/flash_attention.h"
@@ -136,6 +138,23 @@ inline void expect_forward_and_backward_agree(const Case& c, DType dtype, bool a
   if (c.shared > 0) {
     EXPECT_TRUE(gradient_agrees(x.d_k_shared, allowed)) << "d_k_shared";
   }
+}
+
+/// A bad number must reach the loss: the maximum of a row may drop it, its probability may not.
+inline void expect_nan_is_not_swallowed(DType dtype, double allowed) {
+  const Case c{1, 150, 150, 1, 1, 128, 0, 128};
+  Buffers x(c, dtype, false);
+  Tensor keys = Tensor::empty(x.k.shape(), DType::kF64);
+  std::copy_n(static_cast<const double*>(x.k.host().data), keys.numel(), keys.as<double>());
+  keys.as<double>()[c.width + 3] = std::numeric_limits<double>::quiet_NaN();
+  Twin bad(std::move(keys), dtype);
+  std::swap(x.k, bad);
+  forward(c, x);
+  Stream gpu = stream_of(kGpu);
+  const Tensor lse = to_host(gpu, x.lse.device());
+  EXPECT_TRUE(std::isfinite(lse.as<float>()[0]));
+  for (int64_t t = 1; t < c.tokens; ++t) EXPECT_TRUE(std::isnan(lse.as<float>()[t])) << t;
+  EXPECT_TRUE(x.o.agrees(allowed));  // NaN where the CPU has it, and only there
 }
 
 inline std::vector<Case> latent_cases() {
