@@ -75,10 +75,17 @@ model::Prediction make_prediction(const data::Batch& batch, std::int64_t begin, 
   return p;
 }
 
-std::vector<model::Prediction*> predictions_of(model::MicroBatch& micro_batch) {
-  std::vector<model::Prediction*> all{&micro_batch.main};
-  for (model::Prediction& prediction : micro_batch.mtp) all.push_back(&prediction);
-  return all;
+/// All tensors of a micro-batch, in one order.
+template <class MicroBatch, class Visit>
+void for_each_tensor(MicroBatch& micro_batch, Visit visit) {
+  const auto of = [&](auto& prediction) {
+    visit(prediction.inputs);
+    visit(prediction.targets);
+    visit(prediction.weights);
+  };
+  visit(micro_batch.tokens);
+  of(micro_batch.main);
+  for (auto& prediction : micro_batch.mtp) of(prediction);
 }
 
 }  // namespace
@@ -120,16 +127,20 @@ model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin,
 }
 
 model::MicroBatch upload(Stream& stream, model::MicroBatch micro_batch, Device device) {
-  const auto move = [&](Tensor& tensor) {
+  for_each_tensor(micro_batch, [&](Tensor& tensor) {
     if (tensor.defined()) tensor = moved_to(stream, std::move(tensor), device);
-  };
-  move(micro_batch.tokens);
-  for (model::Prediction* prediction : predictions_of(micro_batch)) {
-    move(prediction->inputs);
-    move(prediction->targets);
-    move(prediction->weights);
-  }
+  });
   return micro_batch;
+}
+
+void write_over(Stream& stream, const model::MicroBatch& from, model::MicroBatch& to) {
+  std::vector<const Tensor*> sources;
+  for_each_tensor(from, [&](const Tensor& tensor) { sources.push_back(&tensor); });
+  auto source = sources.begin();
+  for_each_tensor(to, [&](Tensor& tensor) {
+    if (tensor.defined()) copy(stream, **source, tensor);
+    ++source;
+  });
 }
 
 }  // namespace hadal::train

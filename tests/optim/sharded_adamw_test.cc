@@ -169,7 +169,8 @@ class RankModel {
     backward(t, order);
     optimizer_->finish();
     const ConstView norm_squared = optimizer_->grad_norm_squared(stream);
-    optimizer_->step(stream, kRate, norm_squared);
+    optimizer_->begin_step(stream, kRate);
+    optimizer_->step(stream, norm_squared);
     return std::sqrt(norm_squared.span<double>()[0]);
   }
 
@@ -416,7 +417,7 @@ TEST(ShardedAdamW, MisuseIsRefused) {
   optimizer.zero_grad();
   EXPECT_THROW(optimizer.grad_norm_squared(stream), ContractError);
   const Tensor one = Tensor::zeros({1}, DType::kF64);
-  EXPECT_THROW(optimizer.step(stream, kRate, one), ContractError);
+  EXPECT_THROW(optimizer.step(stream, one), ContractError);
   EXPECT_THROW(optimizer.ready(other), ContractError);
   optimizer.ready(c);
   EXPECT_THROW(optimizer.ready(c), ContractError);

@@ -197,8 +197,8 @@ void MoeLayer::collect(ParameterList& parameters) {
   if (shared_) shared_->collect(parameters);
 }
 
-void MoeLayer::update_bias(Stream& stream, double speed) {
-  if (options_.has_bias && speed != 0) balance_.update_bias(stream, bias_.value(), speed);
+void MoeLayer::update_bias(Stream& stream, double speed, ConstView grad_norm_squared) {
+  if (options_.has_bias && speed != 0) balance_.update_bias(stream, bias_.value(), speed, grad_norm_squared);
 }
 
 }  // namespace hadal::nn
