@@ -406,6 +406,24 @@ TEST(ShardedAdamW, MomentsAreSharedOut) {
   EXPECT_LT(average_third, 0.6 * average_alone);
 }
 
+// Gradients of the step before are gone also where no share came, whether the optimizer was told that none will or not.
+TEST(ShardedAdamW, AParameterWithoutAShareHasNoGradient) {
+  comm::SingleCommunicator world;
+  nn::Parameter a("a", Shape{5}, DType::kF64, {}), b("b", Shape{3}, DType::kF64, {});
+  ShardedAdamW optimizer(options(), {{&world, {&a, &b}}}, world);
+  Stream stream;
+  for (const double share : {2.0, 0.0}) {
+    optimizer.zero_grad();
+    for (nn::Parameter* parameter : {&a, &b}) {
+      if (share == 0) continue;
+      for (double& value : parameter->grad().span<double>()) value = share;
+    }
+    optimizer.ready(a);
+    optimizer.finish();
+    EXPECT_EQ(optimizer.grad_norm_squared(stream).span<double>()[0], 8 * share * share);
+  }
+}
+
 TEST(ShardedAdamW, MisuseIsRefused) {
   comm::SingleCommunicator world;
   nn::Parameter a("a", Shape{5}, DType::kF64, {}), b("b", Shape{5}, DType::kF32, {});
