@@ -78,8 +78,11 @@ void TrainStep::enqueue_gradients(Stream& stream) {
       if (parameter->options().trainable) optimizer_.ready(*parameter);
     }
   });
-  const comm::Position position("gradient sum");
-  optimizer_.finish();
+  {
+    const comm::Position position("gradient sum");
+    optimizer_.finish();
+  }
+  const comm::Position position("expert loads");
   if (!loads_.empty()) run_.world().all_reduce_sum(counts_.view());
 }
 
