@@ -10,8 +10,8 @@ namespace hadal::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
 constexpr int kLanes = 16;  ///< threads of a row
+static_assert(kThreads == kLanes * kStatisticsTile);
 
 /// The thread's share of <a, b>.
 template <class T>
@@ -30,13 +30,14 @@ __device__ float share(const T* a, const T* b, int width, int lane) {
   return sum;
 }
 
+/// A block takes the 16 queries of a tile of one head; blocks next to each other take next heads, whose rows lie side by side.
 template <class T>
-__global__ void statistics(AttentionSizes sizes, Strided<const T> o, Strided<const T> d_o, const float* lse, float* to, std::int64_t rows) {
-  const std::int64_t row = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) / kLanes;
-  const int lane = static_cast<int>(threadIdx.x) % kLanes, padded = padded_tokens(sizes.tokens), t = static_cast<int>(row % padded);
-  const int head = static_cast<int>(row / padded % sizes.heads), sequence = static_cast<int>(row / padded / sizes.heads);
+__global__ void statistics(const __grid_constant__ AttentionSizes sizes, Strided<const T> o, Strided<const T> d_o, const float* lse, float* to) {
+  const int head = static_cast<int>(blockIdx.x) % sizes.heads, tile = static_cast<int>(blockIdx.x) / sizes.heads;
+  const int tiles = padded_tokens(sizes.tokens) / kStatisticsTile, sequence = tile / tiles;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes, t = tile % tiles * kStatisticsTile + static_cast<int>(threadIdx.x) / kLanes;
   float delta = 0, base = INFINITY;
-  if (row < rows && t < sizes.tokens) {
+  if (t < sizes.tokens) {
     const std::int64_t token = std::int64_t{sequence} * sizes.tokens + t;
     delta = share(o.at(token, head), d_o.at(token, head), sizes.value_width, lane);
     const float stored = lse[token * sizes.heads + head];
@@ -44,7 +45,7 @@ __global__ void statistics(AttentionSizes sizes, Strided<const T> o, Strided<con
   }
 #pragma unroll
   for (int other = kLanes / 2; other > 0; other /= 2) delta += __shfl_xor_sync(0xffffffffu, delta, other);
-  if (row < rows && lane == 0) {
+  if (lane == 0) {
     float* const at = to + statistics_at(sizes, sequence, head, t);
     at[0] = base;
     at[kStatisticsTile] = delta;
@@ -72,7 +73,7 @@ Tensor row_statistics(cudaStream_t stream, Device device, const FlashAttentionBa
   if (rows == 0) return result;
   visit(args.q.dtype, [&]<class T>() {
     statistics<T><<<blocks_of(rows * kLanes), kThreads, 0, stream>>>(sizes, strided<T>(args.o), strided<T>(args.d_o), args.lse.as<float>(),
-                                                                    result.as<float>(), rows);
+                                                                    result.as<float>());
   });
   check_launch("attention statistics");
   return result;
