@@ -1,6 +1,6 @@
 // Gradient of the queries on Hopper, bf16: 128 queries of a head, with their d_o, against tiles of 64 keys. One warpgroup loads, two
 // multiply, 64 queries each: s = q k^T and d_p = d_o v^T, then d_q += d_s k with d_s from registers. An item's rows of d_q are its own,
-// so nothing is added across items. The product with d_s of one tile runs on under the scores of the next.
+// so nothing is added across items. The product with d_s of one tile runs on while d_s of the next is made.
 // A block takes one item of 128 queries after the other: where they see few keys (NSA's pooled ones), copying the next queries takes
 // about as long as multiplying, so that they come into a second buffer meanwhile. Which block takes an item does not change its sums.
 #include <algorithm>
@@ -69,7 +69,7 @@ __device__ __forceinline__ void load(const AttentionSizes& sizes, const Maps& ma
   using F = Form<NA, NB, NV>;
   Ring<F::kRowBuffers> rows;
   Ring<kStages> ring;
-  for (int index = static_cast<int>(blockIdx.x), following = 0;; index = following) {
+  for (int index = static_cast<int>(blockIdx.x);; index = static_cast<int>(gridDim.x) + atomicAdd(items.next, 1)) {
     uint64_t* const rows_full = &shared->rows_full[rows.stage];
     const uint32_t queries = base + rows.stage * F::kRowBytes, d_outputs = queries + (NA + NB) * kRowChunk;
     wait(&shared->rows_empty[rows.stage], rows.parity ^ 1);
@@ -78,7 +78,6 @@ __device__ __forceinline__ void load(const AttentionSizes& sizes, const Maps& ma
       arrive(rows_full);
       return;
     }
-    following = static_cast<int>(gridDim.x) + atomicAdd(items.next, 1);
     const Item item(sizes, index);
     const int query = item.query, head = item.head, kv = head / sizes.group, sequence = item.sequence;
     if (item.first_tile >= item.last_tile) {
@@ -160,10 +159,9 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
 #pragma unroll
     for (int i = 0; i < 32; ++i) scores[i] = exp2_fast(scores[i] * scale - lse[i / 2 % 2]);
   };
-  const auto differentiate_scores = [&] {
+  const auto differentiate_scores = [&] {  // p to d_s
 #pragma unroll
     for (int i = 0; i < 32; ++i) scores[i] *= d_scores[i] - delta[i / 2 % 2];
-    pack(scores, packed);
   };
   const auto add_keys = [&](uint32_t keys) {
     multiply_keys(own, packed, keys);
@@ -190,6 +188,7 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
     product_wait<0>();
     hold(d_scores);
     differentiate_scores();
+    pack(scores, packed);
     for (int tile = item.last_tile - 2; tile >= item.first_tile; --tile) {
       const int previous = ring.stage;
       ring.advance();
@@ -201,19 +200,22 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
       product_fence();
       multiply_rows<NA + NB>(scores, fresh(queries), keys);
       product_commit();
-      add_keys(stages + previous * F::kStageBytes);
       multiply_rows<NV>(d_scores, fresh(d_outputs), keys + (NA + NB) * kKeyChunk);
       product_commit();
+      add_keys(stages + previous * F::kStageBytes);
       product_wait<2>();
       hold(scores);
       probabilities(tile);
-      product_wait<0>();
+      product_wait<1>();
       hold(d_scores);
+      differentiate_scores();  // while d_s of the tile before is multiplied
+      hold(scores);
+      product_wait<0>();
       hold(own);
       hold(shared);
       hold(packed);
       if (lane == 0) arrive(&barriers->empty[previous]);
-      differentiate_scores();
+      pack(scores, packed);
     }
     if (lane == 0) arrive(rows_empty);  // nothing reads the rows any more
     hold(packed);
