@@ -66,6 +66,9 @@ const RegisterBench registered{"attention", [](Table& table) {
                                  add_rows(table, "gqa_attention", {64, 4, 8192, 128, 0, 128, "b1 h64/4 s8192 d128"});
                                  add_rows(table, "gqa_attention", {64, 4, 32768, 128, 0, 128, "b1 h64/4 s32768 d128"});
                                }};
+const RegisterBench registered_long{"64k_latent", [](Table& table) {
+                                      add_rows(table, "mla_attention", {16, 16, 65536, 128, 64, 128, "b1 h16 s65536 192/128"});
+                                    }};
 
 }  // namespace
 }  // namespace hadal::bench
