@@ -32,6 +32,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/router.h"
+#include "kernels/router_product.h"
 #include "kernels/rows.h"
 #include "kernels/swiglu.h"
 #include "kernels/vocab_cross_entropy.h"
@@ -236,8 +237,8 @@ void use_fake_cuda() {
              DispatchPlan, FlashAttentionBackward, FlashAttentionForward, GatherRows, Gemm, GroupedGemmBackwardInput,
              GroupedGemmBackwardWeight, GroupedGemmForward, LinearCrossEntropy, LocalRows, NsaCompressBackward, NsaCompressForward,
              NsaImportance, NsaSelect, NsaSelectedBackward, NsaSelectedForward, NsaTopBlocks, RmsNormBackward, RmsNormForward, Rope,
-             RouterBackward, RouterForward, ScatterAddRows, SpreadRows, SumSquares, SwigluBackward, SwigluForward, VocabCrossEntropy,
-             VocabSoftmaxGradient, VocabSoftmaxTerms>();
+             RouterBackward, RouterForward, RouterLogits, RouterLogitsBackward, ScatterAddRows, SpreadRows, SumSquares, SwigluBackward,
+             SwigluForward, VocabCrossEntropy, VocabSoftmaxGradient, VocabSoftmaxTerms>();
 }
 
 }  // namespace hadal::test
