@@ -170,7 +170,7 @@ class Gatherer {
   __device__ void fetch() {
     const int row = tile_ * kRows + static_cast<int>(threadIdx.x) / kOfRow;
     const bool valid = row < rows_;
-    token_ = valid ? lists_.view.entries[begin_ + row / lists_.segments.size] : -1;
+    token_ = valid ? lists_.view.token(lists_.view.entries[begin_ + row / lists_.segments.size]) : -1;
     head_ = segment_ * lists_.segments.size + (valid ? row % lists_.segments.size : 0);
   }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/nsa_heads.h"
 #include "kernels/cuda/nsa_latent.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
 #include "kernels/cuda/visit.h"
@@ -176,7 +177,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) key_gradient_kernel(SelectedInp
     const int head_begin = max(first_head, group * sizes.heads_per_group());
     const int head_end = min(last_head, (group + 1) * sizes.heads_per_group());
     for (int entry = lists.begin(b, group, block), end = lists.end(b, group, block); entry < end; ++entry) {
-      const std::int64_t t = lists.entries[entry], token = b * sizes.tokens + t;
+      const std::int64_t t = lists.token(lists.entries[entry]), token = b * sizes.tokens + t;
       if (sizes.query_start + t < key) continue;
       for (int head = head_begin; head < head_end; ++head) {
         const T* const q = in.q.at(token, head);
@@ -291,13 +292,13 @@ void plain_backward(Stream& stream, const NsaSelectedBackward& args) {
 
 void forward(Stream& stream, const NsaSelectedForward& args) {
   check_sizes(args.kName, selected_sizes(args));
-  if (mma_forward(stream, args) || latent_forward(stream, args)) return;
+  if (heads_forward(stream, args) || mma_forward(stream, args) || latent_forward(stream, args)) return;
   visit(args.q.dtype, [&]<class T>() { plain_forward<T>(stream, args); });
 }
 
 void backward(Stream& stream, const NsaSelectedBackward& args) {
   check_sizes(args.kName, selected_sizes(args));
-  if (mma_backward(stream, args)) return;
+  if (heads_backward(stream, args) || mma_backward(stream, args)) return;
   visit(args.q.dtype, [&]<class T>() { plain_backward<T>(stream, args); });
 }
 

@@ -143,7 +143,8 @@ void bench_mla(Table& table) {
   Stream& stream = table.stream();
   constexpr int64_t kMlaHeads = 16, kRotated = 64;
   for (const MlaForm& form :
-       {MlaForm{"b4 h16/16 s4096 128+64/128", 4, 4096, 16, 128, 128}, MlaForm{"b1 h16/1 s16384 512+64/512", 1, 16384, 1, 512, 512}}) {
+       {MlaForm{"b4 h16/16 s4096 128+64/128", 4, 4096, 16, 128, 128}, MlaForm{"b1 h16/16 s32768 128+64/128", 1, 32768, 16, 128, 128},
+        MlaForm{"b1 h16/1 s16384 512+64/512", 1, 16384, 1, 512, 512}}) {
     const int64_t rows = form.batch * form.tokens, width = form.key_width + kRotated;
     const auto values = [&](int64_t heads, int64_t head_width, std::uint64_t seed) {
       return random_tensor(stream, {rows, heads * head_width}, DType::kBf16, seed);
