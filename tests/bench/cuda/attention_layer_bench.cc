@@ -1,13 +1,12 @@
 // A whole attention layer of 16 heads on 32k tokens in bf16, projections, norms and gates included: sparse attention over latents
 // (spec/model.md 9; compression 32/16, blocks of 64, 16 chosen, window 512) beside the same layer dense. The sparse layer runs with keys
-// and values per head and with queries absorbed into the latent space; on tokens drawn one by one, which choose their blocks each by
-// itself, and on tokens that are 0.95 of the one before and new for the rest ("alike"), whose choices overlap. A forward pass keeps what
-// the backward pass needs; "backward" is what both passes together take beyond the forward one. Operations: those of the projections and
-// of the keys that each branch sees.
+// and values per head and with queries absorbed into the latent space. Tokens are drawn one by one, so that each chooses its blocks by
+// itself: the worst case for kernels that let neighbours share what they read. A forward pass keeps what the backward pass needs;
+// "backward" is what both passes together take beyond the forward one. Operations: those of the projections and of the keys that each
+// branch sees.
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "gpu_bench.h"
 #include "kernels/nsa.h"
@@ -75,28 +74,18 @@ Operations operations_of(const AttentionOptions& o, const nn::ParameterList& par
   return operations;
 }
 
-/// [tokens, kHidden], normal, of neighbours that are alike: correlation 0.95.
-Tensor alike_tokens(Stream& stream, int64_t tokens) {
-  Tensor x = to_host(stream, random_tensor(stream, {tokens, kHidden}, DType::kBf16, 1));
-  const float kept = 0.95F, fresh = std::sqrt(1 - kept * kept);
-  Bf16* const values = x.as<Bf16>();
-  for (int64_t i = kHidden; i < x.numel(); ++i) values[i] = to_bf16(kept * to_float(values[i - kHidden]) + fresh * to_float(values[i]));
-  return to_device(stream, x, kGpu);
-}
-
 struct Times {
   double forward, backward;
 };
 
-Times add_rows(Table& table, const std::string& kind, int64_t tokens, bool sparse, LatentMode mode, bool alike) {
+Times add_rows(Table& table, const std::string& kind, int64_t tokens, bool sparse, LatentMode mode) {
   Stream& stream = table.stream();
   const AttentionOptions options = options_of(tokens, sparse, mode);
   const auto layer = nn::make_attention(options, "a", nn::make_rope_table(options));
   nn::ParameterList parameters;
   layer->collect(parameters);
   for (nn::Parameter* parameter : parameters) parameter->initialize(1);
-  const Tensor x = alike ? alike_tokens(stream, tokens) : random_tensor(stream, {tokens, kHidden}, DType::kBf16, 1);
-  const Tensor d_y = random_tensor(stream, {tokens, kHidden}, DType::kBf16, 2);
+  const Tensor x = random_tensor(stream, {tokens, kHidden}, DType::kBf16, 1), d_y = random_tensor(stream, {tokens, kHidden}, DType::kBf16, 2);
   nn::Context ctx{.stream = stream, .batch = 1, .seq = tokens};
   nn::SavedPtr saved;
   const auto forward = [&] {
@@ -119,17 +108,15 @@ Times add_rows(Table& table, const std::string& kind, int64_t tokens, bool spars
 
 const RegisterBench registered{"attention_layer", [](Table& table) {
                                  constexpr int64_t kTokens = 32768;
-                                 const Times dense = add_rows(table, "mla", kTokens, false, LatentMode::kAuto, false);
-                                 const auto beside = [&](const char* kind, LatentMode mode, bool alike) {
-                                   const Times sparse = add_rows(table, kind, kTokens, true, mode, alike);
+                                 const Times dense = add_rows(table, "mla", kTokens, false, LatentMode::kAuto);
+                                 const auto beside = [&](const char* kind, LatentMode mode) {
+                                   const Times sparse = add_rows(table, kind, kTokens, true, mode);
                                    fmt::print("attention_layer: {} is {:.2f} x dense forward, {:.2f} x backward, {:.2f} x both\n", kind,
                                               dense.forward / sparse.forward, dense.backward / sparse.backward,
                                               (dense.forward + dense.backward) / (sparse.forward + sparse.backward));
                                  };
-                                 beside("mla_nsa", LatentMode::kMha, false);
-                                 beside("mla_nsa alike", LatentMode::kMha, true);
-                                 beside("mla_nsa absorbed", LatentMode::kMqa, false);
-                                 beside("mla_nsa absorbed alike", LatentMode::kMqa, true);
+                                 beside("mla_nsa", LatentMode::kMha);
+                                 beside("mla_nsa absorbed", LatentMode::kMqa);
                                }};
 
 }  // namespace
