@@ -4,6 +4,7 @@
 #include <cub/device/device_scan.cuh>
 
 #include <algorithm>
+#include <bit>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_index.cuh"
@@ -24,9 +25,10 @@ Pieces pieces_of(const SelectedSizes& sizes) {
   return {wanted, std::max<std::int64_t>(1, (sizes.tokens + wanted - 1) / wanted)};
 }
 
-// counters [B, Gs, blocks, pieces]; entries null: count, else write tokens and move the counters on.
+// counters [B, Gs, blocks, pieces]; entries null: count, else write entries and move the counters on.
 __global__ void __launch_bounds__(kWarps* kWarp)
-    walk_kernel(SelectedSizes sizes, Pieces pieces, const std::int32_t* blocks, std::int32_t* counters, std::int32_t* entries) {
+    walk_kernel(SelectedSizes sizes, Pieces pieces, const std::int32_t* blocks, std::int32_t* counters, std::int32_t* entries,
+                int place_bits) {
   const std::int64_t task = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (task >= sizes.batch * sizes.groups * pieces.count) return;
   const int lane = threadIdx.x % kWarp;
@@ -40,7 +42,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
       const std::int64_t block = from[slot];
       if (block < 0 || block >= sizes.num_blocks || block * sizes.select_block > sizes.query_start + t) continue;
       std::int32_t& counter = own[block * pieces.count];
-      if (entries != nullptr) entries[counter] = static_cast<std::int32_t>(t);
+      if (entries != nullptr) entries[counter] = static_cast<std::int32_t>(t) << place_bits | slot;
       ++counter;
     }
     __syncwarp();  // the next token may count the same block on another lane
@@ -50,18 +52,22 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 }  // namespace
 
 BlockLists::BlockLists(Stream& stream, const SelectedSizes& sizes, const std::int32_t* blocks)
-    : groups_(sizes.groups), blocks_(sizes.num_blocks), pieces_(static_cast<int>(pieces_of(sizes).count)) {
+    : groups_(sizes.groups),
+      blocks_(sizes.num_blocks),
+      pieces_(static_cast<int>(pieces_of(sizes).count)),
+      place_bits_(std::bit_width(static_cast<unsigned>(sizes.chosen))) {
   const char* const op = "nsa: lists of tokens by block";
   const Pieces pieces = pieces_of(sizes);
   const std::int64_t lists = sizes.batch * sizes.groups, counters = lists * sizes.num_blocks * pieces.count;
   const std::int64_t entries = sizes.batch * sizes.tokens * sizes.groups * sizes.chosen;
   HADAL_CHECK(counters < INT32_MAX && entries < INT32_MAX, "{}: {} counters, {} entries", op, counters, entries);
+  HADAL_CHECK(sizes.tokens < INT32_MAX >> place_bits_, "{}: {} tokens with {} blocks each", op, sizes.tokens, sizes.chosen);
   const auto queue = native(stream);
   Tensor counts = Tensor::zeros({counters + 1}, DType::kI32, stream.device());
   starts_ = Tensor::empty({counters + 1}, DType::kI32, stream.device());
   entries_ = Tensor::empty({std::max<std::int64_t>(entries, 1)}, DType::kI32, stream.device());
   const auto grid = static_cast<unsigned>((lists * pieces.count + kWarps - 1) / kWarps);
-  walk_kernel<<<grid, kWarps * kWarp, 0, queue>>>(sizes, pieces, blocks, counts.as<std::int32_t>(), nullptr);
+  walk_kernel<<<grid, kWarps * kWarp, 0, queue>>>(sizes, pieces, blocks, counts.as<std::int32_t>(), nullptr, place_bits_);
   check_launch(op);
   const auto scan = [&](void* scratch, std::size_t& bytes) {
     check(cub::DeviceScan::ExclusiveSum(scratch, bytes, counts.as<std::int32_t>(), starts_.as<std::int32_t>(), static_cast<int>(counters + 1), queue),
@@ -72,10 +78,10 @@ BlockLists::BlockLists(Stream& stream, const SelectedSizes& sizes, const std::in
   Tensor scratch = Tensor::empty({static_cast<std::int64_t>(std::max<std::size_t>(bytes, 1))}, DType::kU8, stream.device());
   scan(scratch.view().data, bytes);
   check(cudaMemcpyAsync(counts.view().data, starts_.view().data, counts.bytes(), cudaMemcpyDeviceToDevice, queue), op);
-  walk_kernel<<<grid, kWarps * kWarp, 0, queue>>>(sizes, pieces, blocks, counts.as<std::int32_t>(), entries_.as<std::int32_t>());
+  walk_kernel<<<grid, kWarps * kWarp, 0, queue>>>(sizes, pieces, blocks, counts.as<std::int32_t>(), entries_.as<std::int32_t>(), place_bits_);
   check_launch(op);
 }
 
-BlockListsView BlockLists::view() const { return {starts_.as<std::int32_t>(), entries_.as<std::int32_t>(), groups_, blocks_, pieces_}; }
+BlockListsView BlockLists::view() const { return {starts_.as<std::int32_t>(), entries_.as<std::int32_t>(), groups_, blocks_, pieces_, place_bits_}; }
 
 }  // namespace hadal::kernels::cuda

@@ -8,11 +8,15 @@
 
 namespace hadal::kernels::cuda {
 
-/// What kernels read: tokens of list (b, group, block) are entries[start(..)] .. entries[end(..)), counted inside the sequence.
+/// What kernels read: list (b, group, block) is entries[begin(..)] .. entries[end(..)). An entry is a token, counted inside the sequence, and
+/// in its low bits the place of the block in the token's own list.
 struct BlockListsView {
   const std::int32_t* starts;  ///< [B, Gs, blocks, pieces]: where the tokens of a piece of the sequence begin; one more at the end
   const std::int32_t* entries;
-  int groups, blocks, pieces;
+  int groups, blocks, pieces, place_bits;
+
+  __device__ int token(int entry) const { return entry >> place_bits; }
+  __device__ int place(int entry) const { return entry & ((1 << place_bits) - 1); }
 
   __device__ std::int64_t list(std::int64_t b, int group, int block) const {
     return ((b * groups + group) * blocks + block) * static_cast<std::int64_t>(pieces);
@@ -29,7 +33,7 @@ class BlockLists {
 
  private:
   Tensor starts_, entries_;
-  int groups_, blocks_, pieces_;
+  int groups_, blocks_, pieces_, place_bits_;
 };
 
 }  // namespace hadal::kernels::cuda

@@ -3,6 +3,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_fragments.cuh"
 #include "kernels/cuda/nsa_key_gradient.cuh"
+#include "kernels/cuda/nsa_query_sum.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
 
 namespace hadal::kernels::cuda {
@@ -106,8 +107,8 @@ void start(Stream& stream, const NsaSelectedBackward& args) {
   const SelectedInputs<bf16> in = selected_inputs<bf16>(args);
   const HeadSegments segments(in.sizes);
   Tensor delta = Tensor::empty({args.q.tokens, in.sizes.heads}, DType::kF32, stream.device());
-  if (args.q.tokens > 0) {
-    row_products<bf16>(stream, in.sizes, rows_of<bf16>(args.o), rows_of<bf16>(args.d_o), delta.as<float>());
+  if (args.q.tokens > 0) row_products<bf16>(stream, in.sizes, rows_of<bf16>(args.o), rows_of<bf16>(args.d_o), delta.as<float>());
+  if (args.q.tokens > 0 && key_heads_at_once(in.sizes) == 0) {
     const std::int64_t each = segments.tokens_of_tile(), tiles = in.sizes.batch * ((in.sizes.tokens + each - 1) / each);
     const dim3 grid(static_cast<unsigned>((tiles + kWarps - 1) / kWarps), static_cast<unsigned>(segments.count * segments.tiles()));
     const auto kernel =
