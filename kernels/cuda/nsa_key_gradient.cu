@@ -125,15 +125,9 @@ __device__ __forceinline__ void add_products(float (&sums)[N], const uint32_t (&
   for (int step = 0; step < M / 4; ++step) multiply_registers(sums, weights + 4 * step, columns_operand(rows + step * 16 * kChunkRowBytes, kChunk));
 }
 
-__device__ __forceinline__ uint32_t transposed(uint32_t matrix) {
-  uint32_t result;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(matrix));
-  return result;
-}
-
 __device__ __forceinline__ void meet_multipliers() { asm volatile("bar.sync 1, %0;" ::"n"(2 * kGroupThreads) : "memory"); }
 
-/// This warpgroup's sums to the other one, a float4 a thread and step.
+/// This warpgroup's sums to the other one, a float4 a thread and step, and the other one's onto this one's.
 template <int N>
 __device__ __forceinline__ void leave(float4* at, const float (&sums)[N]) {
 #pragma unroll
@@ -155,12 +149,15 @@ __device__ __forceinline__ void take(float (&sums)[N], const float4* at) {
 template <int N, class Put>
 __device__ __forceinline__ void for_each_pair(const float (&sums)[N], int half, float factor, const Put& put) {
 #pragma unroll
-  for (int i = 0; i < N / 4; ++i) put(i * 8 + static_cast<int>(threadIdx.x) % 4 * 2, sums[4 * i + 2 * half] * factor, sums[4 * i + 2 * half + 1] * factor);
+  for (int i = 0; i < N / 4; ++i) {
+    put(i * 8 + static_cast<int>(threadIdx.x) % 4 * 2, sums[4 * i + 2 * half] * factor, sums[4 * i + 2 * half + 1] * factor);
+  }
 }
 
 template <int kWidth, int kShared, int kValue>
 __device__ __forceinline__ void differentiate(const SelectedSizes& sizes, const KeyGradients& grad, const ScoreGradients& kept, const Work& work,
-                                              const Piece& piece, const Task& task, Shared<kWidth, kValue>& shared, unsigned char* memory, int group) {
+                                              const Piece& piece, const Task& task, Shared<kWidth, kValue>& shared, unsigned char* memory,
+                                              int group) {
   using F = Form<kWidth, kValue>;
   constexpr int kRows = F::kRows;
   const int thread = static_cast<int>(threadIdx.x) % kGroupThreads, lane = thread % kWarp, warp = thread / kWarp;
@@ -304,8 +301,8 @@ __device__ __forceinline__ void differentiate(const SelectedSizes& sizes, const 
 // grid (pieces, an upper bound, times key tiles).
 template <int kWidth, int kShared, int kValue>
 __global__ void __launch_bounds__(kThreads, 1)
-    key_gradient_kernel(const __grid_constant__ SelectedInputs<bf16> in, const __grid_constant__ KeyGradients grad, const __grid_constant__ ScoreGradients kept,
-                        const __grid_constant__ Lists lists, const __grid_constant__ Work work) {
+    key_gradient_kernel(const __grid_constant__ SelectedInputs<bf16> in, const __grid_constant__ KeyGradients grad,
+                        const __grid_constant__ ScoreGradients kept, const __grid_constant__ Lists lists, const __grid_constant__ Work work) {
   using F = Form<kWidth, kValue>;
   static_assert(kShared == 0 || kShared == F::kRest);
   extern __shared__ unsigned char dynamic[];

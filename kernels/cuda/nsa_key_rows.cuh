@@ -22,12 +22,12 @@ struct ScoreGradients {
 };
 
 /// What belongs to the rows of a tile beside q and d_o.
-template <int kTileRows_>
+template <int kRows>
 struct RowValues {
-  float lse[kTileRows_], delta[kTileRows_];
-  int limit[kTileRows_];                 ///< last key that the row sees, counted in the tile of keys; -1: padding
-  int place[kTileRows_ / kGroupRows];    ///< of a group of 16 heads: token * n + place in the token's list; -1: padding
-  int part[kTileRows_ / kGroupRows];     ///< which 16 of the heads whose d_s are kept
+  float lse[kRows], delta[kRows];
+  int limit[kRows];               ///< last key that the row sees, counted in the tile of keys; -1: padding
+  int place[kRows / kGroupRows];  ///< where heads come by 16: token * n + place in the token's list; -1: padding
+  int part[kRows / kGroupRows];   ///< ... and which 16 of the heads whose d_s are kept
 };
 
 /// The same row of one tile after another.

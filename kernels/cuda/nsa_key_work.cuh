@@ -23,8 +23,8 @@ struct Item {
 };
 
 /// Outputs (key head, block, sequence). Of output i: starts[i + 1] - starts[i] pieces, and if those are several, partial sums slots[i] ..
-/// slots[i + 1). Items are in the order in which they are worked on: by falling number, then by output. Pieces of one number cover about the
-/// same tokens of a head, so that what runs at the same time finds rows in the L2 cache that others have fetched; the last to run are short.
+/// slots[i + 1). Items are in the order in which they are worked on: by falling number, then by output, so that the shortest run last. Pieces of
+/// one number cover about the same tokens where lists are equally dense.
 struct Work {
   const std::int32_t* starts;
   const std::int32_t* slots;

@@ -18,7 +18,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, kWidth > 128 ? 2 : 3)
   if (token >= sizes.batch * sizes.tokens) return;
   const std::int64_t sequence = token / sizes.tokens, seen = sizes.query_start + token % sizes.tokens + 1;
   const int head = scores.first_head + part * kGroupRows, visible = static_cast<int>(seen < sizes.keys ? seen : sizes.keys);
-  const KeySource<kShared> source{in.k, in.k_shared, sequence * sizes.keys, head / sizes.heads_per_key(), static_cast<int>(sizes.keys) - 1, sizes.key_width};
+  const KeySource<kShared> source{in.k,           in.k_shared, sequence * sizes.keys, head / sizes.heads_per_key(), static_cast<int>(sizes.keys) - 1,
+                                  sizes.key_width};
   const std::int32_t* const list = in.blocks + (token * sizes.groups + head / sizes.heads_per_group()) * sizes.chosen;
 
   int slot = -1, key = 0, end = 0, step = 0;
@@ -36,7 +37,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kWidth > 128 ? 2 : 3)
     return true;
   };
   struct Step {
-    ColumnBuffer<kWidth> keys;
+    RowBuffer<kWidth> keys;
     uint4 ds;
   };
   const auto load = [&](Step& to) {

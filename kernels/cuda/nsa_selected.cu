@@ -242,7 +242,8 @@ constexpr int kRowLanes = 16;
 __global__ void __launch_bounds__(kWarps* kWarp)
     row_product16_kernel(SelectedSizes sizes, HeadRows<const __nv_bfloat16> o, HeadRows<const __nv_bfloat16> d_o, float* delta) {
   const int lane = static_cast<int>(threadIdx.x) % kRowLanes;
-  const std::int64_t wanted = (static_cast<std::int64_t>(blockIdx.x) * kWarps * kWarp + threadIdx.x) / kRowLanes, rows = sizes.batch * sizes.tokens * sizes.heads;
+  const std::int64_t wanted = (static_cast<std::int64_t>(blockIdx.x) * kWarps * kWarp + threadIdx.x) / kRowLanes;
+  const std::int64_t rows = sizes.batch * sizes.tokens * sizes.heads;
   const std::int64_t index = wanted < rows ? wanted : rows - 1;  // lanes stay together
   const __nv_bfloat16* const x = o.at(index / sizes.heads, index % sizes.heads);
   const __nv_bfloat16* const y = d_o.at(index / sizes.heads, index % sizes.heads);
@@ -252,7 +253,8 @@ __global__ void __launch_bounds__(kWarps* kWarp)
     const std::uint32_t left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float2 p = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(left[i])), q = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(right[i]));
+      const float2 p = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(left[i]));
+      const float2 q = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(right[i]));
       sum += p.x * q.x + p.y * q.y;
     }
   }
