@@ -1,6 +1,18 @@
 #include "kernels/adamw.h"
 
+#include <cmath>
+
 namespace hadal::kernels {
+
+Tensor adamw_rates(double lr, double beta1, double beta2, std::int64_t t) {
+  HADAL_CHECK(t >= 1, "step {}", t);
+  Tensor rates = Tensor::empty({3}, DType::kF64);
+  double* const r = rates.as<double>();
+  r[0] = lr;
+  r[1] = 1.0 - std::pow(beta1, static_cast<double>(t));
+  r[2] = 1.0 - std::pow(beta2, static_cast<double>(t));
+  return rates;
+}
 
 void run(Stream& stream, const AdamW& args) {
   const std::int64_t n = args.value.numel();
@@ -16,7 +28,7 @@ void run(Stream& stream, const AdamW& args) {
               name_of(args.value.dtype), name_of(args.grad.dtype), name_of(args.ema.dtype));
   HADAL_CHECK(args.m.dtype == args.v.dtype && (args.m.dtype == args.value.dtype || args.m.dtype == DType::kBf16), "{} of m {}, v {}",
               name_of(args.value.dtype), name_of(args.m.dtype), name_of(args.v.dtype));
-  HADAL_CHECK(args.step >= 1, "step {}", args.step);
+  HADAL_CHECK(args.rates.numel() == 3 && args.rates.dtype == DType::kF64, "rates {} {}", name_of(args.rates.dtype), args.rates.numel());
   if (n == 0) return;
   launch(stream, args);
 }

@@ -8,7 +8,8 @@
 //
 // The factor comes from the norm of all gradients where the device has it, so that no step waits for the host: with
 // grad_norm_squared it is min(1, clip_norm / sqrt(grad_norm_squared)) (1 where clip_norm is 0), and a norm that is not finite leaves
-// everything as it was. Without, it is 1.
+// everything as it was. Without, it is 1. What changes from step to step is read where the step runs, so that a recorded step
+// (core/graph.h) goes on with the values of each launch.
 #pragma once
 
 #include "kernels/op.h"
@@ -24,9 +25,12 @@ struct AdamW {
   View working{};                ///< bf16 [n]; empty: none
   ConstView grad_norm_squared{}; ///< F64 [1] on the stream's device, or empty
   double clip_norm = 0;          ///< used with grad_norm_squared; 0: no clipping
-  double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0, ema_decay = 0;
-  std::int64_t step = 1;         ///< t, from 1
+  ConstView rates;               ///< adamw_rates, on the stream's device
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0, ema_decay = 0;
 };
+
+/// F64 [3] on the host: lr, 1 - beta1^t, 1 - beta2^t of step t, from 1.
+Tensor adamw_rates(double lr, double beta1, double beta2, std::int64_t t);
 
 /// sum of squares in f64, over chunks fixed by n; `result` F64 [1], accumulated.
 struct SumSquares {

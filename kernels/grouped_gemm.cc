@@ -1,5 +1,6 @@
 #include "kernels/grouped_gemm.h"
 
+#include "core/copy.h"
 #include "kernels/op.h"
 
 namespace hadal::kernels {
@@ -34,7 +35,12 @@ void run(Stream& stream, const GroupedGemmBackwardInput& args) {
 
 void run(Stream& stream, const GroupedGemmBackwardWeight& args) {
   check(stream, args.x, args.d_y, args.offsets, args.d_w, accumulation_dtype(args.x.dtype));
-  if (args.x.numel() > 0 && args.d_y.numel() > 0) launch(stream, args);
+  if (args.d_w.numel() == 0) return;
+  if (args.x.shape[0] > 0) {
+    launch(stream, args);
+  } else if (!args.add) {
+    fill_zero(stream, args.d_w);
+  }
 }
 
 }  // namespace hadal::kernels

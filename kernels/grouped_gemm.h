@@ -32,13 +32,14 @@ struct GroupedGemmBackwardInput {
   View d_x;           ///< [R, in]
 };
 
-/// d_w_e += sum over the rows of e of d_y_r^T x_r.
+/// d_w_e += sum over the rows of e of d_y_r^T x_r, or is set to it: then d_w is not read, and 0 where an expert has no rows.
 struct GroupedGemmBackwardWeight {
   static constexpr const char* kName = "grouped_gemm_backward_weight";
   ConstView d_y;      ///< [R, out]
   ConstView x;        ///< [R, in]
   ConstView offsets;  ///< I64 [E + 1]
-  View d_w;           ///< [E, out, in], accumulated
+  View d_w;           ///< [E, out, in]
+  bool add = true;    ///< false: overwritten
 };
 
 void run(Stream& stream, const GroupedGemmForward& args);

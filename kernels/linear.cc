@@ -12,8 +12,8 @@ void linear_backward_input(Stream& stream, const ConstView& d_y, const ConstView
   run(stream, Gemm{.a = d_y, .b = w, .c = d_x, .beta = beta});
 }
 
-void linear_backward_weight(Stream& stream, const ConstView& d_y, const ConstView& x, const View& d_w) {
-  run(stream, Gemm{.a = d_y, .b = x, .c = d_w, .transpose_a = true, .beta = 1});
+void linear_backward_weight(Stream& stream, const ConstView& d_y, const ConstView& x, const View& d_w, double beta) {
+  run(stream, Gemm{.a = d_y, .b = x, .c = d_w, .transpose_a = true, .beta = beta});
 }
 
 }  // namespace hadal::kernels

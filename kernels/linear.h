@@ -12,7 +12,7 @@ namespace hadal::kernels {
 void linear_forward(Stream& stream, const ConstView& x, const ConstView& w, const View& y, double beta = 0);
 /// d_x = d_y w + beta d_x. d_y [T, out], w [out, in], d_x [T, in].
 void linear_backward_input(Stream& stream, const ConstView& d_y, const ConstView& w, const View& d_x, double beta = 0);
-/// d_w += d_y^T x. d_y [T, out], x [T, in], d_w [out, in].
-void linear_backward_weight(Stream& stream, const ConstView& d_y, const ConstView& x, const View& d_w);
+/// d_w = d_y^T x + beta d_w. d_y [T, out], x [T, in], d_w [out, in].
+void linear_backward_weight(Stream& stream, const ConstView& d_y, const ConstView& x, const View& d_w, double beta = 1);
 
 }  // namespace hadal::kernels

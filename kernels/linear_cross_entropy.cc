@@ -1,5 +1,6 @@
 #include "kernels/linear_cross_entropy.h"
 
+#include "core/copy.h"
 #include "kernels/op.h"
 
 namespace hadal::kernels {
@@ -25,6 +26,7 @@ void run(Stream& stream, const LinearCrossEntropy& args) {
                   (args.d_h.empty() || args.d_h.dtype == dtype) && (args.d_w.empty() || args.d_w.dtype == sums),
               "linear_cross_entropy with h {}: w {}, loss_weight {}, token_loss {}, d_h {}, d_w {}", name_of(dtype), name_of(args.w.dtype),
               name_of(args.loss_weight.dtype), name_of(args.token_loss.dtype), name_of(args.d_h.dtype), name_of(args.d_w.dtype));
+  if (args.h.shape[0] == 0 && !args.d_w.empty() && !args.add_to_d_w) fill_zero(stream, args.d_w);
   launch(stream, args);
 }
 

@@ -32,6 +32,7 @@ struct LinearCrossEntropy {
   double scale = 1;   ///< factor of both gradients
   View d_h{};         ///< [T, d], overwritten; empty = not wanted
   View d_w{};         ///< [V, d], accumulated; empty = not wanted
+  bool add_to_d_w = true;  ///< false: d_w is overwritten
 };
 
 void run(Stream& stream, const LinearCrossEntropy& args);

@@ -29,13 +29,13 @@ void adamw(Stream&, const AdamW& args) {
   const std::optional<double> factor = grad_factor(args);
   if (!factor) return;
   visit_float(args.value.dtype, [&]<class T>() {
-    const double correction1 = 1.0 - std::pow(args.beta1, static_cast<double>(args.step));
-    const double correction2 = 1.0 - std::pow(args.beta2, static_cast<double>(args.step));
+    const double* const rates = args.rates.as<double>();
+    const double lr = rates[0], correction1 = rates[1], correction2 = rates[2];
     const simd::AdamWFactors<T> factors{
         static_cast<T>(*factor),          static_cast<T>(args.beta1),
-        static_cast<T>(args.beta2),       static_cast<T>(args.lr / correction1),
+        static_cast<T>(args.beta2),       static_cast<T>(lr / correction1),
         static_cast<T>(1.0 / std::sqrt(correction2)), static_cast<T>(args.eps),
-        static_cast<T>(1.0 - args.lr * args.weight_decay), static_cast<T>(args.ema_decay)};
+        static_cast<T>(1.0 - lr * args.weight_decay), static_cast<T>(args.ema_decay)};
     const T* grad = args.grad.as<T>();
     T* value = args.value.as<T>();
     T* ema = args.ema.empty() ? nullptr : args.ema.as<T>();

@@ -163,8 +163,10 @@ void backward_weight(Stream&, const GroupedGemmBackwardWeight& args) {
     const int64_t out = args.d_w.shape[1], in = args.d_w.shape[2];
     std::vector<Member<T>> members;
     for (int64_t e = 0; e < args.d_w.shape[0]; ++e) {
+      T* const d_w = args.d_w.as<T>() + e * out * in;
+      if (!args.add && rows[e] == rows[e + 1]) std::fill_n(d_w, out * in, T{0});
       add<T>(members, Transpose::kYes, Transpose::kNo, out, in, rows[e + 1] - rows[e], args.d_y.as<T>() + rows[e] * out, out,
-             args.x.as<T>() + rows[e] * in, in, T{1}, args.d_w.as<T>() + e * out * in);
+             args.x.as<T>() + rows[e] * in, in, args.add ? T{1} : T{0}, d_w);
     }
     multiply_all(members, kActivationBytes * num_threads());
   });

@@ -89,7 +89,7 @@ void compute(Stream& stream, const LinearCrossEntropy& args) {
                        .b = args.h.rows(offset, offset + count),
                        .c = args.d_w,
                        .transpose_a = true,
-                       .beta = 1});
+                       .beta = args.add_to_d_w || offset > 0 ? 1.0 : 0.0});
     }
   }
   double loss = 0;

@@ -1,7 +1,6 @@
 // AdamW and the sum of squares on CUDA, bound by memory: a thread takes four elements of each array in accesses of 16 bytes, all
 // loads before the first use.
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/adamw.h"
 #include "kernels/cuda/check.h"
@@ -15,10 +14,17 @@ using std::int64_t;
 
 constexpr int kBlock = 256;
 
-struct Factors {
-  float beta1, beta2, step_size, inverse_sqrt_correction2, eps, keep, ema_decay;
+struct Settings {
+  float beta1, beta2, eps, ema_decay;
+  double weight_decay, clip_norm;
   const double* norm_squared;  ///< or null
-  double clip_norm;
+  const double* rates;         ///< lr, 1 - beta1^t, 1 - beta2^t
+};
+
+/// What one step makes of them, the same for all elements.
+struct Factors {
+  float grad;  ///< NaN: the norm is not finite and nothing is to be updated
+  float step_size, inverse_sqrt_correction2, keep;
 };
 
 template <class Moment>
@@ -31,21 +37,29 @@ struct Arrays {
   __nv_bfloat16* working;  ///< or null
 };
 
-/// What gradients are multiplied by; NaN where the norm is not finite. Divided and rooted in f64 by one thread of the block.
-__device__ float grad_factor(const Factors& f) {
-  if (f.norm_squared == nullptr) return 1.0f;
-  __shared__ float shared;
+__device__ float grad_factor(const Settings& s) {
+  if (s.norm_squared == nullptr) return 1.0f;
+  const double norm = sqrt(*s.norm_squared);
+  if (!isfinite(norm)) return NAN;
+  return s.clip_norm > 0 && norm > s.clip_norm ? static_cast<float>(s.clip_norm / norm) : 1.0f;
+}
+
+/// In f64, by one thread of the block.
+__device__ Factors factors_of(const Settings& s) {
+  __shared__ Factors shared;
   if (threadIdx.x == 0) {
-    const double norm = sqrt(*f.norm_squared);
-    const double factor = f.clip_norm > 0 && norm > f.clip_norm ? f.clip_norm / norm : 1.0;
-    shared = isfinite(norm) ? static_cast<float>(factor) : NAN;
+    const double lr = s.rates[0];
+    shared = {.grad = grad_factor(s),
+              .step_size = static_cast<float>(lr / s.rates[1]),
+              .inverse_sqrt_correction2 = static_cast<float>(1.0 / sqrt(s.rates[2])),
+              .keep = static_cast<float>(1.0 - lr * s.weight_decay)};
   }
   __syncthreads();
   return shared;
 }
 
 template <class Moment, int N>
-__global__ __launch_bounds__(kBlock) void update(int64_t n, Factors f, Arrays<Moment> a) {
+__global__ __launch_bounds__(kBlock) void update(int64_t n, Settings s, Arrays<Moment> a) {
   const int64_t i = (static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x) * N;
   const bool inside = i < n;
   Pack<float, N> grads{}, values{};
@@ -56,15 +70,15 @@ __global__ __launch_bounds__(kBlock) void update(int64_t n, Factors f, Arrays<Mo
     firsts = load_pack<N>(a.m + i);
     seconds = load_pack<N>(a.v + i);
   }
-  const float factor = grad_factor(f);
-  if (!inside || isnan(factor)) return;
+  const Factors f = factors_of(s);
+  if (!inside || isnan(f.grad)) return;
   Floats<N> m, v, value;
 #pragma unroll
   for (int j = 0; j < N; ++j) {
-    const float g = grads.at[j] * factor;
-    m.at[j] = f.beta1 * to_float(firsts.at[j]) + (1.0f - f.beta1) * g;
-    v.at[j] = f.beta2 * to_float(seconds.at[j]) + (1.0f - f.beta2) * g * g;
-    value.at[j] = values.at[j] * f.keep - f.step_size * m.at[j] / (sqrtf(v.at[j]) * f.inverse_sqrt_correction2 + f.eps);
+    const float g = grads.at[j] * f.grad;
+    m.at[j] = s.beta1 * to_float(firsts.at[j]) + (1.0f - s.beta1) * g;
+    v.at[j] = s.beta2 * to_float(seconds.at[j]) + (1.0f - s.beta2) * g * g;
+    value.at[j] = values.at[j] * f.keep - f.step_size * m.at[j] / (sqrtf(v.at[j]) * f.inverse_sqrt_correction2 + s.eps);
   }
   store_floats(a.m + i, m);
   store_floats(a.v + i, v);
@@ -73,7 +87,7 @@ __global__ __launch_bounds__(kBlock) void update(int64_t n, Factors f, Arrays<Mo
   if (a.ema == nullptr) return;
   Floats<N> ema = load_floats<N>(a.ema + i);
 #pragma unroll
-  for (int j = 0; j < N; ++j) ema.at[j] = f.ema_decay * ema.at[j] + (1.0f - f.ema_decay) * value.at[j];
+  for (int j = 0; j < N; ++j) ema.at[j] = s.ema_decay * ema.at[j] + (1.0f - s.ema_decay) * value.at[j];
   store_floats(a.ema + i, ema);
 }
 
@@ -88,25 +102,22 @@ Arrays<Moment> from(Arrays<Moment> a, int64_t begin) {
 }
 
 template <class Moment, int N>
-void start(Stream& stream, int64_t n, const Factors& factors, const Arrays<Moment>& arrays) {
+void start(Stream& stream, int64_t n, const Settings& settings, const Arrays<Moment>& arrays) {
   const int64_t blocks = (n / N + kBlock - 1) / kBlock;
   HADAL_CHECK(blocks < (int64_t{1} << 31), "{} elements", n);
-  if (blocks > 0) update<Moment, N><<<static_cast<unsigned>(blocks), kBlock, 0, native(stream)>>>(n / N * N, factors, arrays);
+  if (blocks > 0) update<Moment, N><<<static_cast<unsigned>(blocks), kBlock, 0, native(stream)>>>(n / N * N, settings, arrays);
 }
 
 void adamw(Stream& stream, const AdamW& args) {
   const int64_t n = args.value.numel();
-  const double correction1 = 1.0 - std::pow(args.beta1, static_cast<double>(args.step));
-  const double correction2 = 1.0 - std::pow(args.beta2, static_cast<double>(args.step));
-  const Factors factors{.beta1 = static_cast<float>(args.beta1),
-                        .beta2 = static_cast<float>(args.beta2),
-                        .step_size = static_cast<float>(args.lr / correction1),
-                        .inverse_sqrt_correction2 = static_cast<float>(1.0 / std::sqrt(correction2)),
-                        .eps = static_cast<float>(args.eps),
-                        .keep = static_cast<float>(1.0 - args.lr * args.weight_decay),
-                        .ema_decay = static_cast<float>(args.ema_decay),
-                        .norm_squared = args.grad_norm_squared.empty() ? nullptr : args.grad_norm_squared.as<double>(),
-                        .clip_norm = args.clip_norm};
+  const Settings settings{.beta1 = static_cast<float>(args.beta1),
+                          .beta2 = static_cast<float>(args.beta2),
+                          .eps = static_cast<float>(args.eps),
+                          .ema_decay = static_cast<float>(args.ema_decay),
+                          .weight_decay = args.weight_decay,
+                          .clip_norm = args.clip_norm,
+                          .norm_squared = args.grad_norm_squared.empty() ? nullptr : args.grad_norm_squared.as<double>(),
+                          .rates = args.rates.as<double>()};
   visit(args.m.dtype, [&]<class Moment>() {
     const Arrays<Moment> arrays{args.grad.as<float>(),
                                 args.value.as<float>(),
@@ -118,8 +129,8 @@ void adamw(Stream& stream, const AdamW& args) {
     const bool aligned =
         (at(arrays.grad) | at(arrays.value) | at(arrays.m) | at(arrays.v) | at(arrays.ema) | at(arrays.working)) % 16 == 0;
     const int64_t vectors = aligned ? n / 4 * 4 : 0;
-    start<Moment, 4>(stream, vectors, factors, arrays);
-    start<Moment, 1>(stream, n - vectors, factors, from(arrays, vectors));
+    start<Moment, 4>(stream, vectors, settings, arrays);
+    start<Moment, 1>(stream, n - vectors, settings, from(arrays, vectors));
   });
   check_launch(AdamW::kName);
 }

@@ -34,8 +34,8 @@ void backward(Stream& stream, const FlashAttentionBackward& args) {
   const std::int64_t shared_width = shared ? args.k_shared.width : 0;
   Tensor shared_sums = Tensor::empty({args.k.heads, args.k.tokens, shared_width}, DType::kF32, stream.device());
   if (fits_hopper(args)) {
-    hopper_backward_queries(native(stream), args, statistics.as<float>());
-    hopper_backward_keys(native(stream), args, statistics.as<float>(), shared_sums.as<float>());
+    hopper_backward_queries(stream, args, statistics.as<float>());
+    hopper_backward_keys(stream, args, statistics.as<float>(), shared_sums.as<float>());
   } else {
     general_backward(native(stream), args, statistics.as<float>(), shared_sums.as<float>());
   }

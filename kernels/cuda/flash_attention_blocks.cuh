@@ -17,14 +17,13 @@ inline constexpr int kLoaderRegisters = 24, kMultiplierRegisters = 240;
 struct BlockTile {
   int tile, head, sequence;
 
-  /// `tiles` of each of `heads` x `batch`; tile 0 has most work.
-  __device__ BlockTile(int tiles, int heads, int batch) {
-    constexpr int kSection = 16;
-    const int all = heads * batch, per_section = kSection * tiles, index = static_cast<int>(blockIdx.x);
-    const int section = index / per_section, inside = index % per_section;
-    const int width = min(kSection, all - section * kSection);
+  /// `index` of `tiles` of each of `heads` x `batch`; tile 0 has most work. A section is of `section` heads.
+  __device__ BlockTile(int index, int tiles, int heads, int batch, int section = 16) {
+    const int all = heads * batch, per_section = section * tiles;
+    const int number = index / per_section, inside = index % per_section;
+    const int width = min(section, all - number * section);
     tile = inside / width;
-    const int pair = section * kSection + inside % width;
+    const int pair = number * section + inside % width;
     head = pair % heads;
     sequence = pair / heads;
   }

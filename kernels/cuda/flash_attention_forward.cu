@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   const int query_tiles = (sizes.tokens + kTileRows - 1) / kTileRows;
-  const BlockTile block(query_tiles, sizes.heads, sizes.batch);
+  const BlockTile block(static_cast<int>(blockIdx.x), query_tiles, sizes.heads, sizes.batch);
   const int query = (query_tiles - 1 - block.tile) * kTileRows;  // the last queries see most keys
   const int first_tile = sizes.begin_of(query) / kKeys;
   const int last_tile = (sizes.end_of(min(query + kTileRows, sizes.tokens) - 1) + kKeys - 1) / kKeys;

@@ -1,8 +1,10 @@
 // Gradients of keys and values on Hopper, bf16: 128 keys of a head, with their values, against tiles of 64 queries (48 where registers
 // would not hold more beside the sums) of every head of the group. One warpgroup loads, two multiply, 64 keys each, all transposed:
-// s^T = k q^T and d_p^T = v d_o^T, so that p^T and d_s^T stay in registers as operands of d_v += p^T d_o and d_k += d_s^T q. A block
-// owns its rows of d_k and d_v, so nothing is added across blocks but the share in d_k_shared, which is summed over the heads afterwards
-// in their order.
+// s^T = k q^T and d_p^T = v d_o^T, so that p^T and d_s^T stay in registers as operands of d_v += p^T d_o and d_k += d_s^T q.
+// Blocks walk from the last queries to the first: those that run at the same time read the same queries, each as far as its keys are
+// seen. Where keys are many, a block owns its rows of d_k and d_v and only the share in d_k_shared is summed over heads afterwards, in
+// their order; where they are few, the queries are cut into parts (attention_key_parts.h).
+#include "kernels/cuda/attention_key_parts.h"
 #include "kernels/cuda/attention_statistics.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/flash_attention_blocks.cuh"
@@ -16,7 +18,9 @@ namespace {
 using namespace hopper;
 using bf16 = __nv_bfloat16;
 
+static_assert(kTileRows == kKeyTile);
 constexpr int kStages = 3;
+constexpr int kTwoRounds = 272;  ///< blocks, and some more
 constexpr int kRowChunk = kTileRows * kChunkRowBytes;  ///< bytes of a chunk of keys or values
 
 /// Columns: NA chunks of k, NB of k_shared, NV of v. A stage is the queries' chunks, then those of d_o.
@@ -40,9 +44,9 @@ struct Shared {
 struct Tiles {
   uint32_t keys, values, stages;
 };
-/// What a block works on: keys from `key` on, query tiles [first_tile, last_tile) of each head of key head `kv`.
+/// What a block works on: keys from `key` on of key head `kv`, query tiles [first_tile, last_tile) of heads [first_head, last_head).
 struct Work {
-  int key, kv, sequence, first_tile, last_tile;
+  int key, kv, sequence, part, first_tile, last_tile, first_head, last_head;
 };
 
 template <int NA, int NB, int NV>
@@ -58,10 +62,11 @@ __device__ __forceinline__ void load(const AttentionSizes& sizes, const Maps& ma
 #pragma unroll
   for (int i = 0; i < NV; ++i) copy_chunk(at.values + i * kRowChunk, maps.v, &shared->rows, i * kChunkColumns, work.kv, work.key, work.sequence);
   Ring<kStages> ring;
-  for (int head = work.kv * sizes.group; head < (work.kv + 1) * sizes.group; ++head) {
-    const float* of_tile = statistics + statistics_at(sizes, work.sequence, head, work.first_tile * kQueries);
-    for (int tile = work.first_tile; tile < work.last_tile; ++tile) {
-      const int query = tile * kQueries;
+  const int per_head = 2 * padded_tokens(sizes.tokens);
+  for (int tile = work.last_tile - 1; tile >= work.first_tile; --tile) {
+    const int query = tile * kQueries;
+    const float* of_tile = statistics + statistics_at(sizes, work.sequence, work.first_head, query);
+    for (int head = work.first_head; head < work.last_head; ++head) {
       uint64_t* const full = &shared->full[ring.stage];
       const uint32_t queries = at.stages + ring.stage * kChunks * kQueryChunk, d_outputs = queries + (NA + NB) * kQueryChunk;
       wait(&shared->empty[ring.stage], ring.parity ^ 1);
@@ -70,7 +75,7 @@ __device__ __forceinline__ void load(const AttentionSizes& sizes, const Maps& ma
       for (int i = 0; i < NA; ++i) copy_chunk(queries + i * kQueryChunk, maps.q, full, i * kChunkColumns, head, query, work.sequence);
       if constexpr (NB > 0) copy_chunk(queries + NA * kQueryChunk, maps.q_shared, full, 0, head, query, work.sequence);
       copy_bytes(shared_address(shared->statistics[ring.stage]), of_tile, F::kStatisticsBytes, full);
-      of_tile += 2 * kQueries;
+      of_tile += per_head;
 #pragma unroll
       for (int i = 0; i < NV; ++i) copy_chunk(d_outputs + i * kQueryChunk, maps.d_o, full, i * kChunkColumns, head, query, work.sequence);
       ring.advance();
@@ -107,6 +112,8 @@ __device__ __forceinline__ void multiply_queries(float (&sums)[N], const uint32_
 struct Gradients {
   Strided<bf16> d_k, d_v;
   float* d_k_shared;  ///< [Hk, B * Sk, ws]
+  float* partial;     ///< where there are parts, instead of all of these: [parts, B * Sk, Hk, partial_width]
+  int partial_width;
   bool add;
 };
 
@@ -122,6 +129,15 @@ __device__ __forceinline__ void store_row(bf16* row, int width, int r, const flo
       y += __bfloat162float(row[column + 1]);
     }
     store_pair(row, column, width, x, y);
+  }
+}
+
+template <int N>
+__device__ __forceinline__ void store_row(float* row, int width, int r, const float (&sums)[N], float factor) {
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) {
+    const int column = i * 8 + static_cast<int>(threadIdx.x) % 4 * 2;
+    if (column < width) *reinterpret_cast<float2*>(row + column) = make_float2(sums[4 * i + 2 * r] * factor, sums[4 * i + 2 * r + 1] * factor);
   }
 }
 
@@ -146,7 +162,7 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
   hold(d_values);
   float scores[kQueries / 2];
   uint32_t probabilities[kQueries / 4], d_scores[kQueries / 4];
-  const int tiles = work.last_tile - work.first_tile, all = tiles * sizes.group;
+  const int heads = work.last_head - work.first_head, all = (work.last_tile - work.first_tile) * heads;
   Ring<kStages> ring;
   const auto probabilities_of = [&](int tile) {  // of the scores, packed
     const int t0 = tile * kQueries;
@@ -208,7 +224,8 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
     product_commit();
     product_wait<0>();
     hold(scores);
-    probabilities_of(work.first_tile);
+    int tile = work.last_tile - 1, heads_left = heads;  // of the tile
+    probabilities_of(tile);
     use_d_outputs(at.stages + (NA + NB) * kQueryChunk);
     differentiate_scores();
     product_wait<0>();
@@ -216,6 +233,10 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
     for (int i = 1; i < all; ++i) {
       const int previous = ring.stage;
       ring.advance();
+      if (--heads_left == 0) {
+        heads_left = heads;
+        --tile;
+      }
       const uint32_t queries = at.stages + ring.stage * kChunks * kQueryChunk;
       wait(&shared->full[ring.stage], ring.parity);
       hold(d_scores);
@@ -227,7 +248,7 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
       add_queries(at.stages + previous * kChunks * kQueryChunk);
       product_wait<1>();
       hold(scores);
-      probabilities_of(work.first_tile + i % tiles);
+      probabilities_of(tile);
       use_d_outputs(queries + (NA + NB) * kQueryChunk);
       hold(d_scores);
       if (lane == 0) arrive(&shared->empty[previous]);
@@ -248,25 +269,26 @@ __device__ __forceinline__ void differentiate(const AttentionSizes& sizes, Share
   for (int r = 0; r < 2; ++r) {
     const int j = key + 8 * r;
     if (j >= sizes.keys) continue;
-    const std::int64_t token = std::int64_t{work.sequence} * sizes.keys + j;
+    const std::int64_t token = std::int64_t{work.sequence} * sizes.keys + j, tokens = std::int64_t{sizes.batch} * sizes.keys;
+    if (to.partial != nullptr) {
+      float* const row = to.partial + ((work.part * tokens + token) * sizes.key_heads + work.kv) * to.partial_width;
+      store_row(row, sizes.key_width, r, own, sizes.scale);
+      store_row(row + sizes.key_width, sizes.value_width, r, d_values, 1.0f);
+      if constexpr (NB > 0) store_row(row + sizes.key_width + sizes.value_width, sizes.shared_width, r, rotated, sizes.scale);
+      continue;
+    }
     store_row(to.d_k.at(token, work.kv), sizes.key_width, r, own, sizes.scale, to.add);
     store_row(to.d_v.at(token, work.kv), sizes.value_width, r, d_values, 1.0f, to.add);
     if constexpr (NB > 0) {
-      float* const row = to.d_k_shared + (std::int64_t{work.kv} * sizes.batch * sizes.keys + token) * sizes.shared_width;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int column = i * 8 + lane % 4 * 2;
-        if (column < sizes.shared_width) {
-          *reinterpret_cast<float2*>(row + column) = make_float2(rotated[4 * i + 2 * r] * sizes.scale, rotated[4 * i + 2 * r + 1] * sizes.scale);
-        }
-      }
+      store_row(to.d_k_shared + (work.kv * tokens + token) * sizes.shared_width, sizes.shared_width, r, rotated, sizes.scale);
     }
   }
 }
 
 template <int NA, int NB, int NV>
 __global__ void __launch_bounds__(kThreads, 1) keys_kernel(const __grid_constant__ Maps maps, const __grid_constant__ AttentionSizes sizes,
-                                                           const float* statistics, const __grid_constant__ Gradients to) {
+                                                           const __grid_constant__ KeyParts parts, const float* statistics,
+                                                           const __grid_constant__ Gradients to) {
   extern __shared__ unsigned char memory[];
   unsigned char* const tiles = aligned_memory(memory);
   using F = Form<NA, NB, NV>;
@@ -282,11 +304,21 @@ __global__ void __launch_bounds__(kThreads, 1) keys_kernel(const __grid_constant
     publish_barriers();
   }
   __syncthreads();
-  const BlockTile block((sizes.keys + kTileRows - 1) / kTileRows, sizes.key_heads, sizes.batch);
-  const int key = block.tile * kTileRows;  // the first keys are seen by most queries
-  const int last_key = min(key + kTileRows, sizes.keys) - 1;
-  const Work work{key, block.head, block.sequence, sizes.first_query(key) / F::kQueries,
-                  (sizes.last_query(last_key) + F::kQueries - 1) / F::kQueries};
+  const int key_tiles = (sizes.keys + kTileRows - 1) / kTileRows;
+  // The first keys are seen by most queries. Sections of two rounds and more, so that the heavy blocks of the last one start early.
+  const BlockTile block(static_cast<int>(blockIdx.x), key_tiles, sizes.key_heads * parts.count(), sizes.batch, max(16, kTwoRounds / key_tiles));
+  const int key = block.tile * kTileRows, kv = block.head / parts.count();
+  const int part = parts.count() - 1 - block.head % parts.count(), share = part % parts.heads;  // the last queries see most keys
+  const TileSpan span = parts.seen_in(parts.seen(sizes, key), part / parts.heads);
+  const Work work{.key = key,
+                  .kv = kv,
+                  .sequence = block.sequence,
+                  .part = part,
+                  .first_tile = span.first,
+                  .last_tile = span.last,
+                  .first_head = kv * sizes.group + parts.first_head(share, sizes.group),
+                  .last_head = kv * sizes.group + parts.first_head(share + 1, sizes.group)};
+  if (to.partial != nullptr && work.first_tile >= work.last_tile) return;  // sum_key_parts does not read its place
   if (threadIdx.x < kGroupThreads) {
     give_registers<kLoaderRegisters>();
     if (threadIdx.x == 0) load<NA, NB, NV>(sizes, maps, shared, at, work, statistics);
@@ -297,23 +329,33 @@ __global__ void __launch_bounds__(kThreads, 1) keys_kernel(const __grid_constant
 }
 
 template <int NA, int NB, int NV>
-void start(cudaStream_t stream, const FlashAttentionBackward& args, const float* statistics, float* shared_sums) {
+void start(Stream& stream, const FlashAttentionBackward& args, const float* statistics, float* shared_sums) {
   constexpr int kQueries = Form<NA, NB, NV>::kQueries, kBytes = Form<NA, NB, NV>::kTileBytes + 1024 + static_cast<int>(sizeof(Shared));
   const AttentionSizes sizes(args);
+  const KeyParts parts = key_parts(sizes, kQueries);
+  const bool whole = parts.count() == 1;
   const ConstHeads own = columns_of(args.q, 0, args.k.width), rotated = columns_of(args.q, args.k.width, args.q.width - args.k.width);
   const Maps maps{heads_map(args.k, args.batch, kTileRows), NB > 0 ? heads_map(args.k_shared, args.batch, kTileRows) : CUtensorMap{},
                   heads_map(args.v, args.batch, kTileRows), heads_map(own, args.batch, kQueries),
                   NB > 0 ? heads_map(rotated, args.batch, kQueries) : CUtensorMap{}, heads_map(args.d_o, args.batch, kQueries)};
-  const Gradients to{strided<bf16>(args.d_k), strided<bf16>(args.d_v), shared_sums, args.add_to_keys};
-  const int blocks = (sizes.keys + kTileRows - 1) / kTileRows * sizes.key_heads * sizes.batch;
+  Tensor partial;
+  if (!whole) partial = Tensor::empty({parts.count(), args.k.tokens, args.k.heads, partial_width(sizes)}, DType::kF32, stream.device());
+  const Gradients to{.d_k = strided<bf16>(args.d_k),
+                     .d_v = strided<bf16>(args.d_v),
+                     .d_k_shared = shared_sums,
+                     .partial = whole ? nullptr : partial.as<float>(),
+                     .partial_width = partial_width(sizes),
+                     .add = args.add_to_keys};
+  const int blocks = (sizes.keys + kTileRows - 1) / kTileRows * sizes.key_heads * parts.count() * sizes.batch;
   allow_shared_memory(keys_kernel<NA, NB, NV>, kBytes, args.kName);
-  keys_kernel<NA, NB, NV><<<static_cast<unsigned>(blocks), kThreads, kBytes, stream>>>(maps, sizes, statistics, to);
+  keys_kernel<NA, NB, NV><<<static_cast<unsigned>(blocks), kThreads, kBytes, native(stream)>>>(maps, sizes, parts, statistics, to);
   check_launch(args.kName);
+  if (!whole) sum_key_parts(native(stream), args, parts, to.partial, shared_sums);
 }
 
 }  // namespace
 
-void hopper_backward_keys(cudaStream_t stream, const FlashAttentionBackward& args, const float* statistics, float* shared_sums) {
+void hopper_backward_keys(Stream& stream, const FlashAttentionBackward& args, const float* statistics, float* shared_sums) {
   visit_chunks(args, [&]<int NA, int NB, int NV>() { start<NA, NB, NV>(stream, args, statistics, shared_sums); });
 }
 

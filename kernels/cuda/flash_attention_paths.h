@@ -17,8 +17,8 @@ bool fits_hopper(const FlashAttentionForward& args);
 void hopper_forward(cudaStream_t stream, const FlashAttentionForward& args);
 bool fits_hopper(const FlashAttentionBackward& args);
 /// d_q, and the rest: each needs `statistics`; `shared_sums` as above.
-void hopper_backward_queries(cudaStream_t stream, const FlashAttentionBackward& args, const float* statistics);
-void hopper_backward_keys(cudaStream_t stream, const FlashAttentionBackward& args, const float* statistics, float* shared_sums);
+void hopper_backward_queries(Stream& stream, const FlashAttentionBackward& args, const float* statistics);
+void hopper_backward_keys(Stream& stream, const FlashAttentionBackward& args, const float* statistics, float* shared_sums);
 
 /// Calls body.template operator()<NA, NB, NV>(): chunks of 64 columns of k, k_shared and v. Missing columns are zeros in shared memory.
 template <class Args, class Body>

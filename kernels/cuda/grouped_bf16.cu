@@ -144,8 +144,8 @@ __global__ void __launch_bounds__(kThreads) multiply(GroupedProduct p) {
           const int m = m0 + warp_m + i * 16 + lane / 4 + part / 2 * 8, n = n0 + warp_n + j * 8 + lane % 4 * 2 + part % 2;
           if (m >= product.m || n >= product.n) continue;
           Out& to = product.c[static_cast<std::size_t>(m) * product.n + n];
-          if constexpr (Product::kAccumulates) {
-            to += sum[i][j][part];
+          if constexpr (Product::kMayAdd) {
+            to = p.add ? to + sum[i][j][part] : sum[i][j][part];
           } else {
             to = from_float<Out>(sum[i][j][part]);
           }

@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) multiply(GroupedProduct p) {
         const int m = m0 + row + i, n = n0 + column + j;
         if (m >= product.m || n >= product.n) continue;
         float& to = product.c[static_cast<std::size_t>(m) * product.n + n];
-        to = Product::kAccumulates ? to + sum[i][j] : sum[i][j];
+        to = Product::kMayAdd && p.add ? to + sum[i][j] : sum[i][j];
       }
     }
   }

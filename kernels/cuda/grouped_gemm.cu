@@ -8,8 +8,17 @@
 namespace hadal::kernels::cuda {
 namespace {
 
+constexpr int kZeroThreads = 256, kZeroBlocks = 32;
+
+/// Matrices of experts without rows; one row of blocks an expert.
+__global__ void zero_without_rows(const std::int64_t* offsets, std::int64_t size, float* d_w) {
+  const std::int64_t expert = blockIdx.y;
+  if (offsets[expert] != offsets[expert + 1]) return;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * kZeroThreads + threadIdx.x; i < size; i += kZeroBlocks * kZeroThreads) d_w[expert * size + i] = 0;
+}
+
 void multiply(Stream& stream, GroupedForm form, const ConstView& a, const ConstView& b, const View& c, const ConstView& offsets, const Shape& weights,
-              const char* op) {
+              const char* op, bool add = false) {
   HADAL_CHECK(weights[0] <= kMaxGroups, "{} over {} experts, at most {} on CUDA", op, weights[0], kMaxGroups);
   HADAL_CHECK(a.shape[0] <= INT32_MAX && weights[1] <= INT32_MAX / 2 && weights[2] <= INT32_MAX / 2, "{} over {} rows, weights {}", op, a.shape[0], weights.str());
   const GroupedProduct product{form,
@@ -20,7 +29,8 @@ void multiply(Stream& stream, GroupedForm form, const ConstView& a, const ConstV
                                static_cast<int>(a.shape[0]),
                                static_cast<int>(weights[0]),
                                static_cast<int>(weights[2]),
-                               static_cast<int>(weights[1])};
+                               static_cast<int>(weights[1]),
+                               add};
   if (a.dtype == DType::kF32) return multiply_grouped_f32(stream, product, op);
   HADAL_CHECK(a.dtype == DType::kBf16, "{} of {} on CUDA, where f32 and bf16 are computed", op, name_of(a.dtype));
   if (fits_wgmma(product)) return multiply_grouped_wgmma(stream, product, op);
@@ -36,7 +46,12 @@ void backward_input(Stream& stream, const GroupedGemmBackwardInput& args) {
 }
 
 void backward_weight(Stream& stream, const GroupedGemmBackwardWeight& args) {
-  multiply(stream, GroupedForm::kBackwardWeight, args.d_y, args.x, args.d_w, args.offsets, args.d_w.shape, args.kName);
+  multiply(stream, GroupedForm::kBackwardWeight, args.d_y, args.x, args.d_w, args.offsets, args.d_w.shape, args.kName, args.add);
+  if (args.add) return;
+  const dim3 blocks(kZeroBlocks, static_cast<unsigned>(args.d_w.shape[0]));
+  const std::int64_t size = args.d_w.shape[1] * args.d_w.shape[2];
+  zero_without_rows<<<blocks, kZeroThreads, 0, native(stream)>>>(args.offsets.as<std::int64_t>(), size, args.d_w.as<float>());
+  check_launch(args.kName);
 }
 
 const RegisterCuda<GroupedGemmForward> registered_forward{forward};

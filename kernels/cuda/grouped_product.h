@@ -27,6 +27,7 @@ struct GroupedProduct {
   int rows;                     ///< of all experts together
   int experts;
   int in, out;
+  bool add;  ///< backward_weight: to what c holds; false overwrites it for experts that have rows
 };
 
 /// f32, any sizes: plain fused multiply-adds.

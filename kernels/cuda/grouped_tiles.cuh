@@ -88,7 +88,7 @@ template <class T, class Out, GroupedForm kForm>
 struct ExpertProduct {
   static constexpr bool kMajorM = kForm == GroupedForm::kBackwardWeight;
   static constexpr bool kMajorN = kForm != GroupedForm::kForward;
-  static constexpr bool kAccumulates = kForm == GroupedForm::kBackwardWeight;
+  static constexpr bool kMayAdd = kForm == GroupedForm::kBackwardWeight;
 
   __device__ ExpertProduct(const GroupedProduct& p, const GroupTile& tile) {
     const std::size_t row = static_cast<std::size_t>(tile.row_begin), expert = static_cast<std::size_t>(tile.expert);

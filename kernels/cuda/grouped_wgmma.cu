@@ -49,6 +49,7 @@ struct Extents {
   int experts;
   int m, n, k;
   bool turned;  ///< backward_weight works on the transpose of d_w: m runs along memory
+  bool add;     ///< and adds to it
 };
 
 template <GroupedForm kForm>
@@ -178,10 +179,18 @@ __device__ float* place(std::uint8_t* buffer, int line, int at) {
   return reinterpret_cast<float*>(buffer + line * kLine + ((at / 4) ^ (line % 8)) * 16 + at % 4 * 4);
 }
 
-/// A warp's 16 rows added to d_w, f32, by the copy engine: 32 columns at a time through two buffers, so that the warp goes on to its next
-/// tile while the second-level cache adds. Each element of d_w is added to once, so the order in which that happens has no say.
+__device__ void put_box(const CUtensorMap* map, const void* from, int x, int y, int z, bool add) {
+  if (add) {
+    add_box(map, from, x, y, z);
+  } else {
+    store_box(map, from, x, y, z);
+  }
+}
+
+/// A warp's 16 rows added to d_w, or put there, f32, by the copy engine: 32 columns at a time through two buffers, so that the warp goes
+/// on to its next tile while the second-level cache adds. Each element of d_w is added to once, so the order has no say.
 template <int kN>
-__device__ void add_rows(const float (&sums)[kN / 2], std::uint8_t* staging, const CUtensorMap* map, int m, int n0, int expert) {
+__device__ void put_rows(const float (&sums)[kN / 2], std::uint8_t* staging, const CUtensorMap* map, int m, int n0, int expert, bool add) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, row = lane / 4, column = lane % 4 * 2;
 #pragma unroll
   for (int chunk = 0; chunk < kN / 32; ++chunk) {
@@ -197,7 +206,7 @@ __device__ void add_rows(const float (&sums)[kN / 2], std::uint8_t* staging, con
     fence_shared_stores();
     __syncwarp();
     if (lane == 0) {
-      add_box(map, buffer, n0 + chunk * 32, m, expert);
+      put_box(map, buffer, n0 + chunk * 32, m, expert, add);
       copies_commit();
     }
   }
@@ -206,7 +215,8 @@ __device__ void add_rows(const float (&sums)[kN / 2], std::uint8_t* staging, con
 /// The same where rows run along memory (the transpose of d_w is worked on): two warps put their 32 rows side by side, so that a line is
 /// 128 bytes here too. `warp`: of the block; `staging`: of the first of the two; `m`: its first row.
 template <int kN>
-__device__ void add_columns(const float (&sums)[kN / 2], std::uint8_t* staging, const CUtensorMap* map, int m, int n0, int expert, int warp) {
+__device__ void put_columns(const float (&sums)[kN / 2], std::uint8_t* staging, const CUtensorMap* map, int m, int n0, int expert, int warp,
+                            bool add) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, row = warp % 2 * 16 + lane / 4, column = lane % 4 * 2, barrier = 3 + warp / 2;
   const bool issues = warp % 2 == 0 && lane == 0;
 #pragma unroll
@@ -223,7 +233,7 @@ __device__ void add_columns(const float (&sums)[kN / 2], std::uint8_t* staging, 
     fence_shared_stores();
     sync_threads(barrier, 2 * kWarp);
     if (issues) {
-      add_box(map, buffer, m, n0 + chunk * 32, expert);
+      put_box(map, buffer, m, n0 + chunk * 32, expert, add);
       copies_commit();
     }
   }
@@ -312,9 +322,9 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
       std::uint8_t* const staging = shared + R::kStagingAt + warp * 2 * kStaging;
       if constexpr (F::kRaggedK) {
         if (p.turned) {
-          add_columns<kN>(sums, staging - warp % 2 * 2 * kStaging, &c_map, first - warp % 2 * 16, n0, at.expert, warp);
+          put_columns<kN>(sums, staging - warp % 2 * 2 * kStaging, &c_map, first - warp % 2 * 16, n0, at.expert, warp, p.add);
         } else {
-          add_rows<kN>(sums, staging, &c_map, first, n0, at.expert);
+          put_rows<kN>(sums, staging, &c_map, first, n0, at.expert, p.add);
         }
       } else {
         Element* const c = static_cast<Element*>(p.c) + static_cast<std::size_t>(at.row_begin + first) * p.n + n0;
@@ -346,16 +356,18 @@ void multiply_form(Stream& stream, const GroupedProduct& p, const char* op) {
   const auto run = [&]<int kN>(bool turned) {
     if constexpr (kForm == GroupedForm::kForward) {
       launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.in, 64), tensor_map(p.b, p.experts, p.out, p.in, kN / 2), {},
-                        {p.c, p.offsets, p.experts, 0, p.out, p.in, false}, op);
+                        {p.c, p.offsets, p.experts, 0, p.out, p.in, false, false}, op);
     } else if constexpr (kForm == GroupedForm::kBackwardInput) {
       launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.out, 64), tensor_map(p.b, p.experts, p.out, p.in, kK), {},
-                        {p.c, p.offsets, p.experts, 0, p.in, p.out, false}, op);
+                        {p.c, p.offsets, p.experts, 0, p.in, p.out, false, false}, op);
     } else {
       const CUtensorMap d_y = tensor_map(p.a, 0, p.rows, p.out, kK), x = tensor_map(p.b, 0, p.rows, p.in, kK);
       if (turned) {
-        launch<kForm, kN>(stream, x, d_y, tensor_map_f32(p.c, p.experts, p.out, p.in, 32), {p.c, p.offsets, p.experts, p.in, p.out, 0, true}, op);
+        const CUtensorMap d_w = tensor_map_f32(p.c, p.experts, p.out, p.in, 32);
+        launch<kForm, kN>(stream, x, d_y, d_w, {p.c, p.offsets, p.experts, p.in, p.out, 0, true, p.add}, op);
       } else {
-        launch<kForm, kN>(stream, d_y, x, tensor_map_f32(p.c, p.experts, p.out, p.in, 16), {p.c, p.offsets, p.experts, p.out, p.in, 0, false}, op);
+        const CUtensorMap d_w = tensor_map_f32(p.c, p.experts, p.out, p.in, 16);
+        launch<kForm, kN>(stream, d_y, x, d_w, {p.c, p.offsets, p.experts, p.out, p.in, 0, false, p.add}, op);
       }
     }
   };

@@ -102,6 +102,12 @@ __device__ inline void add_box(const CUtensorMap* map, const void* from, int x, 
                "r"(shared_address(from)), "r"(x), "r"(y), "r"(z)
                : "memory");
 }
+/// The same, overwriting.
+__device__ inline void store_box(const CUtensorMap* map, const void* from, int x, int y, int z) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(reinterpret_cast<std::uint64_t>(map)),
+               "r"(shared_address(from)), "r"(x), "r"(y), "r"(z)
+               : "memory");
+}
 __device__ inline void copies_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 /// Until all but this thread's kPending newest groups have read their shared memory.
 template <int kPending>

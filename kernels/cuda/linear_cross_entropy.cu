@@ -96,7 +96,8 @@ void compute(Stream& stream, const LinearCrossEntropy& args) {
     run(stream, Gemm{.a = h, .b = args.w, .c = logits, .transpose_b = true, .ldc = stride});
     softmax_chunk(stream, args, Chunk<T>{logits, stride}, offset);
     if (!args.d_h.empty()) run(stream, Gemm{.a = logits, .b = args.w, .c = args.d_h.rows(offset, end), .lda = stride});
-    if (!args.d_w.empty()) run(stream, Gemm{.a = logits, .b = h, .c = args.d_w, .transpose_a = true, .beta = 1, .lda = stride});
+    const double beta = args.add_to_d_w || offset > 0 ? 1 : 0;
+    if (!args.d_w.empty()) run(stream, Gemm{.a = logits, .b = h, .c = args.d_w, .transpose_a = true, .beta = beta, .lda = stride});
   }
 }
 

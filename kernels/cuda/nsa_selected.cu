@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/nsa_heads.h"
 #include "kernels/cuda/nsa_latent.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
 #include "kernels/cuda/visit.h"
@@ -323,13 +324,13 @@ void plain_backward(Stream& stream, const NsaSelectedBackward& args) {
 
 void forward(Stream& stream, const NsaSelectedForward& args) {
   check_sizes(args.kName, selected_sizes(args));
-  if (mma_forward(stream, args) || latent_forward(stream, args)) return;
+  if (heads_forward(stream, args) || mma_forward(stream, args) || latent_forward(stream, args)) return;
   visit(args.q.dtype, [&]<class T>() { plain_forward<T>(stream, args); });
 }
 
 void backward(Stream& stream, const NsaSelectedBackward& args) {
   check_sizes(args.kName, selected_sizes(args));
-  if (mma_backward(stream, args)) return;
+  if (heads_backward(stream, args) || mma_backward(stream, args)) return;
   visit(args.q.dtype, [&]<class T>() { plain_backward<T>(stream, args); });
 }
 

@@ -3,6 +3,7 @@
 // their d_s is too much to keep, as forward goes (a warp 16 rows).
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_fragments.cuh"
+#include "kernels/cuda/nsa_heads_plan.cuh"
 #include "kernels/cuda/nsa_key_gradient.cuh"
 #include "kernels/cuda/nsa_query_sum.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
@@ -12,13 +13,12 @@ namespace {
 
 constexpr int kWarps = 4;
 
-template <int kWidth, int kShared, int kValue, template <int> class Walk>
+template <int kWidth, int kShared, int kValue>
 __global__ void __launch_bounds__(kWarps* kWarp, 2)
     query_gradient_kernel(SelectedInputs<bf16> in, HeadSegments segments, std::int64_t tiles, HeadRows<const bf16> d_o, const float* lse,
                           const float* delta, HeadRows<bf16> d_q) {
   constexpr int kParts = kKeyParts<kWidth>, kStep = 16 * kParts;
   __shared__ uint4 kept_q[kWarps][kWidth / 32 * 2 * kWarp], kept_d_o[kWarps][kValue / 32 * 2 * kWarp];
-  extern __shared__ std::uint32_t bits[];
   const SelectedSizes& sizes = in.sizes;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, quad = lane / 4, pair = lane % 4;
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kWarps + warp;
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2)
     row_delta[half] = delta[at];
   }
 
-  Walk<kStep> walk(sizes, rows, in.blocks, group, bits + warp * segments.tokens_of_tile() * UnionWalk<1>::words_of(sizes), lane);
+  TokenWalk<kStep> walk(sizes, rows, in.blocks, group, nullptr, lane);
   float sum[kWidth / 8][4] = {};
   RowBuffer<kWidth> keys[kParts];
   bool more = walk.next();
@@ -107,14 +107,10 @@ void start(Stream& stream, const NsaSelectedBackward& args) {
   Tensor delta = Tensor::empty({args.q.tokens, in.sizes.heads}, DType::kF32, stream.device());
   if (args.q.tokens > 0) row_products<bf16>(stream, in.sizes, rows_of<bf16>(args.o), rows_of<bf16>(args.d_o), delta.as<float>());
   if (args.q.tokens > 0 && key_heads_at_once(in.sizes) == 0) {
-    const std::int64_t each = segments.tokens_of_tile(), tiles = in.sizes.batch * ((in.sizes.tokens + each - 1) / each);
+    const std::int64_t tiles = in.sizes.batch * in.sizes.tokens;
     const dim3 grid(static_cast<unsigned>((tiles + kWarps - 1) / kWarps), static_cast<unsigned>(segments.count * segments.tiles()));
-    const auto kernel =
-        each > 1 ? query_gradient_kernel<kWidth, kShared, kValue, UnionWalk> : query_gradient_kernel<kWidth, kShared, kValue, TokenWalk>;
-    const std::size_t shared = walk_bytes(in.sizes, kWarps);
-    allow_shared_memory(kernel, shared + sizeof(uint4) * kWarps * kWarp * (kWidth + kValue) / 16, args.kName);
-    kernel<<<grid, kWarps * kWarp, shared, native(stream)>>>(in, segments, tiles, rows_of<bf16>(args.d_o), args.lse.as<float>(), delta.as<float>(),
-                                                             rows_of<bf16>(args.d_q));
+    query_gradient_kernel<kWidth, kShared, kValue><<<grid, kWarps * kWarp, 0, native(stream)>>>(
+        in, segments, tiles, rows_of<bf16>(args.d_o), args.lse.as<float>(), delta.as<float>(), rows_of<bf16>(args.d_q));
     check_launch(args.kName);
   }
   if (args.k.tokens > 0) mma_key_gradient(stream, args, delta.as<float>());
@@ -124,7 +120,7 @@ void start(Stream& stream, const NsaSelectedBackward& args) {
 
 bool mma_backward(Stream& stream, const NsaSelectedBackward& args) {
   const SelectedSizes sizes = selected_sizes(args);
-  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !HeadSegments::possible(sizes) || walk_bytes(sizes, kWarps) > kMostWalkBytes ||
+  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !HeadSegments::possible(sizes) || is_key_major(sizes) ||
       !aligned16(args.q) || !aligned16(args.k) || !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.d_o) || !aligned16(args.d_q) ||
       !aligned16(args.d_k) || !aligned16(args.d_v)) {
     return false;

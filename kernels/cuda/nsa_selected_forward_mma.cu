@@ -1,9 +1,10 @@
-// Attention over selected blocks for bf16 heads of 64, 128, 192/128 or 128+64/128 on tensor cores. A warp owns the 16 rows of an mma, heads
-// of a token that share keys and selection, or of several tokens where those are few, and runs through their blocks alone: keys and values go from
-// the cache straight into registers in the layout of the fragments (nsa_mma.cuh), a product ahead. Shared memory holds the queries alone, so that
-// most of it is L1 cache: the warps of a multiprocessor own neighbouring tokens, and what they select in common is fetched once.
+// Attention over selected blocks for bf16 heads of 64, 128, 192/128 or 128+64/128 on tensor cores, where many heads share keys and selection.
+// A warp owns the 16 rows of an mma, heads of a token, and runs through their blocks alone: keys and values go from the cache straight into
+// registers in the layout of the fragments (nsa_mma.cuh), a product ahead. Shared memory holds the queries alone, so that most of it is L1
+// cache: the warps of a multiprocessor own neighbouring tokens, and what they select in common is fetched once.
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_fragments.cuh"
+#include "kernels/cuda/nsa_heads_plan.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
 
 namespace hadal::kernels::cuda {
@@ -13,12 +14,11 @@ constexpr int kWarps = 4;
 
 // grid (tiles of tokens of all sequences / kWarps, segments * tiles of heads): neighbours run together, the keys of one head after
 // another's.
-template <int kWidth, int kShared, int kValue, template <int> class Walk>
+template <int kWidth, int kShared, int kValue>
 __global__ void __launch_bounds__(kWarps* kWarp, 2)
     forward_kernel(SelectedInputs<bf16> in, HeadSegments segments, std::int64_t tiles, HeadRows<bf16> o, float* lse) {
   constexpr int kParts = kKeyParts<kWidth>, kStep = 16 * kParts, kDepths = kWidth / 32;
   __shared__ uint4 kept[kWarps][kDepths * 2 * kWarp];
-  extern __shared__ std::uint32_t bits[];
   const SelectedSizes& sizes = in.sizes;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, quad = lane / 4, pair = lane % 4;
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kWarps + warp;
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2)
   keep_rows<kWidth>(kept[warp], in.q, rows, lane);
   __syncwarp();
 
-  Walk<kStep> walk(sizes, rows, in.blocks, group, bits + warp * segments.tokens_of_tile() * UnionWalk<1>::words_of(sizes), lane);
+  TokenWalk<kStep> walk(sizes, rows, in.blocks, group, nullptr, lane);
   float out[kValue / 8][4] = {};
   float row_max[2] = {-INFINITY, -INFINITY}, row_sum[2] = {};
   const float scale = sizes.scale * kLog2E;
@@ -116,12 +116,10 @@ template <int kWidth, int kShared, int kValue>
 void start(Stream& stream, const NsaSelectedForward& args) {
   const SelectedInputs<bf16> in = selected_inputs<bf16>(args);
   const HeadSegments segments(in.sizes);
-  const std::int64_t each = segments.tokens_of_tile(), tiles = in.sizes.batch * ((in.sizes.tokens + each - 1) / each);
+  const std::int64_t tiles = in.sizes.batch * in.sizes.tokens;
   const dim3 grid(static_cast<unsigned>((tiles + kWarps - 1) / kWarps), static_cast<unsigned>(segments.count * segments.tiles()));
-  const auto kernel = each > 1 ? forward_kernel<kWidth, kShared, kValue, UnionWalk> : forward_kernel<kWidth, kShared, kValue, TokenWalk>;
-  const std::size_t shared = walk_bytes(in.sizes, kWarps);
-  allow_shared_memory(kernel, shared + sizeof(uint4) * kWarps * kWarp * kWidth / 16, args.kName);
-  kernel<<<grid, kWarps * kWarp, shared, native(stream)>>>(in, segments, tiles, rows_of<bf16>(args.o), args.lse.as<float>());
+  forward_kernel<kWidth, kShared, kValue>
+      <<<grid, kWarps * kWarp, 0, native(stream)>>>(in, segments, tiles, rows_of<bf16>(args.o), args.lse.as<float>());
   check_launch(args.kName);
 }
 
@@ -129,7 +127,7 @@ void start(Stream& stream, const NsaSelectedForward& args) {
 
 bool mma_forward(Stream& stream, const NsaSelectedForward& args) {
   const SelectedSizes sizes = selected_sizes(args);
-  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !HeadSegments::possible(sizes) || walk_bytes(sizes, kWarps) > kMostWalkBytes ||
+  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !HeadSegments::possible(sizes) || is_key_major(sizes) ||
       !aligned16(args.q) || !aligned16(args.k) || !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.o)) {
     return false;
   }

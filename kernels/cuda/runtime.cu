@@ -148,9 +148,16 @@ bool is_pageable(const void* address) {
   return attributes.type == cudaMemoryTypeUnregistered;
 }
 
+void refuse_in_graph(cudaStream_t stream, const char* what) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
+  HADAL_CHECK(status == cudaStreamCaptureStatusNone, "{} while a graph is recorded", what);
+}
+
 void copy(int index, void* stream, void* to, const void* from, std::size_t bytes) {
   use(index);
   const auto queue = static_cast<cudaStream_t>(stream);
+  if (is_pageable(from) || is_pageable(to)) refuse_in_graph(queue, "a copy between host and device");
   if (is_pageable(from)) {
     state_of(index).staging.to_device(queue, static_cast<char*>(to), static_cast<const char*>(from), bytes);
   } else if (is_pageable(to)) {
@@ -167,14 +174,44 @@ void zero(int index, void* stream, void* at, std::size_t bytes) {
 
 void synchronize(int index, void* stream) {
   use(index);
+  refuse_in_graph(static_cast<cudaStream_t>(stream), "a wait for the device");
   check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "cudaStreamSynchronize");
 }
+
+// Relaxed: the pool may have to ask the driver for a block, which a stricter mode takes for an error.
+void begin_graph(int index, void* stream) {
+  use(index);
+  check(cudaStreamBeginCapture(static_cast<cudaStream_t>(stream), cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+}
+
+void* end_graph(int index, void* stream) {
+  use(index);
+  cudaGraph_t recorded = nullptr;
+  cudaGraphExec_t ready = nullptr;
+  // A call that may not be recorded, or a failure in between, has spoilt the recording already: null says so.
+  if (cudaStreamEndCapture(static_cast<cudaStream_t>(stream), &recorded) != cudaSuccess || recorded == nullptr) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  const cudaError_t status = cudaGraphInstantiate(&ready, recorded, 0);
+  cudaGraphDestroy(recorded);
+  check(status, "cudaGraphInstantiate");
+  return ready;
+}
+
+void launch_graph(int index, void* stream, void* graph) {
+  use(index);
+  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), static_cast<cudaStream_t>(stream)), "cudaGraphLaunch");
+}
+
+void destroy_graph(void* graph) noexcept { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
 
 void begin_range(const char* name) noexcept { nvtxRangePushA(name); }
 
 void end_range() noexcept { nvtxRangePop(); }
 
-const DeviceBackend backend{num_devices, allocate, release, compute_stream, copy, zero, synchronize, begin_range, end_range};
+const DeviceBackend backend{num_devices, allocate, release, compute_stream, copy, zero, synchronize, begin_graph, end_graph, launch_graph, destroy_graph,
+                            begin_range, end_range};
 const RegisterDeviceBackend registered{backend};
 
 }  // namespace

@@ -25,6 +25,7 @@ struct RunSection {
   std::string init_from;
   DeviceChoice device = DeviceChoice::kHost;
   bool deterministic = true;
+  bool cuda_graph = false;
   std::int64_t threads = 0;
   std::int64_t hang_timeout_s = 600;
 
@@ -38,6 +39,8 @@ struct RunSection {
           "where the ranks compute; cuda: rank i of a host takes the i-th GPU that it sees, in turn");
     v.key("deterministic", deterministic,
           "the same bits in every run; false: with run.device cuda, faster kernels may be taken whose last bits differ from run to run");
+    v.key("cuda_graph", cuda_graph,
+          "with run.device cuda and one rank: record a step's device work as a CUDA graph and launch it as a whole from the third step of a batch shape on");
     v.key("threads", threads, between(0, 1024), "threads per rank; 0: the cores this rank may use");
     v.key("hang_timeout_s", hang_timeout_s, at_least(0),
           "with several ranks: seconds without a sign of progress after which a rank that others wait for ends the job with code 86; 0: never");

@@ -104,7 +104,10 @@ std::vector<InertKey> inert_keys(const Config& config) {
   collect_optim(config.optim, inert);
   collect_balance(config, inert);
   collect_parallel(config.parallel, inert);
-  if (config.run.device == DeviceChoice::kHost) inert.add("run.device is cpu", "parallel.", {"device_transport"});
+  if (config.run.device == DeviceChoice::kHost) {
+    inert.add("run.device is cpu", "parallel.", {"device_transport"});
+    inert.add("run.device is cpu", "run.", {"cuda_graph"});
+  }
   if (config.train.batch_ramp.start == 0) inert.add("train.batch_ramp.start is 0", "train.", {"batch_ramp.multiple"});
   return std::move(inert.keys);
 }

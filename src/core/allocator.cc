@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "core/device_backend.h"
@@ -40,6 +41,7 @@ class Pool {
       }
       stats_.reserved_bytes += size;
     }
+    if (recording_) of_graph_.insert(block);
     stats_.live_bytes += size;
     if (stats_.live_bytes > stats_.peak_bytes) stats_.peak_bytes = stats_.live_bytes;
     return block;
@@ -48,8 +50,42 @@ class Pool {
   void give(void* block, std::size_t bytes) {
     const std::size_t size = block_bytes(bytes);
     const std::scoped_lock lock(mutex_);
+    if (recording_) {
+      of_graph_.insert(block);
+    } else if (of_graph_.contains(block)) {
+      kept_for_graph_.emplace_back(size, block);
+      return;
+    }
     free_[size].push_back(block);
     stats_.live_bytes -= size;
+  }
+
+  void begin_graph() {
+    const std::scoped_lock lock(mutex_);
+    HADAL_CHECK(!recording_ && of_graph_.empty(), "{} holds a graph already", name_of(device_));
+    recording_ = true;
+  }
+
+  void end_graph() {
+    const std::scoped_lock lock(mutex_);
+    recording_ = false;
+    for (auto& [size, blocks] : free_) {
+      const auto kept = std::ranges::partition(blocks, [&](void* block) { return !of_graph_.contains(block); });
+      for (void* block : kept) kept_for_graph_.emplace_back(size, block);
+      stats_.live_bytes += size * kept.size();
+      blocks.erase(kept.begin(), kept.end());
+    }
+    stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.live_bytes);
+  }
+
+  void release_graph() {
+    const std::scoped_lock lock(mutex_);
+    for (const auto& [size, block] : kept_for_graph_) {
+      free_[size].push_back(block);
+      stats_.live_bytes -= size;
+    }
+    kept_for_graph_.clear();
+    of_graph_.clear();
   }
 
   MemoryStats stats() {
@@ -72,23 +108,28 @@ class Pool {
     return device_.is_cpu() ? std::aligned_alloc(64, size) : backend_of(device_).allocate(device_.index, size);
   }
 
+  /// All but those that a graph in the making has used.
   void release_kept() {
     for (auto& [size, blocks] : free_) {
-      for (void* block : blocks) {
+      const auto released = std::ranges::partition(blocks, [&](void* block) { return recording_ && of_graph_.contains(block); });
+      for (void* block : released) {
         if (device_.is_cpu()) {
           std::free(block);
         } else {
           backend_of(device_).release(device_.index, block);
         }
       }
-      stats_.reserved_bytes -= size * blocks.size();
-      blocks.clear();
+      stats_.reserved_bytes -= size * released.size();
+      blocks.erase(released.begin(), released.end());
     }
   }
 
   const Device device_;
   std::mutex mutex_;
   std::unordered_map<std::size_t, std::vector<void*>> free_;
+  bool recording_ = false;
+  std::unordered_set<void*> of_graph_;                             ///< blocks that the graph's launches write to or read
+  std::vector<std::pair<std::size_t, void*>> kept_for_graph_;      ///< those of them that no tensor holds
   MemoryStats stats_;
 };
 
@@ -130,6 +171,10 @@ void deallocate(Device device, void* block, std::size_t bytes) noexcept {
   of_thread.live -= static_cast<std::int64_t>(block_bytes(bytes));
   pool(device).give(block, bytes);
 }
+
+void begin_graph_memory(Device device) { pool(device).begin_graph(); }
+void end_graph_memory(Device device) { pool(device).end_graph(); }
+void release_graph_memory(Device device) { pool(device).release_graph(); }
 
 MemoryStats memory_stats(Device device) { return pool(device).stats(); }
 

@@ -23,6 +23,13 @@ void* allocate(Device device, std::size_t bytes);
 /// Gives a block back; `bytes` as requested.
 void deallocate(Device device, void* block, std::size_t bytes) noexcept;
 
+/// Blocks that are taken or given back between the two calls belong to the graph that is recorded meanwhile (core/graph.h), which
+/// writes to them at each launch: until release_graph_memory nobody else is given them, and they count as handed out. One graph per
+/// device at a time.
+void begin_graph_memory(Device device);
+void end_graph_memory(Device device);
+void release_graph_memory(Device device);
+
 MemoryStats memory_stats(Device device);
 void reset_peak(Device device);
 /// The same of what the calling thread took less what it gave back (reserved_bytes aside): ranks that are threads of one process are

@@ -25,6 +25,12 @@ struct DeviceBackend {
   void (*zero)(int index, void* stream, void* at, std::size_t bytes);
   /// Returns when everything enqueued on the stream is done.
   void (*synchronize)(int index, void* stream);
+  /// From the first call on, work enqueued on the stream is recorded, not done; the second ends it and gives what was recorded, or
+  /// null where that is not possible (after a failure in between). Meanwhile copies from and to the host, and waits, are errors.
+  void (*begin_graph)(int index, void* stream);
+  void* (*end_graph)(int index, void* stream);
+  void (*launch_graph)(int index, void* stream, void* graph);
+  void (*destroy_graph)(void* graph) noexcept;
   /// Marks of a profiler's timeline, which nest; null: none.
   void (*begin_range)(const char* name) noexcept = nullptr;
   void (*end_range)() noexcept = nullptr;

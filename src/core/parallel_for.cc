@@ -117,6 +117,8 @@ class Pool {
       // In this order: a gate that stop() has moved comes with stopping_, while a stop between the two reads moves the gate once more.
       std::uint64_t gate = gate_.load(std::memory_order_acquire);
       if (stopping_.load(std::memory_order_acquire)) return;
+      // Not what the exchange below may find later: a stop that moved the gate meanwhile would count as seen, and be missed.
+      seen = gate / kLoop;
       while ((gate & kOpen) != 0) {
         if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
           drain();
@@ -124,7 +126,6 @@ class Pool {
           break;
         }
       }
-      seen = gate / kLoop;
     }
   }
 

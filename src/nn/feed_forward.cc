@@ -64,8 +64,9 @@ Tensor FeedForward::backward_input(Context& ctx, ConstView d_y, Saved& saved) {
 
 void FeedForward::backward_weight(Context& ctx, Saved& saved) {
   auto& s = saved_as<FeedForwardSaved>(saved);
-  kernels::linear_backward_weight(ctx.stream, s.d_y, s.h, down_.grad());
-  kernels::linear_backward_weight(ctx.stream, s.gate_up, s.x, gate_up_.grad());
+  const GradientTarget d_down = down_.grad_target(), d_gate_up = gate_up_.grad_target();
+  kernels::linear_backward_weight(ctx.stream, s.d_y, s.h, d_down.sum, d_down.beta());
+  kernels::linear_backward_weight(ctx.stream, s.gate_up, s.x, d_gate_up.sum, d_gate_up.beta());
 }
 
 void FeedForward::collect(ParameterList& parameters) {

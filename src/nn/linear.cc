@@ -40,7 +40,8 @@ void Linear::apply_transposed(Stream& stream, ConstView d_y, View d_x, double be
 }
 
 void Linear::accumulate(Stream& stream, ConstView d_y, ConstView x) {
-  kernels::linear_backward_weight(stream, d_y, x, weight_.grad());
+  const GradientTarget d_w = weight_.grad_target();
+  kernels::linear_backward_weight(stream, d_y, x, d_w.sum, d_w.beta());
 }
 
 Tensor Linear::forward(Context& ctx, ConstView x, SavedPtr* saved) {

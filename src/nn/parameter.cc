@@ -1,6 +1,7 @@
 #include "nn/parameter.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/convert.h"
 #include "core/copy.h"
@@ -81,18 +82,21 @@ Parameter::Parameter(std::string name, Shape shape, Storage storage, ParameterOp
 }
 
 View Parameter::grad() {
-  HADAL_CHECK(options_.trainable, "{} is a buffer", name_);
-  if (!has_grad()) {
-    grad_storage_ = Tensor::zeros(shape(), accumulation());
-    grad_ = grad_storage_;
+  const GradientTarget target = grad_target();
+  if (!target.add) {
+    Stream stream = hadal::stream_of(device());
+    fill_zero(stream, target.sum);
   }
-  return grad_;
+  return target.sum;
 }
 
-void Parameter::zero_grad() {
-  if (!has_grad()) return;
-  Stream stream = hadal::stream_of(device());
-  fill_zero(stream, grad_);
+GradientTarget Parameter::grad_target() {
+  HADAL_CHECK(options_.trainable, "{} is a buffer", name_);
+  if (!has_grad()) {
+    grad_storage_ = Tensor::empty(shape(), accumulation());
+    grad_ = grad_storage_;
+  }
+  return {grad_, !std::exchange(grad_is_stale_, false)};
 }
 
 void Parameter::bind(View value, View grad) {
@@ -102,9 +106,9 @@ void Parameter::bind(View value, View grad) {
               value.shape.str(), name_of(grad.dtype), grad.shape.str());
   Stream stream = hadal::stream_of(device());
   copy(stream, view_, value);
-  fill_zero(stream, grad);
   view_ = value;
   grad_ = grad;
+  zero_grad();
   storage_.reset();
   grad_storage_.reset();
 }

@@ -44,6 +44,14 @@ struct ParameterOptions {
   bool trainable = true;  ///< false: a buffer (the balancing bias), no gradient, no moments
 };
 
+/// Where a share of a gradient goes, and whether it is added to what is there or is the first one, which overwrites all of it.
+struct GradientTarget {
+  View sum;
+  bool add = true;
+
+  double beta() const { return add ? 1 : 0; }
+};
+
 class Parameter {
  public:
   Parameter() = default;
@@ -65,10 +73,13 @@ class Parameter {
 
   View value() { return view_; }
   ConstView value() const { return view_; }
-  /// Gradient accumulator of the same shape, in accumulation(); allocated as zeros at first use.
+  /// Gradient accumulator of the same shape, in accumulation(): zeros at first use, and at the first one after zero_grad.
   View grad();
+  /// The same for an operation that can overwrite as well as add, so that zeros are neither written nor read; the caller enqueues it now.
+  GradientTarget grad_target();
   bool has_grad() const { return grad_.data != nullptr; }
-  void zero_grad();
+  /// The gradient begins anew; its memory is touched when it is next asked for.
+  void zero_grad() { grad_is_stale_ = true; }
   /// Moves value and gradient into memory of their dtype and shape, on the same device, that somebody else owns and keeps (flat
   /// buffers of an optimizer); the value is copied there, the gradient starts as zeros.
   void bind(View value, View grad);
@@ -86,6 +97,7 @@ class Parameter {
   View grad_;
   Tensor storage_;
   Tensor grad_storage_;
+  bool grad_is_stale_ = true;  ///< grad_ is to be zeros, and may hold anything
 };
 
 /// A part that is a whole logical tensor at `offset`.

@@ -67,7 +67,7 @@ View FlatGroup::segment_of(View bucket) const {
 }
 
 void FlatGroup::zero_grad() {
-  for (Tensor& slab : grads_) slab.fill_zero();
+  for (nn::Parameter* parameter : parameters_) parameter->zero_grad();
   is_ready_.assign(parameters_.size(), 0);
   missing_.assign(layout_.num_buckets(), 0);
   for (const std::vector<std::size_t>& buckets : buckets_of_) {
@@ -79,11 +79,15 @@ void FlatGroup::zero_grad() {
 void FlatGroup::ready(std::size_t index) {
   HADAL_CHECK(is_ready_[index] == 0, "{} is ready twice in a step", parameters_[index]->name());
   is_ready_[index] = 1;
+  parameters_[index]->grad();  // zeros where no micro-batch had a share
   for (const std::size_t bucket : buckets_of_[index]) --missing_[bucket];
   while (to_start_ > 0 && missing_[to_start_ - 1] == 0) start_reduction();
 }
 
 void FlatGroup::finish() {
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    if (is_ready_[i] == 0) parameters_[i]->grad();
+  }
   // A sum that is under way holds what other ranks sent: few at a time.
   for (std::size_t waited = 0; to_start_ > 0 || waited < reductions_.size();) {
     if (to_start_ > 0 && reductions_.size() < waited + kUnderWay) {

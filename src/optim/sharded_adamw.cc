@@ -61,7 +61,9 @@ ShardedAdamW::ShardedAdamW(const OptimSection& options, std::vector<ReplicaGroup
       comm = nullptr;
     }
   }
-  norm_squared_ = Tensor::zeros({1}, DType::kF64, parameters_.empty() ? kCpu : parameters_.front()->device());
+  const Device device = parameters_.empty() ? kCpu : parameters_.front()->device();
+  norm_squared_ = Tensor::zeros({1}, DType::kF64, device);
+  rates_ = Tensor::zeros({3}, DType::kF64, device);
 }
 
 void ShardedAdamW::add(ReplicaGroup group, std::unique_ptr<comm::Communicator> comm, std::int64_t bucket_bytes) {
@@ -118,20 +120,24 @@ ConstView ShardedAdamW::grad_norm_squared(Stream& stream) {
   return norm_squared_;
 }
 
-void ShardedAdamW::step(Stream& stream, double lr, ConstView grad_norm_squared) {
-  HADAL_CHECK(reduced_, "an update with gradients that are not reduced");
+void ShardedAdamW::begin_step(Stream& stream, double lr) {
   ++num_steps_;
+  copy(stream, kernels::adamw_rates(lr, options_.beta1, options_.beta2, num_steps_), rates_);
+}
+
+void ShardedAdamW::step(Stream& stream, ConstView grad_norm_squared) {
+  HADAL_CHECK(reduced_, "an update with gradients that are not reduced");
   for (Member& member : members_) {
     auto piece = member.flat.owned().begin();
     for (std::size_t bucket = 0; bucket < member.flat.layout().num_buckets(); ++bucket) {
       for (; piece != member.flat.owned().end() && piece->bucket == bucket; ++piece)
-        update(stream, member, *piece, lr, grad_norm_squared);
+        update(stream, member, *piece, grad_norm_squared);
       member.flat.start_gather(bucket);
     }
   }
 }
 
-void ShardedAdamW::update(Stream& stream, Member& member, const FlatLayout::Piece& piece, double lr, ConstView grad_norm_squared) {
+void ShardedAdamW::update(Stream& stream, Member& member, const FlatLayout::Piece& piece, ConstView grad_norm_squared) {
   const nn::Parameter& parameter = *member.flat.parameters()[piece.parameter];
   run(stream, kernels::AdamW{.grad = member.flat.grad(piece),
                              .value = value_of(member, piece),
@@ -141,13 +147,12 @@ void ShardedAdamW::update(Stream& stream, Member& member, const FlatLayout::Piec
                              .working = has_master(parameter) ? member.flat.value(piece) : View{},
                              .grad_norm_squared = grad_norm_squared,
                              .clip_norm = options_.clip_norm,
-                             .lr = lr,
+                             .rates = rates_,
                              .beta1 = options_.beta1,
                              .beta2 = options_.beta2,
                              .eps = options_.eps,
                              .weight_decay = parameter.options().decays ? options_.weight_decay : 0.0,
-                             .ema_decay = options_.ema_decay,
-                             .step = num_steps_});
+                             .ema_decay = options_.ema_decay});
 }
 
 void ShardedAdamW::wait_values() {

@@ -5,7 +5,8 @@
 //   optimizer.zero_grad();
 //   ...                          // micro-batches; in the last one ready(parameter) may tell which gradients are complete
 //   optimizer.finish();
-//   optimizer.step(stream, lr, optimizer.grad_norm_squared(stream));
+//   optimizer.begin_step(stream, lr);   // any time before
+//   optimizer.step(stream, optimizer.grad_norm_squared(stream));
 //   optimizer.wait_values();     // before the next look at the parameters
 //
 // Everything is done on the parameters' device, and the host waits for nothing: a norm that is not finite leaves all as it was, and
@@ -64,8 +65,11 @@ class ShardedAdamW {
   /// Square of the global L2 norm of all gradients, each element counted once; the same on every rank: F64 [1] on the device, valid
   /// until the next call. After finish(). Collective.
   ConstView grad_norm_squared(Stream& stream);
-  /// One update with the given rate; gradients are scaled so that their norm is at most clip_norm. They are left as they are.
-  void step(Stream& stream, double lr, ConstView grad_norm_squared);
+  /// The next step() is one more, with this rate. All that changes between steps is sent to the device here, so that step() and what
+  /// comes before it can be recorded once and launched again (core/graph.h).
+  void begin_step(Stream& stream, double lr);
+  /// One update; gradients are scaled so that their norm is at most clip_norm. They are left as they are.
+  void step(Stream& stream, ConstView grad_norm_squared);
   /// The last step() met a norm that is not finite: it does not count.
   void undo_step() { --num_steps_; }
   /// Returns when the parameters hold the values of the last step() on every rank.
@@ -110,7 +114,7 @@ class ShardedAdamW {
   /// What AdamW updates: the master, where there is one.
   View value_of(Member& member, const FlatLayout::Piece& piece);
   View state_of(Member& member, StateKind kind, const FlatLayout::Piece& piece);
-  void update(Stream& stream, Member& member, const FlatLayout::Piece& piece, double lr, ConstView grad_norm_squared);
+  void update(Stream& stream, Member& member, const FlatLayout::Piece& piece, ConstView grad_norm_squared);
 
   OptimSection options_;
   comm::Communicator& world_;
@@ -118,6 +122,7 @@ class ShardedAdamW {
   nn::ParameterList parameters_;
   std::unordered_map<const nn::Parameter*, Where> where_;
   Tensor norm_squared_;  ///< F64 [1]
+  Tensor rates_;         ///< kernels::adamw_rates of this step
   std::int64_t num_steps_ = 0;
   bool reduced_ = false;
 };

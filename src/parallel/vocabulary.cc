@@ -92,6 +92,7 @@ Head::Result Head::loss(Stream& stream, ConstView h, const Prediction& predictio
   Result result;
   result.token_loss = Tensor::empty({h.shape[0]}, accumulation_dtype(h.dtype), h.device);
   if (predict) result.prediction = Tensor::empty({h.shape[0]}, DType::kI32, h.device);
+  const nn::GradientTarget d_w = d_h.empty() ? nn::GradientTarget{} : weight_.grad_target();
   run(stream, kernels::LinearCrossEntropy{.h = h,
                                           .w = std::as_const(weight_).value(),
                                           .targets = prediction.targets,
@@ -101,7 +102,8 @@ Head::Result Head::loss(Stream& stream, ConstView h, const Prediction& predictio
                                           .prediction = predict ? result.prediction.view() : View{},
                                           .scale = scale,
                                           .d_h = d_h,
-                                          .d_w = d_h.empty() ? View{} : weight_.grad()});
+                                          .d_w = d_w.sum,
+                                          .add_to_d_w = d_w.add});
   return result;
 }
 
@@ -141,7 +143,8 @@ Head::Result Head::loss_of_share(Stream& stream, ConstView h_shard, const Predic
                                               .scale = scale,
                                               .first_column = range_.begin});
     kernels::linear_backward_input(stream, logits, w, d_h.view().rows(begin, end));
-    kernels::linear_backward_weight(stream, logits, h.view().rows(begin, end), weight_.grad());
+    const nn::GradientTarget d_w = weight_.grad_target();
+    kernels::linear_backward_weight(stream, logits, h.view().rows(begin, end), d_w.sum, d_w.beta());
   }
   if (gradient) {
     const Tensor shard = boundary_.reduce_scatter(std::move(d_h));

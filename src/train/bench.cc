@@ -47,7 +47,7 @@ BenchResult bench_steps(const Config& config, comm::Communicator& world, bool fo
   reset_peak(device);
   RunModel run(config, options, world);
   optim::ShardedAdamW optimizer(config.optim, optimizer_groups(run), world);
-  TrainStep step(run, optimizer);
+  TrainStep step(run, optimizer, config.run.cuda_graph && !device.is_cpu());
   Stream stream = stream_of(device);
   initialize(run, optimizer, stream, config.run.seed);
   const std::int64_t rows = config.train.global_batch;

@@ -46,6 +46,7 @@ std::vector<std::int64_t> positions_here(std::int64_t seq, const nn::SequenceSha
   const nn::Segment whole{0, seq};
   const std::span<const nn::Segment> segments = sequence == nullptr ? std::span(&whole, 1) : sequence->segments();
   std::vector<std::int64_t> positions;
+  positions.reserve(static_cast<std::size_t>(seq));
   for (const nn::Segment& segment : segments) {
     for (std::int64_t i = 0; i < segment.length; ++i) positions.push_back(segment.position + i);
   }
@@ -60,25 +61,34 @@ model::Prediction make_prediction(const data::Batch& batch, std::int64_t begin, 
   p.targets = Tensor::empty({tokens}, DType::kI32);
   p.weights = Tensor::empty({tokens}, weight_dtype);
   const double weight = valid > 0 ? 1.0 / static_cast<double>(valid) : 0.0;
+  // The device waits for this between two steps: no checks inside the loops.
   kernels::visit_float(weight_dtype, [&]<class T>() {
-    std::int64_t t = 0;
+    std::int32_t* input = depth > 0 ? p.inputs.as<std::int32_t>() : nullptr;
+    std::int32_t* target = p.targets.as<std::int32_t>();
+    T* to = p.weights.as<T>();
     for (std::int64_t r = begin; r < end; ++r) {
       const Row row = row_of(batch, r);
       for (const std::int64_t i : positions) {
-        if (depth > 0) p.inputs.as<std::int32_t>()[t] = row.input(i, depth);
-        p.targets.as<std::int32_t>()[t] = row.target(i, depth);
-        p.weights.as<T>()[t] = row.counts(i, depth) ? static_cast<T>(weight) : T{0};
-        ++t;
+        if (depth > 0) *input++ = row.input(i, depth);
+        *target++ = row.target(i, depth);
+        *to++ = row.counts(i, depth) ? static_cast<T>(weight) : T{0};
       }
     }
   });
   return p;
 }
 
-std::vector<model::Prediction*> predictions_of(model::MicroBatch& micro_batch) {
-  std::vector<model::Prediction*> all{&micro_batch.main};
-  for (model::Prediction& prediction : micro_batch.mtp) all.push_back(&prediction);
-  return all;
+/// All tensors of a micro-batch, in one order.
+template <class MicroBatch, class Visit>
+void for_each_tensor(MicroBatch& micro_batch, Visit visit) {
+  const auto of = [&](auto& prediction) {
+    visit(prediction.inputs);
+    visit(prediction.targets);
+    visit(prediction.weights);
+  };
+  visit(micro_batch.tokens);
+  of(micro_batch.main);
+  for (auto& prediction : micro_batch.mtp) of(prediction);
 }
 
 }  // namespace
@@ -109,7 +119,8 @@ model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin,
   micro.tokens = Tensor::empty({micro.batch * micro.seq}, DType::kI32);
   std::int32_t* token = micro.tokens.as<std::int32_t>();
   for (std::int64_t r = begin; r < end; ++r) {
-    for (const std::int64_t i : positions) *token++ = row_of(batch, r).tokens[i];
+    const Row row = row_of(batch, r);
+    for (const std::int64_t i : positions) *token++ = row.tokens[i];
   }
   micro.main = make_prediction(batch, begin, end, positions, 0, scales.valid.main, accumulation_dtype(dtype));
   for (std::size_t k = 0; k < scales.valid.mtp.size(); ++k) {
@@ -120,16 +131,20 @@ model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin,
 }
 
 model::MicroBatch upload(Stream& stream, model::MicroBatch micro_batch, Device device) {
-  const auto move = [&](Tensor& tensor) {
+  for_each_tensor(micro_batch, [&](Tensor& tensor) {
     if (tensor.defined()) tensor = moved_to(stream, std::move(tensor), device);
-  };
-  move(micro_batch.tokens);
-  for (model::Prediction* prediction : predictions_of(micro_batch)) {
-    move(prediction->inputs);
-    move(prediction->targets);
-    move(prediction->weights);
-  }
+  });
   return micro_batch;
+}
+
+void write_over(Stream& stream, const model::MicroBatch& from, model::MicroBatch& to) {
+  std::vector<const Tensor*> sources;
+  for_each_tensor(from, [&](const Tensor& tensor) { sources.push_back(&tensor); });
+  auto source = sources.begin();
+  for_each_tensor(to, [&](Tensor& tensor) {
+    if (tensor.defined()) copy(stream, **source, tensor);
+    ++source;
+  });
 }
 
 }  // namespace hadal::train

@@ -34,5 +34,7 @@ model::MicroBatch make_micro_batch(const data::Batch& batch, std::int64_t begin,
                                    const nn::SequenceShard* sequence = nullptr);
 /// The same on a device.
 model::MicroBatch upload(Stream& stream, model::MicroBatch micro_batch, Device device);
+/// `to`, on a device, becomes the same as `from`, of the same shape on the host.
+void write_over(Stream& stream, const model::MicroBatch& from, model::MicroBatch& to);
 
 }  // namespace hadal::train

@@ -37,7 +37,8 @@ double median_update(const Config& config, comm::Communicator& world, comm::Comm
     const auto begin = std::chrono::steady_clock::now();
     before(optimizer);
     optimizer.finish();
-    optimizer.step(stream, config.optim.lr, optimizer.grad_norm_squared(stream));
+    optimizer.begin_step(stream, config.optim.lr);
+    optimizer.step(stream, optimizer.grad_norm_squared(stream));
     optimizer.wait_values();
     synchronize(stream);
     world.barrier();

@@ -46,6 +46,10 @@ comm::DeviceTransportKind transport_kind(DeviceTransportChoice choice) {
 Device run_device(const Config& config, comm::Communicator& world) {
   kernels::allow_nondeterministic(!config.run.deterministic);
   if (config.run.device == DeviceChoice::kHost) return kCpu;
+  if (config.run.cuda_graph && world.size() > 1) {
+    throw UserError("run.cuda_graph records the step of one rank, and the job has {}: ranks wait for each other on the host; set run.cuda_graph=false",
+                    world.size());
+  }
   const std::vector<std::string> hosts = world.all_gather(host_name());
   const int devices = num_cuda_devices();
   if (devices == 0) throw UserError("run.device is cuda, but {}; run.device=cpu trains on the CPU", no_device());

@@ -33,71 +33,99 @@ double LayerLoad::max_violation() const {
   return static_cast<double>(*std::ranges::max_element(counts)) / mean - 1.0;
 }
 
-TrainStep::TrainStep(RunModel& run, optim::ShardedAdamW& optimizer) : run_(run), optimizer_(optimizer), pipeline_(run) {
+TrainStep::TrainStep(RunModel& run, optim::ShardedAdamW& optimizer, bool recorded)
+    : run_(run), optimizer_(optimizer), recorded_(recorded), pipeline_(run) {
   const ModelSection& shape = run.options().shape;
   for (std::int64_t i = 0; i < shape.num_layers + shape.mtp.depth; ++i) {
     if (model::is_moe_layer(shape, i)) loads_.push_back({i, std::vector<std::int64_t>(static_cast<std::size_t>(shape.moe.num_experts), 0)});
   }
   const auto& layers = run.model().moe_layers();
-  const std::int64_t num_layers = std::ssize(layers), num_experts = shape.moe.num_experts;
-  counts_ = Tensor::zeros({num_layers, num_experts}, DType::kI64, run.options().device);
-  balance_loss_ = Tensor::zeros({num_layers}, DType::kF64, run.options().device);
-  for (std::int64_t i = 0; i < num_layers; ++i) {
-    const View counts = counts_.view().rows(i, i + 1).reshape({num_experts});
-    layers[static_cast<std::size_t>(i)].layer->bind_statistics(counts, balance_loss_.view().rows(i, i + 1));
+  const std::int64_t num_experts = shape.moe.num_experts;
+  counts_ = Tensor::zeros({std::ssize(loads_), num_experts}, DType::kI64, run.options().device);
+  balance_loss_ = Tensor::zeros({std::ssize(layers)}, DType::kF64, run.options().device);
+  for (std::int64_t i = 0; i < std::ssize(layers); ++i) {
+    const model::Stage::PlacedMoe& moe = layers[static_cast<std::size_t>(i)];
+    const std::int64_t place = std::ranges::find(loads_, moe.layer_idx, &LayerLoad::layer_idx) - loads_.begin();
+    moe.layer->bind_statistics(counts_.view().rows(place, place + 1).reshape({num_experts}), balance_loss_.view().rows(i, i + 1));
   }
 }
 
-model::LossTable TrainStep::enqueue(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, double mtp_weight) {
+void TrainStep::prepare(Stream& stream, const data::Batch& rows, const Shape& shape) {
   const model::ModelOptions& options = run_.options();
+  LossScales scales{.valid = count_valid(rows, options.shape.mtp.depth), .sequences = shape.global_rows, .mtp_weight = shape.mtp_weight};
+  sum_counts(run_, scales.valid);
+  const bool again = shape_ == shape;
+  if (!again) micro_batches_.clear();
+  shape_ = shape;
+  for (std::int64_t begin = 0, i = 0; begin < shape.rows; begin += shape.micro_batch, ++i) {
+    const std::int64_t end = std::min(begin + shape.micro_batch, shape.rows);
+    model::MicroBatch made = make_micro_batch(rows, begin, end, scales, options.dtype, run_.groups().layer_groups().context);
+    if (again) {
+      write_over(stream, made, micro_batches_[static_cast<std::size_t>(i)]);
+    } else {
+      micro_batches_.push_back(upload(stream, std::move(made), options.device));
+    }
+  }
   optimizer_.wait_values();
+}
+
+void TrainStep::enqueue_gradients(Stream& stream) {
   optimizer_.zero_grad();
   counts_.fill_zero();
   balance_loss_.fill_zero();
-  LossScales scales{.valid = count_valid(rows, options.shape.mtp.depth), .sequences = global_rows, .mtp_weight = mtp_weight};
-  sum_counts(run_, scales.valid);
-  std::vector<model::MicroBatch> micro_batches;
-  for (std::int64_t begin = 0; begin < rows.num_rows(); begin += micro_batch) {
-    const std::int64_t end = std::min(begin + micro_batch, rows.num_rows());
-    micro_batches.push_back(
-        upload(stream, make_micro_batch(rows, begin, end, scales, options.dtype, run_.groups().layer_groups().context), options.device));
-  }
-  model::LossTable losses = pipeline_.train(stream, micro_batches, [&](const nn::ParameterList& parameters) {
+  losses_ = pipeline_.train(stream, micro_batches_, [&](const nn::ParameterList& parameters) {
     for (const nn::Parameter* parameter : parameters) {
       if (parameter->options().trainable) optimizer_.ready(*parameter);
     }
   });
-  const comm::Position position("gradient sum");
-  optimizer_.finish();
-  return losses;
+  {
+    const comm::Position position("gradient sum");
+    optimizer_.finish();
+  }
+  const comm::Position position("expert loads");
+  if (!loads_.empty()) run_.world().all_reduce_sum(counts_.view());
+}
+
+void TrainStep::enqueue_update(Stream& stream, double bias_speed) {
+  const comm::Position position("optimizer");
+  norm_squared_ = optimizer_.grad_norm_squared(stream);
+  optimizer_.step(stream, norm_squared_);
+  for (const model::Stage::PlacedMoe& moe : run_.model().moe_layers()) moe.layer->update_bias(stream, bias_speed, norm_squared_);
 }
 
 StepResult TrainStep::gradients(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, double mtp_weight) {
-  const model::LossTable losses = enqueue(stream, rows, global_rows, micro_batch, mtp_weight);
-  return read(stream, losses, global_rows * rows.tokens.shape()[1]);
+  const std::int64_t seq = rows.tokens.shape()[1];
+  prepare(stream, rows, {rows.num_rows(), seq, global_rows, micro_batch, mtp_weight, 0});
+  enqueue_gradients(stream);
+  return read(stream, global_rows * seq);
 }
 
 StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, const StepInput& input) {
-  const model::LossTable losses = enqueue(stream, rows, global_rows, micro_batch, input.mtp_weight);
-  const comm::Position position("optimizer");
-  const ConstView norm_squared = optimizer_.grad_norm_squared(stream);
-  optimizer_.step(stream, input.lr, norm_squared);
-  StepResult result = read(stream, losses, global_rows * rows.tokens.shape()[1]);
-  const Tensor norm = to_host(stream, norm_squared);
+  const std::int64_t seq = rows.tokens.shape()[1];
+  const Shape shape{rows.num_rows(), seq, global_rows, micro_batch, input.mtp_weight, input.bias_speed};
+  prepare(stream, rows, shape);
+  optimizer_.begin_step(stream, input.lr);
+  const auto work = [&] {
+    enqueue_gradients(stream);
+    enqueue_update(stream, shape.bias_speed);
+  };
+  if (recorded_) {
+    work_.run(stream, shape, work);
+  } else {
+    work();
+  }
+  StepResult result = read(stream, global_rows * seq);
+  const Tensor norm = to_host(stream, norm_squared_);
   result.grad_norm = std::sqrt(norm.span<double>()[0]);
   result.applied = std::isfinite(result.grad_norm);
-  if (!result.applied) {
-    optimizer_.undo_step();
-    return result;
-  }
-  for (const model::Stage::PlacedMoe& moe : run_.model().moe_layers()) moe.layer->update_bias(stream, input.bias_speed);
+  if (!result.applied) optimizer_.undo_step();
   return result;
 }
 
-StepResult TrainStep::read(Stream& stream, const model::LossTable& table, std::int64_t tokens) {
+StepResult TrainStep::read(Stream& stream, std::int64_t tokens) {
   const comm::Position position("figures");
-  const model::Losses losses = model::total(table.read(stream), run_.options().shape.mtp.depth);
-  const Tensor counts_here = to_host(stream, counts_), balance_here = to_host(stream, balance_loss_);
+  const model::Losses losses = model::total(losses_->read(stream), run_.options().shape.mtp.depth);
+  const Tensor counts = to_host(stream, counts_), balance_here = to_host(stream, balance_loss_);
   StepResult result;
   result.tokens = tokens;
   Tensor figures = Tensor::empty({std::ssize(losses.mtp) + 2}, DType::kF64);
@@ -106,30 +134,14 @@ StepResult TrainStep::read(Stream& stream, const model::LossTable& table, std::i
   f[1] = 0;
   for (const double loss : balance_here.span<double>()) f[1] += loss;
   std::ranges::copy(losses.mtp, f + 2);
-  const std::int64_t num_experts = counts_here.shape()[1];
-  Tensor counts = Tensor::zeros({std::ssize(loads_), num_experts}, DType::kI64);
-  const auto row_of = [&](Tensor& of, std::int64_t row) {
-    return of.span<std::int64_t>().subspan(static_cast<std::size_t>(row * num_experts), static_cast<std::size_t>(num_experts));
-  };
-  const auto place_of = [&](std::int64_t layer_idx) { return std::ranges::find(loads_, layer_idx, &LayerLoad::layer_idx) - loads_.begin(); };
-  const auto& layers = run_.model().moe_layers();
-  Tensor whole = counts_here.clone();
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    const auto sum = row_of(counts, place_of(layers[i].layer_idx)), here = row_of(whole, static_cast<std::int64_t>(i));
-    for (std::size_t e = 0; e < here.size(); ++e) sum[e] += here[e];
-  }
-  const View views[] = {figures.view(), counts.view()};
-  run_.world().all_reduce_sum(views);
+  run_.world().all_reduce_sum(figures.view());
   result.loss = f[0];
   result.balance_loss = f[1];
   result.mtp_loss.assign(f + 2, f + figures.numel());
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    std::ranges::copy(row_of(counts, place_of(layers[i].layer_idx)), row_of(whole, static_cast<std::int64_t>(i)).begin());
-  }
-  if (run_.world().size() > 1) copy(stream, whole, counts_);
   double violation = 0;
   for (std::size_t i = 0; i < loads_.size(); ++i) {
-    std::ranges::copy(row_of(counts, static_cast<std::int64_t>(i)), loads_[i].counts.begin());
+    std::vector<std::int64_t>& of_layer = loads_[i].counts;
+    std::ranges::copy(counts.span<std::int64_t>().subspan(i * of_layer.size(), of_layer.size()), of_layer.begin());
     violation += loads_[i].max_violation();
   }
   if (!loads_.empty()) result.max_violation = violation / static_cast<double>(loads_.size());

@@ -1,13 +1,16 @@
 // One optimizer step over the layout of a run: micro-batches through the pipeline, gradient reduction, clipping, AdamW (ZeRO-1), balancer.
-// Everything is enqueued on the device; the host waits once, at the end, for the figures.
+// The host makes the micro-batches, sends them to the device, and enqueues the step, or launches it as a graph that an earlier step
+// has recorded (run.cuda_graph); it waits once, at the end, for the figures.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "data/sampler.h"
 #include "optim/sharded_adamw.h"
 #include "train/pipeline.h"
+#include "train/recorded_work.h"
 
 namespace hadal::train {
 
@@ -40,8 +43,8 @@ struct LayerLoad {
 
 class TrainStep {
  public:
-  /// All are kept by reference.
-  TrainStep(RunModel& run, optim::ShardedAdamW& optimizer);
+  /// All are kept by reference. `recorded`: steps are recorded and launched as graphs; one rank on a device alone.
+  TrainStep(RunModel& run, optim::ShardedAdamW& optimizer, bool recorded = false);
 
   /// `rows`: the share of this rank's data-parallel place of the global batch of `global_rows` sequences. Parameters are current after
   /// optimizer.wait_values().
@@ -53,16 +56,33 @@ class TrainStep {
   const std::vector<LayerLoad>& loads() const { return loads_; }
 
  private:
-  /// Enqueues forward, backward and the sum of the gradients over the ranks; the losses of the micro-batches here.
-  model::LossTable enqueue(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, double mtp_weight);
-  /// What the device has found, summed over the ranks; the host waits for it. Layers then have the loads of the whole batch.
-  StepResult read(Stream& stream, const model::LossTable& losses, std::int64_t tokens);
+  /// What the host puts into the work of a step.
+  struct Shape {
+    std::int64_t rows = 0, seq = 0, global_rows = 0, micro_batch = 0;
+    double mtp_weight = 0, bias_speed = 0;
+    bool operator==(const Shape&) const = default;
+  };
+
+  /// The micro-batches of `rows`, on the device: those of the last step are written over where they have this shape.
+  void prepare(Stream& stream, const data::Batch& rows, const Shape& shape);
+  /// Enqueues forward, backward and the sums of gradients and loads over the ranks.
+  void enqueue_gradients(Stream& stream);
+  /// Enqueues the rest: norm, update, balancer.
+  void enqueue_update(Stream& stream, double bias_speed);
+  /// What the device has found, summed over the ranks; the host waits for it.
+  StepResult read(Stream& stream, std::int64_t tokens);
 
   RunModel& run_;
   optim::ShardedAdamW& optimizer_;
+  bool recorded_;
   Pipeline pipeline_;
-  Tensor counts_;        ///< I64 [MoE layers here, E]: their loads, on the device
-  Tensor balance_loss_;  ///< F64 [MoE layers here]
+  std::optional<Shape> shape_;  ///< of micro_batches_
+  std::vector<model::MicroBatch> micro_batches_;
+  Tensor counts_;               ///< I64 [MoE layers, E]: the loads of those that lie here, then of all
+  Tensor balance_loss_;         ///< F64 [MoE layers here]
+  std::optional<model::LossTable> losses_;
+  ConstView norm_squared_;
+  RecordedWork<Shape> work_;
   std::vector<LayerLoad> loads_;
 };
 

@@ -74,7 +74,7 @@ Trainer::Trainer(const LoadedConfig& loaded, comm::Communicator& world, bool qui
       data_(open_run_data(config_)),
       run_(config_, model::model_options(config_, device_), world),
       optimizer_(config_.optim, optimizer_groups(run_), world),
-      train_step_(run_, optimizer_) {
+      train_step_(run_, optimizer_, config_.run.cuda_graph && !device_.is_cpu()) {
   if (world.is_root()) {
     for (const std::string& sentence : loaded.inert) log_warning("{}", sentence);
   }

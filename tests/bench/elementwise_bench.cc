@@ -81,18 +81,18 @@ void swiglu_backward(benchmark::State& state) {
 }
 
 void adamw(benchmark::State& state) {
-  const Tensor grad = filled<float>({12'000'000});
+  const Tensor grad = filled<float>({12'000'000}), rates = kernels::adamw_rates(1e-4, 0.9, 0.95, 1);
   Tensor value = filled<float>(grad.shape(), 2), m = zeros(grad.shape()), v = zeros(grad.shape());
   measure(state, bytes_of({&grad, &value, &value, &m, &m, &v, &v}), [&](Stream& stream) {
-    run(stream, kernels::AdamW{.grad = grad, .value = value, .m = m, .v = v, .ema = {}, .lr = 1e-4, .weight_decay = 0.1});
+    run(stream, kernels::AdamW{.grad = grad, .value = value, .m = m, .v = v, .ema = {}, .rates = rates, .weight_decay = 0.1});
   });
 }
 
 void adamw_bf16_moments(benchmark::State& state) {
-  const Tensor grad = filled<float>({12'000'000});
+  const Tensor grad = filled<float>({12'000'000}), rates = kernels::adamw_rates(1e-4, 0.9, 0.95, 1);
   Tensor value = filled<float>(grad.shape(), 2), m = zeros(grad.shape(), DType::kBf16), v = zeros(grad.shape(), DType::kBf16);
   measure(state, bytes_of({&grad, &value, &value, &m, &m, &v, &v}), [&](Stream& stream) {
-    run(stream, kernels::AdamW{.grad = grad, .value = value, .m = m, .v = v, .ema = {}, .lr = 1e-4, .weight_decay = 0.1});
+    run(stream, kernels::AdamW{.grad = grad, .value = value, .m = m, .v = v, .ema = {}, .rates = rates, .weight_decay = 0.1});
   });
 }
 

@@ -98,6 +98,7 @@ TEST_F(ParallelFor, RangesCoverTheCount) {
 }
 
 // A pool that is stopped right after a loop, while its workers come out of it, ends: none waits for a loop that will not come.
+/// A worker that a stop meets between looking at a loop and entering it must see the stop.
 TEST_F(ParallelFor, StopsRightAfterALoop) {
   const int threads = num_threads();
   std::atomic<std::int64_t> sum{0};

@@ -44,13 +44,13 @@ struct State {
             .v = side(v),
             .ema = side(ema),
             .working = side.on_device ? device_working.view() : working.view(),
-            .lr = 0.1,
+            .rates = side(rates),
             .weight_decay = 0.1,
-            .ema_decay = 0.99,
-            .step = 3};
+            .ema_decay = 0.99};
   }
 
   Twin grad, value, m, v, ema;
+  Twin rates{kernels::adamw_rates(0.1, 0.9, 0.95, 3), DType::kF64};
   Tensor working, device_working;  ///< bf16 on both sides
 };
 

@@ -187,6 +187,7 @@ inline std::vector<Case> window_cases() {
       {2, 200, 200, 2, 1, 128, 0, 128, window(17)},
       {1, 513, 513, 2, 2, 128, 64, 128, window(140)},
       {1, 513, 513, 2, 1, 64, 0, 64, window(128)},
+      {1, 1500, 1500, 2, 2, 128, 64, 128, window(900)},  // ranges of queries of which keys see the first, the last, or some between
   };
 }
 inline std::vector<Case> block_cases() {
@@ -197,6 +198,10 @@ inline std::vector<Case> block_cases() {
       {1, 600, 299, 2, 2, 128, 64, 128, blocks(4, 2)},
       {2, 5, 0, 2, 2, 128, 0, 128, blocks(16, 8)},    // no compressed key at all
       {1, 40, 3, 2, 2, 128, 64, 128, blocks(60, 8)},  // keys that nobody sees
+      // Few keys under many queries: cut by heads, three of a group too, and by ranges of queries.
+      {1, 700, 42, 6, 2, 128, 0, 128, blocks(32, 16)},
+      {1, 900, 230, 4, 1, 128, 64, 128, blocks(8, 4)},
+      {2, 1300, 400, 3, 1, 64, 0, 64, blocks(16, 4), 300},
   };
 }
 inline std::vector<Case> start_cases() {
@@ -227,6 +232,7 @@ inline std::vector<Case> adding_cases() {
       {1, 200, 200, 2, 2, 128, 64, 128},
       {2, 65, 65, 4, 2, 128, 0, 128},
       {1, 70, 70, 2, 2, 20, 4, 12},
+      {1, 700, 300, 5, 1, 128, 64, 128, blocks(16, 2)},
   };
 }
 

@@ -1,6 +1,7 @@
 // Guards: loads (exact) and balance losses with their gradients on the device, over shares of sequences with padding, several counts of
 // sequences and devices; scores that are no numbers; the balancer's step.
 #include <cmath>
+#include <limits>
 
 #include "kernels/bias_update.h"
 #include "kernels/router.h"
@@ -165,6 +166,12 @@ TEST(CudaBiasUpdate, TakesTheSignInIntegers) {
     }
     const Tensor got = to_host(gpu, device);
     EXPECT_TRUE(std::equal(got.span<float>().begin(), got.span<float>().end(), start.span<float>().begin())) << num_experts;
+    Tensor norm = Tensor::empty({1}, DType::kF64);
+    norm.as<double>()[0] = std::numeric_limits<double>::infinity();
+    const Tensor infinite = to_device(gpu, norm, kGpu);
+    run(gpu, kernels::BiasUpdate{.counts = counts.device(), .bias = device, .grad_norm_squared = infinite, .speed = 1e-3});
+    const Tensor kept = to_host(gpu, device);
+    EXPECT_TRUE(std::equal(kept.span<float>().begin(), kept.span<float>().end(), got.span<float>().begin())) << num_experts;
   }
 }
 

@@ -1,6 +1,6 @@
 // Guards: the grouped products on CUDA against the CPU in f64, in f32 and bf16: experts without rows, with one row, with all rows, and
-// around the sizes of tiles; odd widths (which the tensor copy engine refuses) and even ones; weights accumulate; rows of other
-// experts that are not numbers do not leak in.
+// around the sizes of tiles; odd widths (which the tensor copy engine refuses) and even ones; weights accumulate, or are
+// overwritten whatever was there; rows of other experts that are not numbers do not leak in.
 #include "kernels/grouped_gemm.h"
 
 #include <gtest/gtest.h>
@@ -84,6 +84,29 @@ TEST(CudaGroupedGemm, ManyExperts) {
 TEST(CudaGroupedGemm, ModelWidths) {
   check({500, 131, 0, 900}, 704, 1408, DType::kBf16);
   check({2300, 1}, 512, 768, DType::kBf16);
+}
+
+// What is there before does not matter, NaN included; experts without rows get zeros. Both kernels that add by the copy engine (d_w as it
+// is, and its transpose), the one by mma.sync, and f32.
+TEST(CudaGroupedGemm, OverwritesWeightGradientsWhereAsked) {
+  const auto overwrite = [](const Sizes& sizes, std::int64_t in, std::int64_t out, DType dtype) {
+    SCOPED_TRACE(testing::Message() << name_of(dtype) << ", in " << in << " out " << out << ", rows " << testing::PrintToString(sizes));
+    const std::int64_t rows = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
+    const DType sums = accumulation_dtype(dtype);
+    Twin offsets = offsets_of(sizes), x = Twin::normal({rows, in}, dtype, 1), d_y = Twin::normal({rows, out}, dtype, 2);
+    Twin d_w = Twin::output({std::ssize(sizes), out, in}, sums);
+    run_on_both({&x, &d_y, &offsets}, {&d_w}, [&](Stream& stream, auto side) {
+      run(stream, kernels::GroupedGemmBackwardWeight{.d_y = side(d_y), .x = side(x), .offsets = side(offsets), .d_w = side(d_w), .add = false});
+    });
+    EXPECT_TRUE(d_w.agrees(tolerance_of(sums, rows)));
+  };
+  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+    overwrite({5, 0, 1, 33, 2, 64, 0}, 24, 40, dtype);
+    overwrite({5, 0, 130}, 23, 41, dtype);
+    overwrite({0, 0}, 16, 8, dtype);
+  }
+  overwrite({500, 131, 0, 300}, 704, 1408, DType::kBf16);
+  overwrite({500, 0, 131}, 1408, 512, DType::kBf16);
 }
 
 // A tile reads its neighbours' rows; what is in them must not matter.

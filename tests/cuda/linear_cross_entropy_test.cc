@@ -1,5 +1,6 @@
 // Guards: linear + cross-entropy on CUDA: loss, token losses, predictions and both gradients, with ignored and weightless tokens,
-// rows that are not aligned, small and large vocabularies, without gradients; ties and exact logits in bf16; several chunks.
+// rows that are not aligned, small and large vocabularies, without gradients, a weight gradient that is
+// overwritten; ties and exact logits in bf16; several chunks.
 #include "kernels/linear_cross_entropy.h"
 
 #include <gtest/gtest.h>
@@ -16,6 +17,7 @@ struct Case {
   std::int64_t tokens, width, vocabulary;
   bool weighted = true;
   bool gradients = true;
+  bool add = true;
 };
 
 std::vector<std::int64_t> targets_of(const Case& c) {
@@ -40,7 +42,7 @@ TEST_P(CudaLinearCrossEntropy, AgreesWithTheCpu) {
        w = Twin::normal({c.vocabulary, c.width}, dtype, 2, 1 / std::sqrt(static_cast<double>(c.width)));
   Twin targets = Twin::ints({c.tokens}, targets_of(c)), weight = weights_of(c.tokens);
   Twin loss = Twin::output({1}, DType::kF64), token_loss = Twin::output({c.tokens}, DType::kF32);
-  Twin d_h = Twin::output(h.shape(), dtype), d_w = Twin::normal(w.shape(), DType::kF32, 3, 0.1);
+  Twin d_h = Twin::output(h.shape(), dtype), d_w = c.add ? Twin::normal(w.shape(), DType::kF32, 3, 0.1) : Twin::output(w.shape(), DType::kF32);
   run_on_both({&h, &w, &targets, &weight}, {&loss, &token_loss, &d_h, &d_w}, [&, c = c](Stream& stream, Side side) {
     run(stream, kernels::LinearCrossEntropy{.h = side(h),
                                             .w = side(w),
@@ -50,7 +52,8 @@ TEST_P(CudaLinearCrossEntropy, AgreesWithTheCpu) {
                                             .token_loss = side(token_loss),
                                             .scale = 0.5,
                                             .d_h = c.gradients ? side(d_h) : View{},
-                                            .d_w = c.gradients ? side(d_w) : View{}});
+                                            .d_w = c.gradients ? side(d_w) : View{},
+                                            .add_to_d_w = c.add});
   });
   // bf16: logits of size 4 are held to 2^-9 of their size, so a loss is off by less than 1e-2 of at least 2, probabilities by 1
   // %.
@@ -64,7 +67,8 @@ TEST_P(CudaLinearCrossEntropy, AgreesWithTheCpu) {
 INSTANTIATE_TEST_SUITE_P(Sizes, CudaLinearCrossEntropy,
                          testing::Combine(testing::Values(Case{1, 8, 3}, Case{5, 16, 7, false}, Case{40, 64, 1000},
                                                           Case{130, 72, 4103}, Case{64, 128, 32000, false},
-                                                          Case{33, 64, 5000, true, false}, Case{0, 16, 40}, Case{9, 32, 120000}),
+                                                          Case{33, 64, 5000, true, false}, Case{0, 16, 40}, Case{9, 32, 120000},
+                                                          Case{40, 64, 1000, true, true, false}, Case{0, 16, 40, true, true, false}),
                                           testing::Values(DType::kF32, DType::kBf16)));
 
 // Small integers: every logit is exact in bf16 too, most rows have several greatest ones.

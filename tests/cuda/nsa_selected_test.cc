@@ -9,14 +9,14 @@ using std::int64_t;
 constexpr double kScale = 0.11;
 
 struct Problem {
-  Problem(const SelectedCase& c, DType dtype)
+  Problem(const SelectedCase& c, DType dtype, Twin chosen)
       : q(HeadsTwin::normal(c.batch * c.tokens, c.heads, c.width + c.shared, c.gap, dtype, 21)),
         k(HeadsTwin::normal(c.batch * c.keys(), c.key_heads, c.width, c.gap, dtype, 22)),
         k_shared(HeadsTwin::normal(c.batch * c.keys(), 1, c.shared, c.gap, dtype, 23)),
         v(HeadsTwin::normal(c.batch * c.keys(), c.key_heads, c.value, c.gap, dtype, 24)),
         o(HeadsTwin::output(c.batch * c.tokens, c.heads, c.value, c.gap, dtype)),
         lse(Twin::output({c.batch * c.tokens, c.heads}, accumulation_dtype(dtype))),
-        blocks(random_blocks(c)) {}
+        blocks(std::move(chosen)) {}
   HeadsTwin q, k, k_shared, v, o;
   Twin lse, blocks;
 };
@@ -40,9 +40,9 @@ std::string describe(const SelectedCase& c) {
                      c.value, c.groups, c.select, c.chosen, c.start, c.gap);
 }
 
-void check_case(const SelectedCase& c, DType dtype, double tolerance) {
+void check_case(const SelectedCase& c, DType dtype, double tolerance, Twin blocks) {
   SCOPED_TRACE(describe(c));
-  Problem p(c, dtype);
+  Problem p(c, dtype, std::move(blocks));
   run_on_both({&p.q.twin, &p.k.twin, &p.k_shared.twin, &p.v.twin, &p.blocks}, {&p.o.twin, &p.lse},
               [&](Stream& stream, Side side) { forward(stream, side, c, p); });
   EXPECT_TRUE(p.o.twin.agrees(tolerance));
@@ -87,6 +87,23 @@ void check_case(const SelectedCase& c, DType dtype, double tolerance) {
   }
 }
 
+void check_case(const SelectedCase& c, DType dtype, double tolerance) { check_case(c, dtype, tolerance, random_blocks(c)); }
+
+/// Everybody reads block 0, nobody block 2, a third the block before their own; the rest of the lists is empty.
+Twin skewed_blocks(const SelectedCase& c) {
+  std::vector<int64_t> result;
+  for (int64_t row = 0; row < c.batch * c.tokens; ++row) {
+    const int64_t own = (c.start + row % c.tokens) / c.select;
+    std::vector<int64_t> list{0};
+    for (const int64_t block : {own - 1, own}) {
+      if (block > 0 && block != 2 && (block == own || row % 3 == 0)) list.push_back(block);
+    }
+    list.resize(static_cast<std::size_t>(c.chosen), -1);
+    for (int64_t group = 0; group < c.groups; ++group) result.insert(result.end(), list.begin(), list.end());
+  }
+  return Twin::ints({c.batch * c.tokens, c.groups, c.chosen}, result);
+}
+
 const std::vector<SelectedCase>& cases() {
   static const std::vector<SelectedCase> all{
       {1, 1, 1, 1, 8, 0, 8, 1, 16, 3},                // one token
@@ -117,6 +134,12 @@ const std::vector<SelectedCase>& cases() {
       {1, 330, 64, 1, 512, 64, 512, 1, 64, 6},        // ... absorbed MLA
       {1, 60, 4, 1, 512, 64, 512, 1, 16, 3, 0, 8},    // few heads: rows of four tokens together
       {1, 5, 16, 1, 128, 0, 128, 1, 64, 16},          // fewer tokens than a block
+      {1, 5, 2, 2, 128, 64, 128, 1, 64, 16},          // ... keys per head
+      {2, 1301, 2, 2, 128, 64, 128, 1, 64, 16},       // keys per head, lists of several pieces
+      {2, 201, 6, 3, 64, 0, 64, 3, 64, 4},            // two heads a key head
+      {1, 190, 10, 2, 128, 0, 128, 2, 80, 3, 33},     // five heads, blocks that end inside a tile of keys
+      {1, 150, 6, 2, 128, 64, 128, 6, 16, 5},         // every head selects for itself
+      {1, 100, 6, 3, 64, 0, 64, 2, 32, 3},            // groups that cut key heads
   };
   return all;
 }
@@ -130,9 +153,20 @@ TEST(CudaNsaSelected, Bf16EqualsTheCpu) {
   for (const SelectedCase& c : cases()) check_case(c, DType::kBf16, 1e-2);
 }
 
+TEST(CudaNsaSelected, ListsOfAllLengthsEqualTheCpu) {
+  for (const SelectedCase& c : std::vector<SelectedCase>{{2, 1281, 2, 2, 128, 64, 128, 1, 64, 16},
+                                                         {1, 4300, 1, 1, 128, 64, 128, 1, 64, 3},
+                                                         {1, 700, 4, 4, 64, 0, 64, 2, 16, 3, 30, 8},
+                                                         {1, 400, 3, 3, 192, 0, 128, 1, 100, 3, 5},
+                                                         {1, 700, 16, 1, 128, 0, 128, 1, 64, 4}}) {
+    check_case(c, DType::kF32, 1e-5, skewed_blocks(c));
+    check_case(c, DType::kBf16, 1e-2, skewed_blocks(c));
+  }
+}
+
 TEST(CudaNsaSelected, KeysThatNobodySelectsHaveNoGradient) {
   const SelectedCase c{1, 0, 16, 1, 128, 0, 128, 1, 64, 3, 100};
-  Problem p(c, DType::kBf16);
+  Problem p(c, DType::kBf16, random_blocks(c));
   HeadsTwin d_q = HeadsTwin::output(0, 16, 128, 0, DType::kBf16), d_k = HeadsTwin::output(100, 1, 128, 0, DType::kBf16);
   HeadsTwin d_v = HeadsTwin::output(100, 1, 128, 0, DType::kBf16);
   run_on_both({}, {&d_k.twin, &d_v.twin}, [&](Stream& stream, Side side) {

@@ -29,6 +29,13 @@ std::vector<std::string> on_cuda(const char* precision, std::vector<std::string>
   return more;
 }
 
+void expect_same_tensors(const std::filesystem::path& a, const std::filesystem::path& b) {
+  const auto x = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(a)),
+             y = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(b));
+  ASSERT_EQ(x.tensors().size(), y.tensors().size());
+  for (std::size_t i = 0; i < x.tensors().size(); ++i) EXPECT_EQ(x.tensors()[i].hash, y.tensors()[i].hash) << x.tensors()[i].name;
+}
+
 class RunOnCuda : public testing::Test {
  protected:
   test::TempDir dir_;
@@ -68,10 +75,25 @@ TEST_F(RunOnCuda, ResumesWithTheSameBits) {
     run_.train("stopped" + name, 1, first);
     const auto resumed = run_.train("stopped" + name, 1, settings);
     for (const char* key : {"loss", "mtp_loss", "grad_norm"}) EXPECT_EQ(column(straight, key), column(resumed, key)) << key;
-    const auto a = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(dir_ / ("straight" + name))),
-               b = checkpoint::CheckpointReader::open(checkpoint::find_checkpoint(dir_ / ("stopped" + name)));
-    ASSERT_EQ(a.tensors().size(), b.tensors().size());
-    for (std::size_t i = 0; i < a.tensors().size(); ++i) EXPECT_EQ(a.tensors()[i].hash, b.tensors()[i].hash) << a.tensors()[i].name;
+    expect_same_tensors(dir_ / ("straight" + name), dir_ / ("stopped" + name));
+  }
+}
+
+/// While the rate, the batch, the weight of MTP and the average change from step to step.
+TEST_F(RunOnCuda, ARecordedStepHasTheBitsOfAnEagerOne) {
+  for (const char* precision : {"f32", "bf16"}) {
+    const auto settings = on_cuda(precision, {"train.steps=20", "train.batch_ramp={start: 4, tokens: 768, multiple: 4}",
+                                              "balance.mtp_schedule=[{tokens: 2000, value: 0.1}]", "data.validation_fraction=0.1",
+                                              "train.eval_interval=3"});
+    auto with_graph = settings;
+    with_graph.push_back("run.cuda_graph=true");
+    const std::string name = precision;
+    const auto eager = run_.train("eager " + name, 1, settings), recorded = run_.train("recorded " + name, 1, with_graph);
+    ASSERT_EQ(recorded.size(), 20u);
+    for (const char* key : {"loss", "mtp_loss", "balance_loss", "grad_norm", "max_vio", "val_loss"}) {
+      EXPECT_EQ(column(recorded, key), column(eager, key)) << key;
+    }
+    expect_same_tensors(dir_ / ("eager " + name), dir_ / ("recorded " + name));
   }
 }
 

@@ -98,6 +98,18 @@ TEST_F(OnDevice, AStepWaitsForItsFiguresAlone) {
   EXPECT_EQ(eight - three, 5 * 4);
 }
 
+/// tests/cuda/train_test.cc compares the bits.
+TEST_F(OnDevice, AStepIsRecordedOncePerShape) {
+  const std::int64_t before = test::num_graph_launches();
+  run_.train("recorded", 1, with(kOnDevice, {"run.cuda_graph=true", "train.steps=20", "train.batch_ramp={start: 4, tokens: 768, multiple: 4}",
+                                             "balance.mtp_schedule=[{tokens: 2000, value: 0.1}]"}));
+  EXPECT_EQ(test::num_graph_launches() - before, 20 - 3);  // of each of three kinds of step the first runs as it comes
+}
+
+TEST_F(OnDevice, OneRankAloneIsRecorded) {
+  EXPECT_THROW(run_.train("two", 2, with(kOnDevice, {"run.cuda_graph=true"})), UserError);
+}
+
 /// Every axis: rows, choices, sums and states travel between ranks that share the device.
 TEST_F(OnDevice, RanksTrainWithTheBitsOfTheCpu) {
   const std::vector<std::vector<std::string>> layouts{{"parallel.tp=2"},

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """One table of our rows beside their peers':
 
-  compare.py --ours bench.json [--peers peers.json] [--step bench_step.json] [--step-peer torch_step.txt]... [--markdown FILE]
+  compare.py --ours bench.json [--peers peers.json] [--step bench_step.json] [--step-peer torch_step.txt]...
+             [--graph eager.json graph.json] [--markdown FILE]
 
 bench.json comes from bench_cuda, peers.json from peers.py: rows are joined by (name, shape); what stands in parentheses after one of our
 names is a variant of ours ("mla_attention_backward (deterministic)") and has the peer of the plain name. bench_step.json is the figures
-of `hadal bench --json`, torch_step.txt what torch_step.py printed. ratio = peer's time over ours: above 1 we are faster. Peers that cannot
-run on a machine without network are quoted, with their source. --markdown writes the rows for tests/bench/RESULTS.md.
+of `hadal bench --json`, torch_step.txt what torch_step.py printed; --graph are such figures of run.cuda_graph false and true. ratio =
+peer's time over ours: above 1 we are faster. Peers that cannot run on a machine without network are quoted, with their source.
+--markdown writes the rows for tests/bench/RESULTS.md.
 """
 import argparse
 import json
@@ -17,6 +19,7 @@ import sys
 TRITON_NSA = {8192: (1.60, 1.41, 2.48, 5.47), 32768: (13.0, 10.2, 10.1, 20.4), 65536: (43.8, 37.0, 22.9, 46.3)}
 TRITON_NSA_ROWS = ("nsa_compressed_select", "nsa_compressed_backward", "nsa_selected_forward", "nsa_selected_backward")
 SUMS = {"nsa two branches, forward": (TRITON_NSA_ROWS[0], TRITON_NSA_ROWS[2]), "nsa two branches, backward": (TRITON_NSA_ROWS[1], TRITON_NSA_ROWS[3])}
+GRAPH_TOKENS = 4096
 STEP_TOKENS = 4 * 4096  # of configs/bench/v2_lite_slice.yaml, and of torch_step.py as run.sh calls it
 DENSE = {"nsa two branches, forward": "gqa_attention_forward", "nsa two branches, backward": "gqa_attention_backward"}
 
@@ -87,6 +90,18 @@ def step_rows(figures_path, peer_paths):
     return ours, peers
 
 
+def graph_rows(paths):
+    """A step launched as one graph beside the same step enqueued op by op: (ours, peers)."""
+    rows = []
+    for path in paths or []:
+        with open(path) as file:
+            figures = json.load(file)
+        rate = figures["tokens_per_s"]["natural"]
+        rows.append([{"name": "step as a CUDA graph", "shape": "h100_small of 4 layers, 1 x 4096 tokens", "tokens_per_s": rate, "ms": 1e3 * GRAPH_TOKENS / rate,
+                      "gib": figures["peak_bytes"] / 2**30, "peer": "own, op by op"}])
+    return reversed(rows) if rows else ([], [])
+
+
 def joined(ours, peers):
     """(our row or None, peer's row or None), ours in their order, then the peers that nothing of ours was measured against."""
     by_key = {(row["name"], row["shape"]): row for row in peers}
@@ -117,13 +132,15 @@ def main():
     parser.add_argument("--peers")
     parser.add_argument("--step")
     parser.add_argument("--step-peer", action="append", default=[])
+    parser.add_argument("--graph", nargs=2)
     parser.add_argument("--markdown")
     arguments = parser.parse_args()
     rows = read_rows(arguments.ours)
     ceilings = next((row for row in rows if row["name"] == "ceilings"), None)
     ours, peers = with_sums([row for row in rows if row["name"] != "ceilings"], (read_rows(arguments.peers) if arguments.peers else []))
     our_steps, peer_steps = step_rows(arguments.step, arguments.step_peer)
-    table = [cells(our, peer) for our, peer in joined(ours + our_steps, peers + published() + peer_steps)]
+    graph, eager = graph_rows(arguments.graph)
+    table = [cells(our, peer) for our, peer in joined(ours + our_steps + graph, peers + published() + peer_steps + eager)]
     widths = [max(len(line[i]) for line in [HEAD] + table) for i in range(len(HEAD))]
     for line in [HEAD] + table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())

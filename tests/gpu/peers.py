@@ -97,6 +97,7 @@ def attention(name, shape, batch, heads, kv_heads, length, qk, v):
 def mla_attention():
     attention("mla_attention", "b1 h16 s4096 192/128", 1, 16, 16, 4096, 192, 128)
     attention("mla_attention", "b1 h128 s8192 192/128", 1, 128, 128, 8192, 192, 128)
+    attention("mla_attention", "b1 h16 s32768 192/128", 1, 16, 16, 32768, 192, 128)
 
 
 @bench

@@ -67,7 +67,7 @@ if [ "$what" != test ] && "$python" -c 'import torch' 2> /dev/null; then
   peers_warm=$!
 fi
 say build
-if ! cmake --build "$build" -j "$(nproc)" > "$out/build.log" 2>&1; then
+if ! cmake --build "$build" -j "$(nproc)" --target hadal test_cuda test_gpu_collectives test_mpi_layouts bench_cuda > "$out/build.log" 2>&1; then
   grep -E 'error|FAILED' "$out/build.log" | head -n 40
   say 'the build failed'
   exit 1
@@ -126,6 +126,12 @@ if [ "$what" != test ]; then
       say 'hadal bench of the slice failed, see step.log'
     fi
   fi
+  say 'a step as a graph'
+  for graph in false true; do
+    timeout -k 5 60 "$build/hadal" bench configs/run/h100_small.yaml model.num_layers=4 train.global_batch=1 train.micro_batch=1 run.cuda_graph=$graph \
+      --json "$out/graph_$graph.json" > "$out/graph_$graph.log" 2>&1 || say "hadal bench with run.cuda_graph=$graph failed, see graph_$graph.log"
+  done
+  [ ! -e "$out/graph_true.json" ] || [ ! -e "$out/graph_false.json" ] || words="$words --graph $out/graph_false.json $out/graph_true.json"
   if [ -n "$peers_warm" ]; then
     say peers
     timeout -k 5 120 "$python" tests/gpu/peers.py --out "$out/peers.json" > "$out/peers.log" 2>&1 || say "peers.py: exit code $?, see peers.log"

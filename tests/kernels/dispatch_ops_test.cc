@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "kernels/bias_update.h"
 #include "kernels/copy_heads.h"
@@ -54,6 +56,12 @@ TEST(BiasUpdateOp, FollowsTheSignOfWhatIsMissing) {
   run(stream, BiasUpdate{.counts = uneven, .bias = bias, .speed = 0.25});  // a mean that is no integer
   const float second[] = {0.5f, 0.5f, -0.25f, -0.75f};
   EXPECT_TRUE(std::ranges::equal(bias.span<float>(), second));
+  // A step that is skipped leaves the bias as it leaves the parameters.
+  for (const double norm : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), 4.0}) {
+    const Tensor squared = tensor_of<double>({norm}, {1});
+    run(stream, BiasUpdate{.counts = uneven, .bias = bias, .grad_norm_squared = squared, .speed = 0.25});
+    EXPECT_EQ(bias.as<float>()[0], std::isfinite(norm) ? 0.75f : 0.5f);
+  }
 }
 
 TEST(LocalRowsOp, KnowsItsShare) {

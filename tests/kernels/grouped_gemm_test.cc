@@ -1,10 +1,12 @@
-// Guards: every expert's rows meet that expert's weights, empty and tiny groups included; weights accumulate; guard elements; the
-// same bits for any thread count, and the same bits as one dense product per expert.
+// Guards: every expert's rows meet that expert's weights, empty and tiny groups included; weights accumulate, or are overwritten
+// whatever was there; guard elements; the same bits for any thread count, and the same bits as one dense product per expert.
 #include "kernels/grouped_gemm.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "core/parallel_for.h"
@@ -67,6 +69,27 @@ void check(const std::vector<std::int64_t>& sizes, std::int64_t in, std::int64_t
     EXPECT_TRUE(same(r.d_w, dense.d_w)) << count;
   }
   set_num_threads(threads);
+}
+
+/// What is there before does not matter, NaN included; experts without rows get zeros.
+template <class T>
+void check_overwriting(const std::vector<std::int64_t>& ends, std::int64_t in, std::int64_t out) {
+  const std::int64_t experts = std::ssize(ends) - 1, rows = ends.back();
+  Tensor offsets = Tensor::empty({experts + 1}, DType::kI64);
+  std::ranges::copy(ends, offsets.as<std::int64_t>());
+  const Tensor x = random_tensor<T>({rows, in}, 1), d_y = random_tensor<T>({rows, out}, 2);
+  Tensor added = Tensor::zeros({experts, out, in}, kDTypeOf<T>), set = Tensor::empty({experts, out, in}, kDTypeOf<T>);
+  for (T& value : set.span<T>()) value = std::numeric_limits<T>::quiet_NaN();
+  Stream stream;
+  run(stream, GroupedGemmBackwardWeight{.d_y = d_y, .x = x, .offsets = offsets, .d_w = added});
+  run(stream, GroupedGemmBackwardWeight{.d_y = d_y, .x = x, .offsets = offsets, .d_w = set, .add = false});
+  EXPECT_TRUE(same(added, set));
+}
+
+TEST(GroupedGemm, OverwritesWeightGradientsWhereAsked) {
+  check_overwriting<float>({0, 5, 5, 6, 39, 41, 105, 105}, 24, 40);
+  check_overwriting<double>({0, 300, 1000, 1020}, 50, 70);
+  check_overwriting<double>({0, 0, 0}, 8, 8);
 }
 
 TEST(GroupedGemm, EqualsOneProductPerExpert) {

@@ -1,5 +1,5 @@
 // Guards: fused head and cross-entropy against a plain long double formula: loss, token loss, prediction, both gradients, ignored
-// tokens, more rows than one chunk; the same bits for any thread count.
+// tokens, more rows than one chunk; a weight gradient that is overwritten; the same bits for any thread count.
 #include "kernels/linear_cross_entropy.h"
 
 #include <gtest/gtest.h>
@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "core/parallel_for.h"
@@ -125,6 +126,27 @@ TEST(LinearCrossEntropy, MatchesLongDouble) {
   check<float>(37, 24, 131, 2e-5);
   check<double>(1, 3, 1, 1e-13);
   check<double>(530, 5, 40, 1e-12);
+}
+
+// What d_w held does not matter, NaN included: over more than one chunk, and without tokens.
+TEST(LinearCrossEntropy, OverwritesTheWeightGradientWhereAsked) {
+  for (const std::int64_t tokens : {530, 0}) {
+    const Tensor h = random_tensor<double>({tokens, 5}, 1), w = random_tensor<double>({40, 5}, 2), targets = Tensor::zeros({tokens}, DType::kI32);
+    Tensor added = Tensor::zeros(w.shape(), DType::kF64), set = Tensor::empty(w.shape(), DType::kF64);
+    for (double& value : set.span<double>()) value = std::numeric_limits<double>::quiet_NaN();
+    Tensor loss = Tensor::zeros({1}, DType::kF64), token_loss = Tensor::empty({tokens}, DType::kF64);
+    Stream stream;
+    for (const bool add : {true, false}) {
+      run(stream, LinearCrossEntropy{.h = h,
+                                     .w = w,
+                                     .targets = targets,
+                                     .loss = loss,
+                                     .token_loss = token_loss,
+                                     .d_w = add ? added : set,
+                                     .add_to_d_w = add});
+    }
+    EXPECT_EQ(std::memcmp(added.view().data, set.view().data, set.bytes()), 0) << tokens;
+  }
 }
 
 TEST(LinearCrossEntropy, RefusesATargetOutsideTheVocabulary) {

@@ -181,11 +181,12 @@ TEST(AdamWOp, MatchesTheFormula) {
   Tensor value = normal_tensor({kCount}, 1), m = normal_tensor({kCount}, 2), v = normal_tensor({kCount}, 3), ema = normal_tensor({kCount}, 4);
   for (double& x : v.span<double>()) x = x * x;
   const Tensor grad = normal_tensor({kCount}, 5);
+  const Tensor rates = adamw_rates(0.1, 0.9, 0.95, 3);
   const Tensor p0 = value.clone(), m0 = m.clone(), v0 = v.clone(), e0 = ema.clone();
   Tensor norm_squared = Tensor::zeros({1}, DType::kF64);
   *norm_squared.as<double>() = 16;  // clipped to half of it
-  run(stream, AdamW{.grad = grad, .value = value, .m = m, .v = v, .ema = ema, .grad_norm_squared = norm_squared, .clip_norm = 2, .lr = 0.1, .beta1 = 0.9, .beta2 = 0.95,
-                    .eps = 1e-8, .weight_decay = 0.1, .ema_decay = 0.99, .step = 3});
+  run(stream, AdamW{.grad = grad, .value = value, .m = m, .v = v, .ema = ema, .grad_norm_squared = norm_squared, .clip_norm = 2,
+                    .rates = rates, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .ema_decay = 0.99});
   for (int i = 0; i < kCount; ++i) {
     const double g = 0.5 * grad.as<double>()[i];
     const double mi = 0.9 * m0.as<double>()[i] + 0.1 * g, vi = 0.95 * v0.as<double>()[i] + 0.05 * g * g;
@@ -220,7 +221,8 @@ TEST(AdamWOp, MomentsInBf16AreRoundedToNearestWhenStored) {
     m32.as<float>()[i] = to_float(m.as<Bf16>()[i]);
     v32.as<float>()[i] = to_float(v.as<Bf16>()[i]);
   }
-  AdamW step{.grad = grad, .value = value, .m = m, .v = v, .ema = {}, .lr = 0.1, .beta1 = 0.5, .weight_decay = 0.1, .step = 3};
+  const Tensor rates = adamw_rates(0.1, 0.5, 0.95, 3);
+  AdamW step{.grad = grad, .value = value, .m = m, .v = v, .ema = {}, .rates = rates, .beta1 = 0.5, .weight_decay = 0.1};
   run(stream, step);
   step.value = value32;
   step.m = m32;
@@ -241,6 +243,7 @@ TEST(AdamWOp, MomentsInBf16AreRoundedToNearestWhenStored) {
 TEST(AdamWOp, FactorComesFromTheNormAndTheWorkingCopyIsRounded) {
   Stream stream;
   constexpr std::int64_t kCount = 37;
+  const Tensor rates = adamw_rates(0.1, 0.9, 0.95, 1);
   const Tensor grad = normal_tensor({kCount}, 5), quarter = normal_tensor({kCount}, 5, 0.25);
   Tensor norm_squared = Tensor::zeros({1}, DType::kF64);
   const auto updated = [&](const Tensor& gradient, std::optional<double> squared, double clip_norm) {
@@ -249,7 +252,7 @@ TEST(AdamWOp, FactorComesFromTheNormAndTheWorkingCopyIsRounded) {
     for (double& x : v.span<double>()) x = x * x;
     Tensor working = Tensor::zeros({kCount}, DType::kBf16);
     run(stream, AdamW{.grad = gradient, .value = value, .m = m, .v = v, .ema = {}, .working = working,
-                      .grad_norm_squared = squared ? norm_squared.view() : View{}, .clip_norm = clip_norm, .lr = 0.1});
+                      .grad_norm_squared = squared ? norm_squared.view() : View{}, .clip_norm = clip_norm, .rates = rates});
     for (int i = 0; i < kCount; ++i) {
       const bool written = std::isfinite(squared.value_or(0));
       EXPECT_EQ(working.as<Bf16>()[i].bits, written ? to_bf16(static_cast<float>(value.as<double>()[i])).bits : std::uint16_t{0});

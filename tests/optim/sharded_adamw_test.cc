@@ -169,7 +169,8 @@ class RankModel {
     backward(t, order);
     optimizer_->finish();
     const ConstView norm_squared = optimizer_->grad_norm_squared(stream);
-    optimizer_->step(stream, kRate, norm_squared);
+    optimizer_->begin_step(stream, kRate);
+    optimizer_->step(stream, norm_squared);
     return std::sqrt(norm_squared.span<double>()[0]);
   }
 
@@ -405,6 +406,24 @@ TEST(ShardedAdamW, MomentsAreSharedOut) {
   EXPECT_LT(average_third, 0.6 * average_alone);
 }
 
+// Gradients of the step before are gone also where no share came, whether the optimizer was told that none will or not.
+TEST(ShardedAdamW, AParameterWithoutAShareHasNoGradient) {
+  comm::SingleCommunicator world;
+  nn::Parameter a("a", Shape{5}, DType::kF64, {}), b("b", Shape{3}, DType::kF64, {});
+  ShardedAdamW optimizer(options(), {{&world, {&a, &b}}}, world);
+  Stream stream;
+  for (const double share : {2.0, 0.0}) {
+    optimizer.zero_grad();
+    for (nn::Parameter* parameter : {&a, &b}) {
+      if (share == 0) continue;
+      for (double& value : parameter->grad().span<double>()) value = share;
+    }
+    optimizer.ready(a);
+    optimizer.finish();
+    EXPECT_EQ(optimizer.grad_norm_squared(stream).span<double>()[0], 8 * share * share);
+  }
+}
+
 TEST(ShardedAdamW, MisuseIsRefused) {
   comm::SingleCommunicator world;
   nn::Parameter a("a", Shape{5}, DType::kF64, {}), b("b", Shape{5}, DType::kF32, {});
@@ -416,7 +435,7 @@ TEST(ShardedAdamW, MisuseIsRefused) {
   optimizer.zero_grad();
   EXPECT_THROW(optimizer.grad_norm_squared(stream), ContractError);
   const Tensor one = Tensor::zeros({1}, DType::kF64);
-  EXPECT_THROW(optimizer.step(stream, kRate, one), ContractError);
+  EXPECT_THROW(optimizer.step(stream, one), ContractError);
   EXPECT_THROW(optimizer.ready(other), ContractError);
   optimizer.ready(c);
   EXPECT_THROW(optimizer.ready(c), ContractError);

@@ -100,7 +100,8 @@ TEST(Plan, sent_gradients_are_released_by_the_forwards_that_follow) {
 TEST(Plan, the_turn_of_the_v_needs_no_transfer) {
   const Plan alone = make_plan({Kind::kDualPipeV, 1, 4});
   for (const Action& action : alone.ranks[0]) EXPECT_FALSE(is_transfer(action.op));
-  for (const Action& action : make_plan({Kind::kDualPipeV, 3, 6}).ranks[2]) {
+  const Plan three = make_plan({Kind::kDualPipeV, 3, 6});
+  for (const Action& action : three.ranks[2]) {
     EXPECT_EQ(action.peer, is_transfer(action.op) ? 1 : -1);
   }
 }

@@ -6,8 +6,10 @@
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "core/convert.h"
@@ -30,6 +32,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/router.h"
+#include "kernels/router_product.h"
 #include "kernels/rows.h"
 #include "kernels/swiglu.h"
 #include "kernels/vocab_cross_entropy.h"
@@ -92,11 +95,40 @@ Memory& memory() {
   return *memory;
 }
 
-std::atomic<std::int64_t> host_waits{0};
+std::atomic<std::int64_t> host_waits{0}, graph_launches{0};
+
+using Work = std::vector<std::function<void()>>;
+
+/// What a graph in the making has so far; null: work is done at once.
+Work*& recording() {
+  static Work* work = nullptr;
+  return work;
+}
+
+void enqueue(std::function<void()> work) {
+  if (recording() != nullptr) {
+    recording()->push_back(std::move(work));
+  } else {
+    work();
+  }
+}
 
 void copy(int, void*, void* to, const void* from, std::size_t bytes) {
+  HADAL_CHECK(recording() == nullptr || (memory().holds(to) && memory().holds(from)), "a copy between host and device while a graph is recorded");
   if (!memory().holds(to)) ++host_waits;
-  std::memcpy(memory().reach(to), memory().reach(from), bytes);
+  enqueue([=] { std::memcpy(memory().reach(to), memory().reach(from), bytes); });
+}
+
+void synchronize(int, void*) {
+  HADAL_CHECK(recording() == nullptr, "a wait for the device while a graph is recorded");
+  ++host_waits;
+}
+
+void* end_graph(int, void*) { return std::exchange(recording(), nullptr); }
+
+void launch_graph(int, void*, void* graph) {
+  for (const auto& work : *static_cast<Work*>(graph)) work();
+  ++graph_launches;
 }
 
 const DeviceBackend backend{
@@ -105,8 +137,12 @@ const DeviceBackend backend{
     .release = [](int, void*) noexcept {},
     .compute_stream = [](int) -> void* { return nullptr; },
     .copy = copy,
-    .zero = [](int, void*, void* at, std::size_t bytes) { std::memset(memory().reach(at), 0, bytes); },
-    .synchronize = [](int, void*) { ++host_waits; },
+    .zero = [](int, void*, void* at, std::size_t bytes) { enqueue([=] { std::memset(memory().reach(at), 0, bytes); }); },
+    .synchronize = synchronize,
+    .begin_graph = [](int, void*) { recording() = new Work; },
+    .end_graph = end_graph,
+    .launch_graph = launch_graph,
+    .destroy_graph = [](void* graph) noexcept { delete static_cast<Work*>(graph); },
 };
 
 /// Views of one op's arguments, made fit for the CPU's implementation: where the device reaches them, bf16 as f32.
@@ -169,7 +205,7 @@ class Operands {
 };
 
 template <class Args>
-void run_on_fake(Stream&, const Args& args) {
+void run_now(const Args& args) {
   constexpr bool knows_bf16 = std::is_same_v<Args, kernels::AdamW> || std::is_same_v<Args, kernels::Cast>;
   Args mine = args;
   Operands operands(Args::kName, !knows_bf16);
@@ -177,6 +213,11 @@ void run_on_fake(Stream&, const Args& args) {
   Stream cpu;
   kernels::slots<Args>.cpu(cpu, mine);
   operands.finish();
+}
+
+template <class Args>
+void run_on_fake(Stream&, const Args& args) {
+  enqueue([args] { run_now(args); });
 }
 
 template <class... Args>
@@ -187,6 +228,7 @@ void take_slots() {
 }  // namespace
 
 std::int64_t num_host_waits() { return host_waits; }
+std::int64_t num_graph_launches() { return graph_launches; }
 
 void use_fake_cuda() {
   using namespace kernels;
@@ -195,8 +237,8 @@ void use_fake_cuda() {
              DispatchPlan, FlashAttentionBackward, FlashAttentionForward, GatherRows, Gemm, GroupedGemmBackwardInput,
              GroupedGemmBackwardWeight, GroupedGemmForward, LinearCrossEntropy, LocalRows, NsaCompressBackward, NsaCompressForward,
              NsaImportance, NsaSelect, NsaSelectedBackward, NsaSelectedForward, NsaTopBlocks, RmsNormBackward, RmsNormForward, Rope,
-             RouterBackward, RouterForward, ScatterAddRows, SpreadRows, SumSquares, SwigluBackward, SwigluForward, VocabCrossEntropy,
-             VocabSoftmaxGradient, VocabSoftmaxTerms>();
+             RouterBackward, RouterForward, RouterLogits, RouterLogitsBackward, ScatterAddRows, SpreadRows, SumSquares, SwigluBackward,
+             SwigluForward, VocabCrossEntropy, VocabSoftmaxGradient, VocabSoftmaxTerms>();
 }
 
 }  // namespace hadal::test

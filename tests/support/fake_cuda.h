@@ -2,6 +2,7 @@
 // test with a segmentation fault), its ops are the CPU's. With it the whole model and trainer run "on cuda" on any machine, and what
 // mixes up the two sides is found:
 //   - an op that is given host memory throws;
+//   - work may be recorded as a graph: it is kept as calls, with the arguments that they had, and a copy from or to the host is refused;
 //   - bf16 operands are widened to f32 around the CPU's op and what it wrote is rounded back, as a device would.
 //
 // Results in f32 are those of the CPU bit for bit.
@@ -19,5 +20,7 @@ inline constexpr Device kFakeCuda{DeviceKind::kCuda, 0};
 void use_fake_cuda();
 /// How often the host would have waited for the device so far: copies to the host, and synchronize().
 std::int64_t num_host_waits();
+/// Launches of recorded graphs so far.
+std::int64_t num_graph_launches();
 
 }  // namespace hadal::test

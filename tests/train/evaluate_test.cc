@@ -47,7 +47,8 @@ Evaluated evaluate(const test::TempDir& dir, int ranks, const Overrides& paralle
     evaluated.result = result;
     evaluated.peak_bytes = thread_memory_stats().peak_bytes - before;
     if (world.ledger() == nullptr) return;
-    for (const comm::CallSnapshot& call : comm::snapshot_of(world.ledger()->memory()).calls) {
+    const comm::RankSnapshot ledger = comm::snapshot_of(world.ledger()->memory());
+    for (const comm::CallSnapshot& call : ledger.calls) {
       if (call.op == comm::Op::kSend && call.position.phase == "sending forward") evaluated.sent.insert(call.position.micro_batch);
     }
   });

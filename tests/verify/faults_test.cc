@@ -195,7 +195,7 @@ TEST_F(Faults, micro_batches_are_swapped) {
 
 TEST_F(Faults, balancing_counts_are_those_of_one_rank) {
   const LayoutResult result = caught({}, 2, {.wire = [](train::RunModel& model, Fault& fault) {
-                                       if (model.place().dp_rank == 1) leave_out_sum(fault, Op::kAllReduce, "world", "figures", -1, DType::kI64);
+                                       if (model.place().dp_rank == 1) leave_out_sum(fault, Op::kAllReduce, "world", "expert loads", -1, DType::kI64);
                                      }});
   EXPECT_NE(result.problem.find("different copies of element"), std::string::npos) << result.problem;
   EXPECT_NE(result.problem.find("e_score_correction_bias"), std::string::npos) << result.problem;

@@ -87,8 +87,8 @@ void Balance::bind(View counts, View loss) {
   own_loss_.reset();
 }
 
-void Balance::update_bias(Stream& stream, View bias, double speed) const {
-  run(stream, kernels::BiasUpdate{.counts = counts_, .bias = bias, .speed = speed});
+void Balance::update_bias(Stream& stream, View bias, double speed, ConstView grad_norm_squared) const {
+  run(stream, kernels::BiasUpdate{.counts = counts_, .bias = bias, .grad_norm_squared = grad_norm_squared, .speed = speed});
 }
 
 double Balance::max_violation() const {

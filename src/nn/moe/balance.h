@@ -38,8 +38,8 @@ class Balance {
   void reset();
   /// Both move into memory of these shapes that somebody else owns and keeps.
   void bind(View counts, View loss);
-  /// bias F32 [E]: b_e += speed * sign(mean - counts_e).
-  void update_bias(Stream& stream, View bias, double speed) const;
+  /// bias F32 [E]: b_e += speed * sign(mean - counts_e), unless the norm is there (F64 [1]) and not finite.
+  void update_bias(Stream& stream, View bias, double speed, ConstView grad_norm_squared) const;
   /// (max load - mean) / mean; 0 when nothing was counted. The host waits for it.
   double max_violation() const;
 

@@ -76,9 +76,12 @@ Experts::InputGradients Experts::backward_input(Stream& stream, Tensor d_y, Cons
 }
 
 void Experts::backward_weight(Stream& stream, ConstView offsets, ExpertsSaved& saved) {
-  run(stream, kernels::GroupedGemmBackwardWeight{.d_y = saved.d_y, .x = saved.h, .offsets = offsets, .d_w = down_.grad()});
-  run(stream,
-      kernels::GroupedGemmBackwardWeight{.d_y = saved.gate_up, .x = saved.rows, .offsets = offsets, .d_w = gate_up_.grad()});
+  const auto accumulate = [&](ConstView d_y, ConstView x, Parameter& weight) {
+    const GradientTarget d_w = weight.grad_target();
+    run(stream, kernels::GroupedGemmBackwardWeight{.d_y = d_y, .x = x, .offsets = offsets, .d_w = d_w.sum, .add = d_w.add});
+  };
+  accumulate(saved.d_y, saved.h, down_);
+  accumulate(saved.gate_up, saved.rows, gate_up_);
 }
 
 void Experts::collect(ParameterList& parameters) {

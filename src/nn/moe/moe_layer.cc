@@ -1,8 +1,7 @@
 #include "nn/moe/moe_layer.h"
 
 #include "core/copy.h"
-#include "kernels/cast.h"
-#include "kernels/linear.h"
+#include "kernels/router_product.h"
 #include "nn/moe/local_exchange.h"
 
 namespace hadal::nn {
@@ -21,22 +20,6 @@ Tensor token_numbers(const Context& ctx, std::int64_t count) {
   for (std::int64_t row = 0; row < count; ++row) n[row] = ctx.sequence_of_row(row) * ctx.whole_seq() + ctx.position_of_row(row);
   return moved_to(ctx.stream, std::move(numbers), ctx.stream.device());
 }
-
-/// x in the router's dtype: itself, or a copy for as long as it is used.
-class RouterInput {
- public:
-  RouterInput(Stream& stream, ConstView x, DType dtype) : x_(x) {
-    if (x.dtype == dtype) return;
-    copy_ = Tensor::empty(x.shape, dtype, x.device);
-    run(stream, kernels::Cast{.x = x, .y = copy_});
-    x_ = copy_;
-  }
-  ConstView x() const { return x_; }
-
- private:
-  ConstView x_;
-  Tensor copy_;
-};
 
 ConstView view_or_empty(const Tensor& tensor) { return tensor.defined() ? tensor.view() : ConstView{}; }
 
@@ -88,7 +71,7 @@ MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options, MoeLayout
 void MoeLayer::route(Context& ctx, ConstView x, bool training, Record& r) {
   const std::int64_t tokens = x.shape[0];
   Tensor logits = Tensor::empty({tokens, options_.num_experts}, router_.storage());
-  kernels::linear_forward(ctx.stream, RouterInput(ctx.stream, x, router_.dtype()).x(), router_.value(), logits);
+  run(ctx.stream, kernels::RouterLogits{.x = x, .w = router_.value(), .logits = logits});
   r.scores = Tensor::empty(logits.shape(), router_.storage());
   r.experts = Tensor::empty({tokens, options_.router.top_k}, DType::kI32, x.device);
   Tensor weights = Tensor::empty(r.experts.shape(), router_.storage());
@@ -174,14 +157,9 @@ void MoeLayer::backward_router(Context& ctx, ConstView d_weights, Record& r, Vie
                                           .d_weights = d_weights,
                                           .d_scores = view_or_empty(r.d_scores),
                                           .d_logits = d_logits});
-  if (d_x.dtype == router_.dtype()) {
-    kernels::linear_backward_input(ctx.stream, d_logits, router_.value(), d_x, 1.0);
-  } else {
-    Tensor share = Tensor::empty(d_x.shape, router_.storage());
-    kernels::linear_backward_input(ctx.stream, d_logits, router_.value(), share);
-    run(ctx.stream, kernels::Cast{.x = share, .y = d_x, .accumulate = true});
-  }
-  kernels::linear_backward_weight(ctx.stream, d_logits, RouterInput(ctx.stream, r.x, router_.dtype()).x(), router_.grad());
+  const GradientTarget d_w = router_.grad_target();
+  run(ctx.stream, kernels::RouterLogitsBackward{
+                      .x = r.x, .w = router_.value(), .d_logits = d_logits, .d_x = d_x, .d_w = d_w.sum, .add = d_w.add});
 }
 
 void MoeLayer::backward_weight(Context& ctx, Saved& saved) {
@@ -197,8 +175,8 @@ void MoeLayer::collect(ParameterList& parameters) {
   if (shared_) shared_->collect(parameters);
 }
 
-void MoeLayer::update_bias(Stream& stream, double speed) {
-  if (options_.has_bias && speed != 0) balance_.update_bias(stream, bias_.value(), speed);
+void MoeLayer::update_bias(Stream& stream, double speed, ConstView grad_norm_squared) {
+  if (options_.has_bias && speed != 0) balance_.update_bias(stream, bias_.value(), speed, grad_norm_squared);
 }
 
 }  // namespace hadal::nn

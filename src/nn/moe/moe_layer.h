@@ -72,8 +72,9 @@ class MoeLayer : public Layer {
   /// Counts and loss move into memory that somebody else owns and keeps (so that those of all layers are one block), I64 [E] and
   /// F64 [1] on the layer's device; what they hold there counts.
   void bind_statistics(View counts, View loss) { balance_.bind(counts, loss); }
-  /// b_e += speed * sign(mean - counts_e) with counts over the whole global batch (spec/model.md 6.1).
-  void update_bias(Stream& stream, double speed);
+  /// b_e += speed * sign(mean - counts_e) with counts over the whole global batch (spec/model.md 6.1); not in a step whose norm (F64 [1]
+  /// on the layer's device, or empty) is not finite.
+  void update_bias(Stream& stream, double speed, ConstView grad_norm_squared = {});
   /// (max load - mean) / mean of the present counts; 0 when nothing was counted.
   double max_violation() const { return balance_.max_violation(); }
   const std::string& name() const { return name_; }

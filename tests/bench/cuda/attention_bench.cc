@@ -62,9 +62,13 @@ void add_rows(Table& table, const std::string& name, const Sizes& s) {
 const RegisterBench registered{"attention", [](Table& table) {
                                  add_rows(table, "mla_attention", {16, 16, 4096, 128, 64, 128, "b1 h16 s4096 192/128"});
                                  add_rows(table, "mla_attention", {128, 128, 8192, 128, 64, 128, "b1 h128 s8192 192/128"});
+                                 add_rows(table, "mla_attention", {16, 16, 32768, 128, 64, 128, "b1 h16 s32768 192/128"});
                                  add_rows(table, "gqa_attention", {64, 4, 8192, 128, 0, 128, "b1 h64/4 s8192 d128"});
                                  add_rows(table, "gqa_attention", {64, 4, 32768, 128, 0, 128, "b1 h64/4 s32768 d128"});
                                }};
+const RegisterBench registered_long{"64k_latent", [](Table& table) {
+                                      add_rows(table, "mla_attention", {16, 16, 65536, 128, 64, 128, "b1 h16 s65536 192/128"});
+                                    }};
 
 }  // namespace
 }  // namespace hadal::bench

@@ -77,6 +77,7 @@ void adamw(Table& table) {
   table.add_bytes("sum_squares", "256M", time_ms(stream, [&] { run(stream, SumSquares{.x = grad, .result = norm}); }),
                   bytes_of({grad}));
   Tensor value = random_tensor(stream, {kCount}, kF32, 2), working = device_tensor({kCount}, kBf16);
+  const Tensor rates = to_device(stream, kernels::adamw_rates(1e-4, 0.9, 0.95, 1), kGpu);
   for (const DType moments : {kF32, kBf16}) {
     Tensor m = device_tensor({kCount}, moments), v = device_tensor({kCount}, moments);
     const AdamW step{.grad = grad,
@@ -87,7 +88,7 @@ void adamw(Table& table) {
                      .working = working,
                      .grad_norm_squared = norm,
                      .clip_norm = 1,
-                     .lr = 1e-4,
+                     .rates = rates,
                      .weight_decay = 0.1};
     table.add_bytes("adamw", moments == kF32 ? "256M" : "256M bf16 moments", time_ms(stream, [&] { run(stream, step); }),
                     bytes_of({grad, value, value, m, m, v, v, working}));

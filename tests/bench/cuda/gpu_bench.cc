@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <utility>
 
 #include "core/device_backend.h"
@@ -65,17 +66,19 @@ Tensor random_tensor(Stream& stream, Shape shape, DType dtype, std::uint64_t see
   // A period of random values, repeated: drawing billions on the host would take longer than the bench.
   constexpr std::int64_t kPeriod = (1 << 18) + 37;
   const Random random(seed, RandomPurpose::kInit, 2);
-  std::vector<float> drawn(static_cast<std::size_t>(std::min(kPeriod, std::max<std::int64_t>(shape.numel(), 1))));
-  for (std::size_t i = 0; i < drawn.size(); ++i) drawn[i] = static_cast<float>(std * random.normal(i));
   Tensor host = Tensor::empty(shape, dtype);
-  for (std::int64_t i = 0; i < shape.numel(); ++i) {
-    const float x = drawn[static_cast<std::size_t>(i) % drawn.size()];
+  const std::int64_t drawn = std::min(kPeriod, shape.numel());
+  for (std::int64_t i = 0; i < drawn; ++i) {
+    const float x = static_cast<float>(std * random.normal(static_cast<std::uint64_t>(i)));
     if (dtype == DType::kBf16) {
       host.as<Bf16>()[i] = to_bf16(x);
     } else {
       host.as<float>()[i] = x;
     }
   }
+  auto* const bytes = static_cast<char*>(host.view().data);
+  const auto period = static_cast<std::size_t>(drawn) * size_of(dtype), all = static_cast<std::size_t>(host.bytes());
+  for (std::size_t at = period; at < all; at += period) std::memcpy(bytes + at, bytes, std::min(period, all - at));
   return to_device(stream, host, kGpu);
 }
 

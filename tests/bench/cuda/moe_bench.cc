@@ -1,7 +1,9 @@
-// The core of a mixture-of-experts layer: grouped product, SwiGLU, grouped product, and their gradients, weights' into f32. Forced: all
-// experts have equally many rows. Natural: the busiest has about twice the mean, the idlest half of it, as in the peer's bench.
+// The core of a mixture-of-experts layer: grouped product, SwiGLU, grouped product, and their gradients, weights' into f32: added to what
+// is there, or written over it as the first micro-batch of a step does (and the peer always). Forced: all experts have equally many rows.
+// Natural: the busiest has about three times the mean and the last none, as in the peer's bench.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -19,23 +21,20 @@ struct MoeShape {
   }
 };
 
-/// Ends of the experts' rows: equal, or falling by exp(-1.5) from the first expert to the last (tests/gpu/peers.py, routed_counts).
+/// Ends of the experts' rows: equal, or falling by exp(-2.8) in a scattered order and none for the last (tests/gpu/peers.py, routed_ends).
 std::vector<std::int64_t> ends_of(std::int64_t experts, std::int64_t rows, bool forced) {
   std::vector<double> shares;
-  double total = 0;
   for (std::int64_t e = 0; e < experts; ++e) {
-    shares.push_back(forced ? 1.0 : std::exp(-1.5 * static_cast<double>(e) / static_cast<double>(experts)));
-    total += shares.back();
+    const double natural = e + 1 < experts ? std::exp(-2.8 * static_cast<double>(e * 29 % experts) / static_cast<double>(experts)) : 0.0;
+    shares.push_back(forced ? 1.0 : natural);
   }
-  std::vector<std::int64_t> counts;
-  std::int64_t sum = 0;
-  for (const double share : shares) {
-    counts.push_back(static_cast<std::int64_t>(static_cast<double>(rows) * share / total));
-    sum += counts.back();
-  }
-  counts[0] += rows - sum;
+  const double total = std::accumulate(shares.begin(), shares.end(), 0.0);
   std::vector<std::int64_t> ends{0};
-  for (const std::int64_t count : counts) ends.push_back(ends.back() + count);
+  double sum = 0;
+  for (const double share : shares) {
+    sum += share;
+    ends.push_back(static_cast<std::int64_t>(std::floor(sum / total * static_cast<double>(rows) + 0.5)));
+  }
   return ends;
 }
 
@@ -55,16 +54,17 @@ void bench_core(Table& table, const MoeShape& s, const std::string& routing, con
   Tensor d_up = Tensor::zeros(up.shape(), DType::kF32, kGpu), d_down = Tensor::zeros(down.shape(), DType::kF32, kGpu);
 
   using namespace kernels;
+  bool add = true;
   const auto up_forward = [&] { run(stream, GroupedGemmForward{.x = x, .offsets = offsets, .w = up, .y = gate_up}); };
   const auto act_forward = [&] { run(stream, SwigluForward{.gate_up = gate_up, .row_weight = weight, .h = h}); };
   const auto down_forward = [&] { run(stream, GroupedGemmForward{.x = h, .offsets = offsets, .w = down, .y = y}); };
   const auto down_input = [&] { run(stream, GroupedGemmBackwardInput{.d_y = d_y, .offsets = offsets, .w = down, .d_x = d_h}); };
-  const auto down_weight = [&] { run(stream, GroupedGemmBackwardWeight{.d_y = d_y, .x = h, .offsets = offsets, .d_w = d_down}); };
+  const auto down_weight = [&] { run(stream, GroupedGemmBackwardWeight{.d_y = d_y, .x = h, .offsets = offsets, .d_w = d_down, .add = add}); };
   const auto act_backward = [&] {
     run(stream, SwigluBackward{.gate_up = gate_up, .row_weight = weight, .d_h = d_h, .d_gate_up = d_gate_up, .d_row_weight = d_weight});
   };
   const auto up_input = [&] { run(stream, GroupedGemmBackwardInput{.d_y = d_gate_up, .offsets = offsets, .w = up, .d_x = d_x}); };
-  const auto up_weight = [&] { run(stream, GroupedGemmBackwardWeight{.d_y = d_gate_up, .x = x, .offsets = offsets, .d_w = d_up}); };
+  const auto up_weight = [&] { run(stream, GroupedGemmBackwardWeight{.d_y = d_gate_up, .x = x, .offsets = offsets, .d_w = d_up, .add = add}); };
 
   const auto forward = [&] {
     up_forward();
@@ -92,6 +92,10 @@ void bench_core(Table& table, const MoeShape& s, const std::string& routing, con
   row("moe_up_backward_weight", 2 * product, up_weight);
   row("moe_core_forward", 3 * product, forward);
   row("moe_core_backward", 6 * product, backward);
+  add = false;
+  row("moe_down_backward_weight (overwritten)", product, down_weight);
+  row("moe_up_backward_weight (overwritten)", 2 * product, up_weight);
+  row("moe_core_backward (overwritten)", 6 * product, backward);
 }
 
 void bench_moe(Table& table) {

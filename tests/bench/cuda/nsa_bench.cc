@@ -128,6 +128,10 @@ void bench_branches(Table& table) {
 void bench_compressed_backward(Table& table) {
   for (const int64_t tokens : {8192, 32768}) bench_length(table, tokens, Rows::kCompressedBackward);
 }
+// By names of their own: a filter for the rest does not wait for them.
+constexpr int64_t kLong = 65536;
+void bench_long_branches(Table& table) { bench_length(table, kLong, Rows::kBranches); }
+void bench_long_compressed_backward(Table& table) { bench_length(table, kLong, Rows::kCompressedBackward); }
 
 // The selected branch of MLA: keys per head, and absorbed. Every token reads 16 blocks at random.
 struct MlaForm {
@@ -139,7 +143,8 @@ void bench_mla(Table& table) {
   Stream& stream = table.stream();
   constexpr int64_t kMlaHeads = 16, kRotated = 64;
   for (const MlaForm& form :
-       {MlaForm{"b4 h16/16 s4096 128+64/128", 4, 4096, 16, 128, 128}, MlaForm{"b1 h16/1 s16384 512+64/512", 1, 16384, 1, 512, 512}}) {
+       {MlaForm{"b4 h16/16 s4096 128+64/128", 4, 4096, 16, 128, 128}, MlaForm{"b1 h16/16 s32768 128+64/128", 1, 32768, 16, 128, 128},
+        MlaForm{"b1 h16/1 s16384 512+64/512", 1, 16384, 1, 512, 512}}) {
     const int64_t rows = form.batch * form.tokens, width = form.key_width + kRotated;
     const auto values = [&](int64_t heads, int64_t head_width, std::uint64_t seed) {
       return random_tensor(stream, {rows, heads * head_width}, DType::kBf16, seed);
@@ -208,6 +213,57 @@ void bench_mla(Table& table) {
                                                                        .d_v = heads(d_v, form.key_heads)});
                             }),
                     (6 * static_cast<double>(width) + 4 * static_cast<double>(form.value_width)) * pairs);
+  }
+}
+
+// The compressed branch's backward of MLA, keys per head: each head has the few pooled keys of its own.
+void bench_mla_compressed_backward(Table& table) {
+  Stream& stream = table.stream();
+  constexpr int64_t kMlaHeads = 16, kRotated = 64, kAll = kWidth + kRotated;
+  for (const MlaForm& form :
+       {MlaForm{"b4 h16/16 s4096 128+64/128", 4, 4096, 16, 128, 128}, MlaForm{"b1 h16/16 s16384 128+64/128", 1, 16384, 16, 128, 128}}) {
+    const int64_t rows = form.batch * form.tokens, pooled = form.batch * kernels::num_compressed(form.tokens, kLength, kStride);
+    const auto values = [&](int64_t count, int64_t heads, int64_t width, std::uint64_t seed) {
+      return random_tensor(stream, {count, heads * width}, DType::kBf16, seed);
+    };
+    const auto heads = [](auto&& x, int64_t count) { return heads_of(x.view(), count, x.shape()[1] / count, 0, x.shape()[1] / count); };
+    const Tensor q = values(rows, kMlaHeads, kAll, 1), k = values(pooled, kMlaHeads, kWidth, 2), k_shared = values(pooled, 1, kRotated, 3);
+    const Tensor v = values(pooled, kMlaHeads, kWidth, 4), d_o = values(rows, kMlaHeads, kWidth, 5);
+    Tensor o = d_o.clone(), d_q = q.clone(), d_k = k.clone(), d_shared = k_shared.clone(), d_v = v.clone();
+    Tensor lse = Tensor::empty({rows, kMlaHeads}, DType::kF32, kGpu);
+    const kernels::AttentionMask mask{.kind = kernels::AttentionMask::Kind::kBlocks, .block_length = kLength, .block_stride = kStride};
+    const double scale = 0.07216878364870322;
+    run(stream, kernels::FlashAttentionForward{.batch = form.batch,
+                                               .q = heads(q, kMlaHeads),
+                                               .k = heads(k, kMlaHeads),
+                                               .k_shared = heads(k_shared, 1),
+                                               .v = heads(v, kMlaHeads),
+                                               .mask = mask,
+                                               .scale = scale,
+                                               .o = heads(o, kMlaHeads),
+                                               .lse = lse});
+    double pairs = 0;
+    for (int64_t t = 0; t < form.tokens; ++t) pairs += static_cast<double>(kernels::num_compressed(t + 1, kLength, kStride));
+    pairs *= static_cast<double>(form.batch * kMlaHeads);
+    table.add_flops("nsa_compressed_backward", form.shape,
+                    time_ms(stream,
+                            [&] {
+                              run(stream, kernels::FlashAttentionBackward{.batch = form.batch,
+                                                                          .q = heads(q, kMlaHeads),
+                                                                          .k = heads(k, kMlaHeads),
+                                                                          .k_shared = heads(k_shared, 1),
+                                                                          .v = heads(v, kMlaHeads),
+                                                                          .mask = mask,
+                                                                          .scale = scale,
+                                                                          .o = heads(o, kMlaHeads),
+                                                                          .lse = lse,
+                                                                          .d_o = heads(d_o, kMlaHeads),
+                                                                          .d_q = heads(d_q, kMlaHeads),
+                                                                          .d_k = heads(d_k, kMlaHeads),
+                                                                          .d_k_shared = heads(d_shared, 1),
+                                                                          .d_v = heads(d_v, kMlaHeads)});
+                            }),
+                    static_cast<double>(6 * kAll + 4 * kWidth) * pairs);
   }
 }
 
@@ -283,7 +339,10 @@ void bench_compress(Table& table) {
 
 const RegisterBench registered_branches{"nsa_branches", bench_branches};
 const RegisterBench registered_backward{"nsa_compressed_backward", bench_compressed_backward};
+const RegisterBench registered_long_branches{"64k_branches", bench_long_branches};
+const RegisterBench registered_long_backward{"64k_compressed_backward", bench_long_compressed_backward};
 const RegisterBench registered_mla{"nsa_mla", bench_mla};
+const RegisterBench registered_mla_backward{"nsa_mla_compressed_backward", bench_mla_compressed_backward};
 const RegisterBench registered_gate{"nsa_gate", bench_gate};
 const RegisterBench registered_compress{"nsa_compress", bench_compress};
 
