@@ -27,7 +27,8 @@ struct KeySource {
   }
 };
 
-/// 16 rows as B of a product over channels (scores): rows quad and quad + 8.
+/// 16 rows as B of a product over channels (scores): rows quad and quad + 8, channels 8 pair .. 8 pair + 7 of each 32; as B of a product over
+/// rows by add_rows.
 template <int kWidth>
 struct RowBuffer {
   uint4 at[kWidth / 32][2];
@@ -49,28 +50,6 @@ struct RowBuffer {
   }
 };
 
-/// 16 rows as B of a product over rows: rows 2 pair + {0, 1, 8, 9}, channels 8 quad .. 8 quad + 7 of each 64.
-template <int kWidth>
-struct ColumnBuffer {
-  uint4 at[kWidth / 64][4];
-
-  template <int kShared>
-  __device__ void load(const KeySource<kShared>& from, int key, int lane) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = key + lane % 4 * 2 + i % 2 + i / 2 * 8;
-      const bf16* const own = from.at(row, 0) + lane / 4 * 8;
-#pragma unroll
-      for (int g = 0; g < (kWidth - kShared) / 64; ++g) at[g][i] = load_row16(own + g * 64);
-      if constexpr (kShared > 0) {
-        const bf16* const shared = from.at(row, kWidth - kShared) + lane / 4 * 8;
-#pragma unroll
-        for (int g = 0; g < kShared / 64; ++g) at[(kWidth - kShared) / 64 + g][i] = load_row16(shared + g * 64);
-      }
-    }
-  }
-};
-
 /// Rows quad and quad + 8 as A over channels, in shared memory in the order of the lanes: step c of the depth is to[2 c * 32 + lane] and
 /// to[(2 c + 1) * 32 + lane].
 template <int kWidth>
@@ -84,20 +63,18 @@ __device__ void keep_rows(uint4* to, const HeadRows<const bf16>& x, const TileRo
   }
 }
 
-/// out += a * rows, a [16, 16]. Of each 64 channels a thread gets 16 consecutive ones from 16 pair on: the even columns of the eight
-/// tiles are the first 8, the odd ones the others.
+/// out += a * rows, a [16, 16]. The rows' 8 x 8 matrices are turned around in registers, as reading columns from memory would touch four lines
+/// with every eight lanes. Of each 32 channels a thread gets 8 consecutive ones from 8 pair on: columns 2 p + {0, 1} of tile 4 c + w are
+/// channels 32 c + 8 p + 2 w + {0, 1}.
 template <int kWidth>
-__device__ void add_rows(float (&out)[kWidth / 8][4], const ColumnBuffer<kWidth>& rows, const std::uint32_t (&a)[4]) {
+__device__ void add_rows(float (&out)[kWidth / 8][4], const RowBuffer<kWidth>& rows, const std::uint32_t (&a)[4]) {
 #pragma unroll
-  for (int g = 0; g < kWidth / 64; ++g) {
-    const uint4* const r = rows.at[g];
-    const std::uint32_t words[4][4] = {
-        {r[0].x, r[0].y, r[0].z, r[0].w}, {r[1].x, r[1].y, r[1].z, r[1].w}, {r[2].x, r[2].y, r[2].z, r[2].w}, {r[3].x, r[3].y, r[3].z, r[3].w}};
-#pragma unroll
-    for (int e = 0; e < 8; e += 2) {
-      mma(out[g * 8 + e], a[0], a[1], a[2], a[3], low_halves(words[0][e / 2], words[1][e / 2]), low_halves(words[2][e / 2], words[3][e / 2]));
-      mma(out[g * 8 + e + 1], a[0], a[1], a[2], a[3], high_halves(words[0][e / 2], words[1][e / 2]), high_halves(words[2][e / 2], words[3][e / 2]));
-    }
+  for (int c = 0; c < kWidth / 32; ++c) {
+    const uint4 &low = rows.at[c][0], &high = rows.at[c][1];
+    mma(out[4 * c], a[0], a[1], a[2], a[3], transposed(low.x), transposed(high.x));
+    mma(out[4 * c + 1], a[0], a[1], a[2], a[3], transposed(low.y), transposed(high.y));
+    mma(out[4 * c + 2], a[0], a[1], a[2], a[3], transposed(low.z), transposed(high.z));
+    mma(out[4 * c + 3], a[0], a[1], a[2], a[3], transposed(low.w), transposed(high.w));
   }
 }
 
@@ -105,14 +82,11 @@ __device__ void add_rows(float (&out)[kWidth / 8][4], const ColumnBuffer<kWidth>
 template <int kWidth>
 __device__ void store_row(const float (&out)[kWidth / 8][4], int half, float factor, bf16* to, int pair) {
 #pragma unroll
-  for (int g = 0; g < kWidth / 64; ++g) {
+  for (int c = 0; c < kWidth / 32; ++c) {
+    std::uint32_t words[4];
 #pragma unroll
-    for (int odd = 0; odd < 2; ++odd) {
-      std::uint32_t words[4];
-#pragma unroll
-      for (int e = 0; e < 8; e += 2) words[e / 2] = pack(out[g * 8 + e][2 * half + odd] * factor, out[g * 8 + e + 1][2 * half + odd] * factor);
-      *reinterpret_cast<uint4*>(to + g * 64 + pair * 16 + odd * 8) = make_uint4(words[0], words[1], words[2], words[3]);
-    }
+    for (int w = 0; w < 4; ++w) words[w] = pack(out[4 * c + w][2 * half] * factor, out[4 * c + w][2 * half + 1] * factor);
+    *reinterpret_cast<uint4*>(to + c * 32 + pair * 8) = make_uint4(words[0], words[1], words[2], words[3]);
   }
 }
 

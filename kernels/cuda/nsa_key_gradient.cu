@@ -1,217 +1,379 @@
-// d_k and d_v over selected blocks on tensor cores. A block of threads owns 64 keys of one selection block and key head, 16 a warp, with
-// their sums in registers; the rows that read the block come by nsa_key_work.cuh into a ring in shared memory.
+// d_k and d_v over selected blocks on Hopper. A block of threads owns 64 keys of one selection block and key head, with their values, in
+// shared memory; the rows (token, head) that read the block come by nsa_key_rows.cuh into a ring, one warpgroup gathering them for two that
+// multiply. These take turns at the tiles, all transposed: s^T = k q^T and d_p^T = v d_o^T have the keys as rows, so that p^T and d_s^T
+// stay in registers as operands of d_v += p^T d_o and d_k += d_s^T q. Where heads come by 16, d_s is kept for d_q (nsa_query_sum.cu).
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_key_gradient.cuh"
-#include "kernels/cuda/nsa_key_work.cuh"
+#include "kernels/cuda/nsa_key_rows.cuh"
+#include "kernels/cuda/nsa_query_sum.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
 
 namespace hadal::kernels::cuda {
 namespace {
 
-constexpr int kWarps = 4, kThreads = kWarps * kWarp;
-constexpr int kKeys = 16 * kWarps;
-constexpr int kStages = 3;  // tiles in flight
+using namespace hopper;
+
+constexpr int kGroupThreads = 128, kThreads = 3 * kGroupThreads;  // the first warpgroup gathers
+constexpr int kKeys = kMostKeys;
+constexpr int kStages = 5;  // tiles in flight or in use
+constexpr int kAhead = 4;   // tiles whose tokens are asked for before their rows
+constexpr int kGatherRegisters = 56, kMultiplyRegisters = 224;
+constexpr int kKeyChunk = kKeys * kChunkRowBytes;
 constexpr std::int64_t kPieces = 2048;
-static_assert(kKeys <= kMostKeys);
 
-// Rows quad and quad + 8 of a warp's 16 keys as A, depths in their own order: in registers, or where the sums leave no room in shared
-// memory, a lane's four words together.
-template <int kWidth, int kShared, bool kInRegisters>
-class KeyRows {
- public:
-  static constexpr std::size_t kSharedBytes = kInRegisters ? 0 : static_cast<std::size_t>(kKeys) * kWidth * sizeof(bf16);
+template <int kWidth, int kValue>
+struct Form {
+  static constexpr int kRows = kWidth + kValue > 256 ? 48 : 64;  ///< of a tile
+  static constexpr int kChunk = kRows * kChunkRowBytes;
+  static constexpr int kKeyBytes = (kWidth + kValue) / 64 * kKeyChunk, kStageBytes = (kWidth + kValue) / 64 * kChunk;
+  static constexpr int kTileBytes = kKeyBytes + kStages * kStageBytes;
+  static constexpr int kGatherWarps = kRows / kGroupRows;
+  static constexpr int kFirst = kWidth > 128 ? 128 : kWidth, kRest = kWidth - kFirst;  ///< columns of d_k in two registers' arrays
+  static_assert(kStages * kStageBytes >= kKeys * (kWidth > kValue ? kWidth : kValue) * 2 * static_cast<int>(sizeof(float)));
+};
 
-  __device__ KeyRows(const KeySource<kShared>& from, int low, int high, uint4* shared, int warp, int lane)
-      : shared_(shared + warp * (kWidth / 16) * kWarp + lane) {
+template <int kWidth, int kValue>
+struct Shared {
+  RowValues<Form<kWidth, kValue>::kRows> rows[kStages];
+  uint64_t full[kStages], empty[kStages];
+};
+
+struct Task {
+  int first_key, num_keys, key_tile;
+};
+
+template <int kWidth, int kValue>
+__device__ __forceinline__ void gather(const SelectedInputs<bf16>& in, const KeyGradients& grad, const ScoreGradients& scores, const Lists& lists,
+                                       const Piece& piece, int first_key, Shared<kWidth, kValue>& shared, uint32_t stages) {
+  using F = Form<kWidth, kValue>;
+  const SelectedSizes& sizes = in.sizes;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, first = warp * kGroupRows;
+  if (warp >= F::kGatherWarps) return;
+  const int first_token = piece.out.b * static_cast<int>(sizes.tokens);
+  RowWalk walk(sizes, lists, piece.out, piece.first_tile, first + lane % kGroupRows);
+  RowWalk::Row ahead[kAhead];  // asked for long before they are needed
 #pragma unroll
-    for (int c = 0; c < kWidth / 16; ++c) {
-      const auto word = [&](int key, int channel) { return __ldg(reinterpret_cast<const unsigned*>(from.at(key, c * 16 + channel + lane % 4 * 2))); };
-      const uint4 words = make_uint4(word(low, 0), word(high, 0), word(low, 8), word(high, 8));
-      if constexpr (kInRegisters) {
-        words_[c] = words;
-      } else {
-        shared_[c * kWarp] = words;  // each lane reads what it wrote
+  for (int i = 0; i < kAhead; ++i) ahead[i] = walk.next();
+  Ring<kStages> ring;
+  const auto fill = [&](const RowWalk::Row& own) {
+    const bool valid = own.entry >= 0;
+    const int in_sequence = valid ? lists.view.token(own.entry) : 0, token = first_token + in_sequence, head = own.head;
+    RowValues<F::kRows>& values = shared.rows[ring.stage];
+    uint64_t* const full = &shared.full[ring.stage];
+    const uint32_t q_tile = stages + ring.stage * F::kStageBytes, d_o_tile = q_tile + kWidth / 64 * F::kChunk;
+    wait(&shared.empty[ring.stage], ring.parity ^ 1);
+#pragma unroll
+    for (int i = 0; i < kGroupRows / 4; ++i) {
+      const int row = 4 * i + lane / 8, of_token = __shfl_sync(0xffffffffu, token, row), of_head = __shfl_sync(0xffffffffu, head, row);
+      const bool there = __shfl_sync(0xffffffffu, own.entry, row) >= 0;
+      const bf16* const q = in.q.at(of_token, of_head) + lane % 8 * 8;
+      const bf16* const d_o = grad.d_o.at(of_token, of_head) + lane % 8 * 8;
+      const uint32_t at = piece_at(first + row, lane % 8);
+#pragma unroll
+      for (int c = 0; c < kWidth / 64; ++c) copy16_async(q_tile + c * F::kChunk + at, q + c * 64, there);
+#pragma unroll
+      for (int c = 0; c < kValue / 64; ++c) copy16_async(d_o_tile + c * F::kChunk + at, d_o + c * 64, there);
+    }
+    if (lane < kGroupRows) {
+      const int row = first + lane;
+      const std::int64_t from = static_cast<std::int64_t>(token) * sizes.heads + head, limit = sizes.query_start + in_sequence - first_key;
+      copy4_async(hopper::shared_address(values.lse + row), grad.lse + from, valid);
+      copy4_async(hopper::shared_address(values.delta + row), grad.delta + from, valid);
+      values.limit[row] = valid ? static_cast<int>(limit < kKeys ? limit : kKeys) : -1;
+      if (lane == 0) {
+        values.place[warp] = valid ? token * sizes.chosen + lists.view.place(own.entry) : -1;
+        values.part[warp] = (head - scores.first_head) / kGroupRows;
       }
     }
-  }
-  __device__ uint4 at(int c) const {
-    if constexpr (kInRegisters) return words_[c];
-    return shared_[c * kWarp];
-  }
-
- private:
-  uint4 words_[kInRegisters ? kWidth / 16 : 1];
-  uint4* shared_;
-};
-
-template <int kWidth, int kShared, int kValue>
-struct Layout {
-  static constexpr bool kInRegisters = kWidth + kValue <= 256;
-  static constexpr int kSubs = kInRegisters ? 1 : 2;  // parts of a tile that share a reading of the keys
-  using Keys = KeyRows<kWidth, kShared, kInRegisters>;
-  using Values = KeyRows<kValue, 0, kInRegisters>;
-  static constexpr std::size_t kStageBytes = kStages * sizeof(Stage<kWidth, kValue>);
-  static constexpr std::size_t kSharedBytes = kStageBytes + Keys::kSharedBytes + Values::kSharedBytes;
-  static_assert(sizeof(Stage<kWidth, kValue>) % 128 == 0);
-};
-
-// s[sub][n] += keys * rows^T for kSubs 16-row parts of a tile from `first` on; `base` is where its rows begin in shared memory.
-template <int kWidth, int kSubs, class Keys>
-__device__ void multiply(float (&s)[kSubs][2][4], const Keys& keys, std::uint32_t base, int first, int lane) {
-  const int lane_row = lane / 16 * 8 + lane % 8, lane_piece = lane / 8 % 2;
+    arrive_after_copies(full);
+    __syncwarp();
+    if (lane == 0) arrive(full);  // for what was stored, not copied
+    ring.advance();
+  };
+  for (int tile = 0; tile < piece.tiles; tile += kAhead) {
 #pragma unroll
-  for (int c = 0; c < kWidth / 16; ++c) {
-    const uint4 k = keys.at(c);
+    for (int i = 0; i < kAhead; ++i) {
+      if (tile + i >= piece.tiles) break;
+      const RowWalk::Row own = ahead[i];
+      ahead[i] = walk.next();
+      fill(own);
+    }
+  }
+  asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+// scores = keys rows^T over kChunks chunks.
+template <int kChunks, int N>
+__device__ __forceinline__ void multiply_rows(float (&scores)[N], uint32_t keys, uint32_t rows) {
+  constexpr int kChunk = 2 * N * kChunkRowBytes;
 #pragma unroll
-    for (int sub = 0; sub < kSubs; ++sub) {
-      const int row = (first + sub) * 16 + lane_row;
-      std::uint32_t b[4];
-      ldmatrix4(b, base + static_cast<std::uint32_t>((row * kWidth + piece_of(row, c * 2 + lane_piece) * 8) * sizeof(bf16)));
-      mma(s[sub][0], k.x, k.y, k.z, k.w, b[0], b[1]);
-      mma(s[sub][1], k.x, k.y, k.z, k.w, b[2], b[3]);
+  for (int step = 0; step < 4 * kChunks; ++step) {
+    const uint64_t a = rows_operand(keys + step / 4 * kKeyChunk + step % 4 * 32), b = rows_operand(rows + step / 4 * kChunk + step % 4 * 32);
+    if (step == 0) {
+      multiply_first(scores, a, b);
+    } else {
+      multiply(scores, a, b);
     }
   }
 }
 
-// sum += a * rows of part `sub`, a [16 keys, 16 rows].
-template <int kWidth>
-__device__ void accumulate(float (&sum)[kWidth / 8][4], const std::uint32_t (&a)[4], std::uint32_t base, int sub, int lane) {
-  const int row = sub * 16 + lane / 8 % 2 * 8 + lane % 8, lane_piece = lane / 16;
+// sums += weights rows, weights packed.
+template <int N, int M>
+__device__ __forceinline__ void add_products(float (&sums)[N], const uint32_t (&weights)[M], uint32_t rows) {
+  constexpr int kChunk = 4 * M * kChunkRowBytes;
 #pragma unroll
-  for (int c = 0; c < kWidth / 16; ++c) {
-    std::uint32_t b[4];
-    ldmatrix4_transposed(b, base + static_cast<std::uint32_t>((row * kWidth + piece_of(row, c * 2 + lane_piece) * 8) * sizeof(bf16)));
-    mma(sum[2 * c], a[0], a[1], a[2], a[3], b[0], b[1]);
-    mma(sum[2 * c + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
+  for (int step = 0; step < M / 4; ++step) multiply_registers(sums, weights + 4 * step, columns_operand(rows + step * 16 * kChunkRowBytes, kChunk));
+}
+
+__device__ __forceinline__ void meet_multipliers() { asm volatile("bar.sync 1, %0;" ::"n"(2 * kGroupThreads) : "memory"); }
+
+/// This warpgroup's sums to the other one, a float4 a thread and step, and the other one's onto this one's.
+template <int N>
+__device__ __forceinline__ void leave(float4* at, const float (&sums)[N]) {
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) at[i * kGroupThreads] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+}
+template <int N>
+__device__ __forceinline__ void take(float (&sums)[N], const float4* at) {
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) {
+    const float4 x = at[i * kGroupThreads];
+    sums[4 * i] += x.x;
+    sums[4 * i + 1] += x.y;
+    sums[4 * i + 2] += x.z;
+    sums[4 * i + 3] += x.w;
+  }
+}
+
+/// put(column, a, b) for the pairs of row half `half` of `sums`, times `factor`.
+template <int N, class Put>
+__device__ __forceinline__ void for_each_pair(const float (&sums)[N], int half, float factor, const Put& put) {
+#pragma unroll
+  for (int i = 0; i < N / 4; ++i) {
+    put(i * 8 + static_cast<int>(threadIdx.x) % 4 * 2, sums[4 * i + 2 * half] * factor, sums[4 * i + 2 * half + 1] * factor);
+  }
+}
+
+template <int kWidth, int kShared, int kValue>
+__device__ __forceinline__ void differentiate(const SelectedSizes& sizes, const KeyGradients& grad, const ScoreGradients& kept, const Work& work,
+                                              const Piece& piece, const Task& task, Shared<kWidth, kValue>& shared, unsigned char* memory,
+                                              int group) {
+  using F = Form<kWidth, kValue>;
+  constexpr int kRows = F::kRows;
+  const int thread = static_cast<int>(threadIdx.x) % kGroupThreads, lane = thread % kWarp, warp = thread / kWarp;
+  const int key = warp * 16 + lane / 4;  // and key + 8
+  const float scale = sizes.scale * kLog2E;
+  const uint32_t keys = hopper::shared_address(memory), values = keys + kWidth / 64 * kKeyChunk, stages = keys + F::kKeyBytes;
+  const bool keeps = kept.data != nullptr && task.key_tile * kKeys + warp * 16 < sizes.select_block;
+  float d_k[F::kFirst / 2], d_rest[F::kRest > 0 ? F::kRest / 2 : 1], d_v[kValue / 2], scores[kRows / 2];
+  uint32_t p[kRows / 4], ds[kRows / 4];
+  clear(d_k);
+  clear(d_rest);
+  clear(d_v);
+  Ring<kStages> ring;
+  if (group == 1) ring.advance();
+  for (int tile = group; tile < piece.tiles; tile += 2) {
+    const RowValues<kRows>& rows = shared.rows[ring.stage];
+    const uint32_t q_tile = stages + ring.stage * F::kStageBytes, d_o_tile = q_tile + kWidth / 64 * F::kChunk;
+    wait(&shared.full[ring.stage], ring.parity);
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    product_fence();
+    multiply_rows<kWidth / 64>(scores, fresh(keys), q_tile);
+    product_commit();
+    product_wait<0>();
+    hold(scores);
+    const bool all_seen = rows.limit[0] >= kKeys - 1 && rows.limit[kRows - 1] >= kKeys - 1;  // tokens ascend, padding is last
+#pragma unroll
+    for (int i = 0; i < kRows / 8; ++i) {
+      const int row = i * 8 + lane % 4 * 2;
+      const float2 lse = *reinterpret_cast<const float2*>(rows.lse + row);
+      const float base[2] = {lse.x * kLog2E, lse.y * kLog2E};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) scores[4 * i + j] = fast_exp2(fmaf(scores[4 * i + j], scale, -base[j % 2]));
+    }
+    if (!all_seen) {
+#pragma unroll
+      for (int i = 0; i < kRows / 8; ++i) {
+        const int2 limit = *reinterpret_cast<const int2*>(rows.limit + i * 8 + lane % 4 * 2);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          if (key + j / 2 * 8 > (j % 2 == 0 ? limit.x : limit.y)) scores[4 * i + j] = 0.0f;
+        }
+      }
+    }
+    hopper::pack(scores, p);
+    hold(p);
+    product_fence();
+    multiply_rows<kValue / 64>(scores, fresh(values), d_o_tile);
+    product_commit();
+    add_products(d_v, p, d_o_tile);
+    product_commit();
+    product_wait<1>();
+    hold(scores);
+#pragma unroll
+    for (int i = 0; i < kRows / 8; ++i) {
+      const float2 delta = *reinterpret_cast<const float2*>(rows.delta + i * 8 + lane % 4 * 2);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float2 of = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(p[2 * i + half]));
+        scores[4 * i + 2 * half] = of.x * (scores[4 * i + 2 * half] - delta.x);
+        scores[4 * i + 2 * half + 1] = of.y * (scores[4 * i + 2 * half + 1] - delta.y);
+      }
+    }
+    hopper::pack(scores, ds);
+    hold(ds);
+    product_fence();
+    add_products(d_k, ds, q_tile);
+    if constexpr (F::kRest > 0) add_products(d_rest, ds, q_tile + F::kFirst / 64 * F::kChunk);
+    product_commit();
+    if (keeps) {
+#pragma unroll
+      for (int i = 0; i < kRows / kGroupRows; ++i) {
+        if (rows.place[i] < 0) continue;
+        const uint4 words = make_uint4(transposed(ds[4 * i]), transposed(ds[4 * i + 2]), transposed(ds[4 * i + 1]), transposed(ds[4 * i + 3]));
+        __stcs(kept.at(sizes, rows.place[i], rows.part[i], task.key_tile * (kKeys / 16) + warp) + lane, words);
+      }
+    }
+    product_wait<0>();
+    hold(d_k);
+    if constexpr (F::kRest > 0) hold(d_rest);
+    hold(d_v);
+    hold(p);
+    hold(ds);
+    if (lane == 0) arrive(&shared.empty[ring.stage]);
+    ring.advance();
+    ring.advance();
+  }
+
+  // The first warpgroup ends with d_k, the second with d_v.
+  auto* const trade = reinterpret_cast<float4*>(memory + F::kKeyBytes) + thread;
+  constexpr int kOfValues = kValue / 8 * kGroupThreads, kOfFirst = F::kFirst / 8 * kGroupThreads;
+  meet_multipliers();  // the tiles have been read
+  if (group == 0) {
+    leave(trade, d_v);
+  } else {
+    leave(trade + kOfValues, d_k);
+    if constexpr (F::kRest > 0) leave(trade + kOfValues + kOfFirst, d_rest);
+  }
+  meet_multipliers();
+  if (group == 0) {
+    take(d_k, trade + kOfValues);
+    if constexpr (F::kRest > 0) take(d_rest, trade + kOfValues + kOfFirst);
+  } else {
+    take(d_v, trade);
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int at = key + 8 * half;
+    if (at >= task.num_keys) continue;
+    const std::int64_t row = piece.out.b * sizes.keys + task.first_key + at;
+    const int kv = piece.out.kv;
+    if (piece.pieces > 1) {
+      const std::int64_t slot = (static_cast<std::int64_t>(work.slots[piece.index] + piece.number) * work.key_tiles + task.key_tile) * kKeys + at;
+      float* const to = grad.partial + slot * (kWidth + kValue);
+      const auto put = [&](int column, float a, float b) { *reinterpret_cast<float2*>(to + column) = make_float2(a, b); };
+      if (group == 0) {
+        for_each_pair(d_k, half, sizes.scale, put);
+        if constexpr (F::kRest > 0) for_each_pair(d_rest, half, sizes.scale, [&](int column, float a, float b) { put(F::kFirst + column, a, b); });
+      } else {
+        for_each_pair(d_v, half, 1.0f, [&](int column, float a, float b) { put(kWidth + column, a, b); });
+      }
+    } else if (group == 0) {
+      bf16* const to = grad.d_k.at(row, kv);
+      float* const to_shared = grad.shared + (row * sizes.key_heads + kv) * kShared;
+      for_each_pair(d_k, half, sizes.scale, [&](int column, float a, float b) { put_pair(to + column, a, b, grad.add_to_keys); });
+      if constexpr (F::kRest > 0) {
+        for_each_pair(d_rest, half, sizes.scale, [&](int column, float a, float b) {
+          if constexpr (kShared > 0) {
+            *reinterpret_cast<float2*>(to_shared + column) = make_float2(a, b);
+          } else {
+            put_pair(to + F::kFirst + column, a, b, grad.add_to_keys);
+          }
+        });
+      }
+    } else {
+      bf16* const to = grad.d_v.at(row, kv);
+      for_each_pair(d_v, half, 1.0f, [&](int column, float a, float b) { put_pair(to + column, a, b, grad.add_to_keys); });
+    }
   }
 }
 
 // grid (pieces, an upper bound, times key tiles).
 template <int kWidth, int kShared, int kValue>
-__global__ void __launch_bounds__(kThreads, 2) key_gradient_kernel(SelectedInputs<bf16> in, KeyGradients grad, Lists lists, Work work) {
-  using Tile = Layout<kWidth, kShared, kValue>;
-  extern __shared__ __align__(128) unsigned char shared[];
-  auto* const stages = reinterpret_cast<Stage<kWidth, kValue>*>(shared);
+__global__ void __launch_bounds__(kThreads, 1)
+    key_gradient_kernel(const __grid_constant__ SelectedInputs<bf16> in, const __grid_constant__ KeyGradients grad,
+                        const __grid_constant__ ScoreGradients kept, const __grid_constant__ Lists lists, const __grid_constant__ Work work) {
+  using F = Form<kWidth, kValue>;
+  static_assert(kShared == 0 || kShared == F::kRest);
+  extern __shared__ unsigned char dynamic[];
+  unsigned char* const memory = dynamic + (1024 - hopper::shared_address(dynamic) % 1024) % 1024;
+  auto& shared = *reinterpret_cast<Shared<kWidth, kValue>*>(memory + F::kTileBytes);
   const SelectedSizes& sizes = in.sizes;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, quad = lane / 4, pair = lane % 4;
   const int piece_index = static_cast<int>(blockIdx.x) / work.key_tiles, key_tile = static_cast<int>(blockIdx.x) % work.key_tiles;
   if (piece_index >= work.starts[work.outputs]) return;
-  const Piece piece(work, piece_index);
-  const Output out(sizes, piece.index);
+  const Piece piece(sizes, lists, work, piece_index);
+  const Output& out = piece.out;
   const int first_key = out.block * sizes.select_block + key_tile * kKeys;
   const int num_keys = min(min(sizes.select_block - key_tile * kKeys, kKeys), static_cast<int>(sizes.keys) - first_key);
   if (num_keys <= 0) return;
-  const int tiles = min(lists.tiles(sizes, out) - piece.first_tile, work.piece_tiles);
+  const Task task{first_key, num_keys, key_tile};
 
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < kStages; ++stage) {
+      init_barrier(&shared.full[stage], F::kGatherWarps * (kWarp + 1));
+      init_barrier(&shared.empty[stage], kGroupThreads / kWarp);
+    }
+    publish_barriers();
+  }
   const std::int64_t first_row = out.b * sizes.keys + first_key;
-  const KeySource<kShared> key_source{in.k, in.k_shared, first_row, out.kv, num_keys - 1, sizes.key_width};
-  const KeySource<0> value_source{in.v, in.v, first_row, out.kv, num_keys - 1, sizes.value_width};
-  const int low = warp * 16 + quad, high = low + 8;
-  const typename Tile::Keys k(key_source, low, high, reinterpret_cast<uint4*>(shared + Tile::kStageBytes), warp, lane);
-  const typename Tile::Values v(value_source, low, high, reinterpret_cast<uint4*>(shared + Tile::kStageBytes + Tile::Keys::kSharedBytes), warp, lane);
-  float d_k[kWidth / 8][4] = {}, d_v[kValue / 8][4] = {};
-  const float scale = sizes.scale * kLog2E;
-
-  Gatherer<kWidth, kValue, kThreads> gatherer(in, grad, lists, out, first_key);
-  if (tiles > 0) gatherer.seek(piece.first_tile);
-  for (int i = 0; i < kStages - 1; ++i) {
-    if (i < tiles) gatherer.load(stages[i]);
-    commit_copies();
-  }
-  for (int tile = 0; tile < tiles; ++tile) {
-    wait_copies<kStages - 2>();
-    __syncthreads();  // the tile is there for all, and the stage before it has been read
-    if (tile + kStages - 1 < tiles) gatherer.load(stages[(tile + kStages - 1) % kStages]);
-    commit_copies();
-    const Stage<kWidth, kValue>& stage = stages[tile % kStages];
-    const std::uint32_t q_base = shared_address(stage.q), d_o_base = shared_address(stage.d_o);
-#pragma unroll
-    for (int first = 0; first < kRows / 16; first += Tile::kSubs) {
-      float s[Tile::kSubs][2][4] = {}, dp[Tile::kSubs][2][4] = {};
-      multiply<kWidth, Tile::kSubs>(s, k, q_base, first, lane);
-      multiply<kValue, Tile::kSubs>(dp, v, d_o_base, first, lane);
-#pragma unroll
-      for (int sub = 0; sub < Tile::kSubs; ++sub) {
-        std::uint32_t p[4], ds[4];
-#pragma unroll
-        for (int n = 0; n < 2; ++n) {
-          const int row = (first + sub) * 16 + n * 8 + pair * 2;
-          const float2 lse = *reinterpret_cast<const float2*>(stage.lse + row), delta = *reinterpret_cast<const float2*>(stage.delta + row);
-          const int2 limit = *reinterpret_cast<const int2*>(stage.limit + row);
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const int key = warp * 16 + quad + 8 * half;
-            const float p0 = key <= limit.x ? fast_exp2(fmaf(s[sub][n][2 * half], scale, -lse.x)) : 0.0f;
-            const float p1 = key <= limit.y ? fast_exp2(fmaf(s[sub][n][2 * half + 1], scale, -lse.y)) : 0.0f;
-            p[n * 2 + half] = pack(p0, p1);
-            ds[n * 2 + half] = pack(p0 * (dp[sub][n][2 * half] - delta.x), p1 * (dp[sub][n][2 * half + 1] - delta.y));
-          }
-        }
-        accumulate<kValue>(d_v, p, d_o_base, first + sub, lane);
-        accumulate<kWidth>(d_k, ds, q_base, first + sub, lane);
-      }
-    }
-  }
-  wait_copies<0>();
-
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int key = warp * 16 + quad + 8 * half;
-    if (key >= num_keys) continue;
-    if (piece.pieces > 1) {
-      const std::int64_t row = (static_cast<std::int64_t>(work.slots[piece.index] + piece.number) * work.key_tiles + key_tile) * kKeys + key;
-      float* const to = grad.partial + row * (kWidth + kValue) + pair * 2;
-#pragma unroll
-      for (int n = 0; n < kWidth / 8; ++n) {
-        *reinterpret_cast<float2*>(to + n * 8) = make_float2(d_k[n][2 * half] * sizes.scale, d_k[n][2 * half + 1] * sizes.scale);
-      }
-#pragma unroll
-      for (int n = 0; n < kValue / 8; ++n) *reinterpret_cast<float2*>(to + kWidth + n * 8) = make_float2(d_v[n][2 * half], d_v[n][2 * half + 1]);
-      continue;
-    }
-    const std::int64_t row = first_row + key;
-#pragma unroll
-    for (int n = 0; n < kWidth / 8; ++n) {
-      const int channel = n * 8 + pair * 2;
-      const float a = d_k[n][2 * half] * sizes.scale, b = d_k[n][2 * half + 1] * sizes.scale;
-      if (n * 8 < kWidth - kShared) {
-        put_pair(grad.d_k.at(row, out.kv) + channel, a, b, grad.add_to_keys);
-      } else {
-        *reinterpret_cast<float2*>(grad.shared + (row * sizes.key_heads + out.kv) * kShared + channel - (kWidth - kShared)) = make_float2(a, b);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < kValue / 8; ++n) {
-      put_pair(grad.d_v.at(row, out.kv) + n * 8 + pair * 2, d_v[n][2 * half], d_v[n][2 * half + 1], grad.add_to_keys);
-    }
+  keep_keys<kWidth>(memory, KeySource<kShared>{in.k, in.k_shared, first_row, out.kv, num_keys - 1, sizes.key_width}, num_keys);
+  keep_keys<kValue>(memory + kWidth / 64 * kKeyChunk, KeySource<0>{in.v, in.v, first_row, out.kv, num_keys - 1, sizes.value_width}, num_keys);
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  __syncthreads();
+  if (threadIdx.x < kGroupThreads) {
+    give_registers<kGatherRegisters>();
+    gather<kWidth, kValue>(in, grad, kept, lists, piece, first_key, shared, hopper::shared_address(memory) + F::kKeyBytes);
+  } else {
+    take_registers<kMultiplyRegisters>();
+    const int group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kGroupThreads, 0) - 1;  // the same in all lanes for the compiler too
+    differentiate<kWidth, kShared, kValue>(sizes, grad, kept, work, piece, task, shared, memory, group);
   }
 }
 
 template <int kWidth, int kShared, int kValue>
 void start(Stream& stream, const NsaSelectedBackward& args, const float* delta) {
+  using F = Form<kWidth, kValue>;
   const char* const op = args.kName;
   const auto queue = native(stream);
   const SelectedInputs<bf16> in = selected_inputs<bf16>(args);
   const SelectedSizes& sizes = in.sizes;
   const BlockLists index(stream, sizes, in.blocks);
   const HeadSegments segments(sizes);
-  const Lists lists{index.view(), segments, segments.count / sizes.key_heads};
-
-  const KeyPlan plan(stream, sizes, lists, kKeys, kPieces);
-  const Work& work = plan.work();
-  Tensor partial = Tensor::empty({plan.slots(), work.key_tiles, kKeys, kWidth + kValue}, DType::kF32, stream.device());
+  const Lists lists{index.view(), segments, segments.count / sizes.key_heads, F::kRows};
   Tensor shared_sums = Tensor::empty({args.k.tokens, sizes.key_heads, kShared}, DType::kF32, stream.device());
-  const KeyGradients grad{rows_of<bf16>(args.d_o), args.lse.as<float>(), delta,           rows_of<bf16>(args.d_k), rows_of<bf16>(args.d_v),
-                          shared_sums.as<float>(), partial.as<float>(),  args.add_to_keys};
-  constexpr std::size_t kBytes = Layout<kWidth, kShared, kValue>::kSharedBytes;
+  constexpr std::size_t kBytes = F::kTileBytes + sizeof(Shared<kWidth, kValue>) + 1024;
   const auto kernel = key_gradient_kernel<kWidth, kShared, kValue>;
   allow_shared_memory(kernel, kBytes, op);
-  kernel<<<plan.blocks(), kThreads, kBytes, queue>>>(in, grad, lists, work);
-  check_launch(op);
-  if (plan.slots() > 0) {
-    const dim3 grid(static_cast<unsigned>(work.outputs * work.key_tiles), kKeys);
-    sum_pieces_kernel<kWidth, kShared, kValue, kKeys, kWidth + kValue><<<grid, kWidth + kValue, 0, queue>>>(sizes, grad, work);
+
+  const int at_once = key_heads_at_once(sizes), count = at_once > 0 ? at_once : sizes.key_heads;
+  for (int first = 0; first < sizes.key_heads; first += count) {
+    const KeyHeads heads{first, sizes.key_heads - first < count ? sizes.key_heads - first : count};
+    const KeyPlan plan(stream, sizes, lists, heads, kKeys, kPieces);
+    const Work& work = plan.work();
+    Tensor partial = Tensor::empty({plan.slots(), work.key_tiles, kKeys, kWidth + kValue}, DType::kF32, stream.device());
+    Tensor kept = Tensor::empty({at_once > 0 ? score_bytes(sizes) * heads.count : 0}, DType::kU8, stream.device());
+    const KeyGradients grad{rows_of<bf16>(args.d_o), args.lse.as<float>(), delta,           rows_of<bf16>(args.d_k), rows_of<bf16>(args.d_v),
+                            shared_sums.as<float>(), partial.as<float>(),  args.add_to_keys};
+    const ScoreGradients scores{at_once > 0 ? reinterpret_cast<uint4*>(kept.view().data) : nullptr, first * sizes.heads_per_key(),
+                                heads.count * sizes.heads_per_key() / kGroupRows};
+    kernel<<<plan.blocks(), kThreads, kBytes, queue>>>(in, grad, scores, lists, work);
     check_launch(op);
+    if (plan.slots() > 0) {
+      const dim3 grid(static_cast<unsigned>(work.outputs * work.key_tiles), kKeys);
+      sum_pieces_kernel<kWidth, kShared, kValue, kKeys, kWidth + kValue><<<grid, kWidth + kValue, 0, queue>>>(sizes, grad, work);
+      check_launch(op);
+    }
+    if (at_once > 0) query_sum<kWidth, kShared>(stream, in, scores, rows_of<bf16>(args.d_q));
   }
   if (kShared > 0) sum_shared<bf16>(stream, sizes, shared_sums.as<float>(), rows_of<bf16>(args.d_k_shared), args.add_to_keys);
 }

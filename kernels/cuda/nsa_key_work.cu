@@ -9,20 +9,10 @@ namespace {
 
 constexpr int kScanThreads = 1024;
 
-// One block of threads: exclusive sums of the pieces and of the partial sums of all outputs.
-__global__ void __launch_bounds__(kScanThreads)
-    plan_kernel(SelectedSizes sizes, Lists lists, int outputs, int piece_tiles, std::int32_t* starts, std::int32_t* slots) {
-  __shared__ int2 sums[kScanThreads];
-  const int each = (outputs + kScanThreads - 1) / kScanThreads, thread = static_cast<int>(threadIdx.x);
-  const int begin = min(thread * each, outputs), end = min(begin + each, outputs);
-  const auto pieces_of = [&](int i) { return max(1, (lists.tiles(sizes, Output(sizes, i)) + piece_tiles - 1) / piece_tiles); };
-  int2 sum{0, 0};
-  for (int i = begin; i < end; ++i) {
-    const int pieces = pieces_of(i);
-    sum.x += pieces;
-    sum.y += pieces > 1 ? pieces : 0;
-  }
-  sums[thread] = sum;
+// Exclusive sums over the threads of a block of kScanThreads; `sums` ends with the inclusive ones.
+__device__ int2 sum_before(int2 own, int2* sums) {
+  const int thread = static_cast<int>(threadIdx.x);
+  sums[thread] = own;
   __syncthreads();
   for (int step = 1; step < kScanThreads; step *= 2) {
     const int2 before = thread >= step ? sums[thread - step] : int2{0, 0};
@@ -31,7 +21,23 @@ __global__ void __launch_bounds__(kScanThreads)
     sums[thread].y += before.y;
     __syncthreads();
   }
-  int2 at = thread > 0 ? sums[thread - 1] : int2{0, 0};
+  return thread > 0 ? sums[thread - 1] : int2{0, 0};
+}
+
+// One block of threads: exclusive sums of the pieces and of the partial sums of all outputs.
+__global__ void __launch_bounds__(kScanThreads)
+    plan_kernel(SelectedSizes sizes, Lists lists, KeyHeads heads, int outputs, int piece_tiles, std::int32_t* starts, std::int32_t* slots) {
+  __shared__ int2 sums[kScanThreads];
+  const int each = (outputs + kScanThreads - 1) / kScanThreads, thread = static_cast<int>(threadIdx.x);
+  const int begin = min(thread * each, outputs), end = min(begin + each, outputs);
+  const auto pieces_of = [&](int i) { return max(1, (lists.tiles(sizes, Output(sizes, heads, i)) + piece_tiles - 1) / piece_tiles); };
+  int2 sum{0, 0};
+  for (int i = begin; i < end; ++i) {
+    const int pieces = pieces_of(i);
+    sum.x += pieces;
+    sum.y += pieces > 1 ? pieces : 0;
+  }
+  int2 at = sum_before(sum, sums);
   for (int i = begin; i < end; ++i) {
     const int pieces = pieces_of(i);
     starts[i] = at.x;
@@ -45,20 +51,43 @@ __global__ void __launch_bounds__(kScanThreads)
   }
 }
 
+// Block q of threads: the items of number q, after those of all higher numbers.
+__global__ void __launch_bounds__(kScanThreads) order_kernel(int outputs, const std::int32_t* starts, Item* items) {
+  __shared__ int2 sums[kScanThreads];
+  const int each = (outputs + kScanThreads - 1) / kScanThreads, thread = static_cast<int>(threadIdx.x), number = static_cast<int>(blockIdx.x);
+  const int begin = min(thread * each, outputs), end = min(begin + each, outputs);
+  int2 sum{0, 0};  // items of higher numbers, items of this one
+  for (int i = begin; i < end; ++i) {
+    const int pieces = starts[i + 1] - starts[i];
+    sum.x += max(0, pieces - 1 - number);
+    sum.y += pieces > number ? 1 : 0;
+  }
+  int at = sum_before(sum, sums).y + sums[kScanThreads - 1].x;
+  for (int i = begin; i < end; ++i) {
+    if (starts[i + 1] - starts[i] > number) items[at++] = {i, number};
+  }
+}
+
 }  // namespace
 
-KeyPlan::KeyPlan(Stream& stream, const SelectedSizes& sizes, const Lists& lists, int keys_of_tile, std::int64_t wanted) {
+KeyPlan::KeyPlan(Stream& stream, const SelectedSizes& sizes, const Lists& lists, KeyHeads heads, int keys_of_tile, std::int64_t wanted) {
   const char* const op = "nsa: plan of the keys' gradients";
-  const std::int64_t outputs = sizes.batch * sizes.num_blocks * sizes.key_heads, key_tiles = (sizes.select_block + keys_of_tile - 1) / keys_of_tile;
-  const std::int64_t tiles = sizes.batch * sizes.tokens * sizes.heads * sizes.chosen / kRows + outputs * lists.segments_of_key;
-  const std::int64_t piece_tiles = std::max<std::int64_t>(kLeastPieceTiles, tiles / wanted + 1);
+  const std::int64_t outputs = sizes.batch * sizes.num_blocks * heads.count, key_tiles = (sizes.select_block + keys_of_tile - 1) / keys_of_tile;
+  const std::int64_t rows = sizes.batch * sizes.tokens * heads.count * sizes.heads_per_key() * sizes.chosen;
+  const std::int64_t tiles = rows / lists.tile_rows + outputs * lists.segments_of_key;
+  const std::int64_t piece_tiles = std::max<std::int64_t>(kLeastPieceRows / lists.tile_rows, tiles / wanted + 1);
   pieces_ = tiles / piece_tiles + outputs;
   slots_ = 2 * (tiles / piece_tiles);
   HADAL_CHECK(pieces_ * key_tiles < INT32_MAX && tiles < INT32_MAX, "{}: {} pieces of work, {} tiles", op, pieces_ * key_tiles, tiles);
   plan_ = Tensor::empty({2, outputs + 1}, DType::kI32, stream.device());
+  items_ = Tensor::empty({pieces_, 2}, DType::kI32, stream.device());
   auto* const starts = plan_.as<std::int32_t>();
-  work_ = {starts, starts + outputs + 1, static_cast<int>(outputs), static_cast<int>(key_tiles), static_cast<int>(piece_tiles)};
-  plan_kernel<<<1, kScanThreads, 0, native(stream)>>>(sizes, lists, work_.outputs, work_.piece_tiles, starts, starts + outputs + 1);
+  auto* const items = reinterpret_cast<Item*>(items_.as<std::int32_t>());
+  work_ = {starts, starts + outputs + 1, items, heads, static_cast<int>(outputs), static_cast<int>(key_tiles), static_cast<int>(piece_tiles)};
+  plan_kernel<<<1, kScanThreads, 0, native(stream)>>>(sizes, lists, heads, work_.outputs, work_.piece_tiles, starts, starts + outputs + 1);
+  check_launch(op);
+  const std::int64_t longest = sizes.tokens * sizes.heads_per_key() / lists.tile_rows + lists.segments_of_key;  // tiles of an output
+  order_kernel<<<static_cast<unsigned>(longest / piece_tiles + 1), kScanThreads, 0, native(stream)>>>(work_.outputs, starts, items);
   check_launch(op);
 }
 

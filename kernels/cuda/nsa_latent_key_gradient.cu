@@ -1,9 +1,10 @@
 // Gradients of latent entries (MLA absorbed) over selected blocks on tensor cores. A block of 8 warps owns 32 entries, whose sums, 32 x (576
 // + 512), lie in registers: first each warp makes one 16 x 8 part of the probabilities and of their gradients, which go through shared
-// memory; then each adds up its own 72 + 64 channels. Rows come by nsa_key_work.cuh.
+// memory; then each adds up its own 72 + 64 channels. Rows come by nsa_latent_rows.cuh.
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_key_work.cuh"
 #include "kernels/cuda/nsa_latent.cuh"
+#include "kernels/cuda/nsa_latent_rows.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
 
 namespace hadal::kernels::cuda {
@@ -87,12 +88,12 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(SelectedInput
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, quad = lane / 4, pair = lane % 4;
   const int piece_index = static_cast<int>(blockIdx.x) / work.key_tiles, key_tile = static_cast<int>(blockIdx.x) % work.key_tiles;
   if (piece_index >= work.starts[work.outputs]) return;
-  const Piece piece(work, piece_index);
-  const Output out(sizes, piece.index);
+  const Piece piece(sizes, lists, work, piece_index);
+  const Output& out = piece.out;
   const int first_key = out.block * sizes.select_block + key_tile * kKeys;
   const int num_keys = min(min(sizes.select_block - key_tile * kKeys, kKeys), static_cast<int>(sizes.keys) - first_key);
   if (num_keys <= 0) return;
-  const int tiles = min(lists.tiles(sizes, out) - piece.first_tile, work.piece_tiles);
+  const int tiles = piece.tiles;
   const std::int64_t first_row = out.b * sizes.keys + first_key;
   keep_keys(shared.k, KeySource<kRotated>{in.k, in.k_shared, first_row, 0, num_keys - 1, kLatent});
   keep_keys(shared.v, KeySource<0>{in.v, in.v, first_row, 0, num_keys - 1, kLatent});
@@ -181,8 +182,8 @@ bool latent_key_gradient(Stream& stream, const NsaSelectedBackward& args, const 
   const SelectedSizes& sizes = in.sizes;
   const BlockLists index(stream, sizes, in.blocks);
   const HeadSegments segments(sizes);
-  const Lists lists{index.view(), segments, segments.count};
-  const KeyPlan plan(stream, sizes, lists, kKeys, kPieces);
+  const Lists lists{index.view(), segments, segments.count, kRows};
+  const KeyPlan plan(stream, sizes, lists, {0, 1}, kKeys, kPieces);
   const Work& work = plan.work();
   Tensor partial = Tensor::empty({plan.slots(), work.key_tiles, kKeys, kLatentWidth + kLatent}, DType::kF32, stream.device());
   Tensor rotated = Tensor::empty({args.k.tokens, kRotated}, DType::kF32, stream.device());

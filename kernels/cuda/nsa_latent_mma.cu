@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(SelectedInputs<bf1
     const int key = walk.key, limit[2] = {walk.limit(rows.token_index(quad)), walk.limit(rows.token_index(quad + 8))};
     float s[2][4] = {};
     find_scores(s, q, depths, place.keys, key + 16 * warp, lane);
-    ColumnBuffer<kChannels> values[2];
+    RowBuffer<kChannels> values[2];
     values[0].load(place.values, key, lane);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -232,10 +232,10 @@ __global__ void __launch_bounds__(kThreads, 2) query_gradient_kernel(SelectedInp
       ds[part] = pack(d[0], d[1]);
     }
     gradients[turn][warp][lane] = make_uint4(ds[0], ds[1], ds[2], ds[3]);
-    ColumnBuffer<kChannels> buffers[2];
+    RowBuffer<kChannels> buffers[2];
     buffers[0].load(columns, key, lane);
     {
-      ColumnBuffer<kRotated> shared;
+      RowBuffer<kRotated> shared;
       shared.load(rotated, own, lane);
       add_rows<kRotated>(sum_rotated, shared, ds);
     }
@@ -280,11 +280,9 @@ __global__ void __launch_bounds__(kThreads, 2) query_gradient_kernel(SelectedInp
   for (int half = 0; half < 2; ++half) {
     const int row = quad + 8 * half;
     if (row >= rows.count) continue;
-    bf16* const to = d_q.at(rows.token(row), rows.head(row)) + kLatent + pair * 16 + 2 * warp;
-#pragma unroll
-    for (int odd = 0; odd < 2; ++odd) {
-      *reinterpret_cast<std::uint32_t*>(to + odd * 8) = pack(total[0][2 * half + odd] * sizes.scale, total[1][2 * half + odd] * sizes.scale);
-    }
+    bf16* const to = d_q.at(rows.token(row), rows.head(row)) + kLatent + warp / 2 * 32 + pair * 8 + warp % 2 * 4;
+    *reinterpret_cast<uint2*>(to) = make_uint2(pack(total[0][2 * half] * sizes.scale, total[0][2 * half + 1] * sizes.scale),
+                                               pack(total[1][2 * half] * sizes.scale, total[1][2 * half + 1] * sizes.scale));
   }
 }
 

@@ -33,9 +33,12 @@ __device__ inline void mma32(float (*c)[4], const uint4& low, const uint4& high,
 
 __device__ inline uint4 load_row16(const bf16* from) { return __ldg(reinterpret_cast<const uint4*>(from)); }
 
-/// (even, odd) halves of two words: element 0 or 1 of each, the first in the low half.
-__device__ inline std::uint32_t low_halves(std::uint32_t a, std::uint32_t b) { return __byte_perm(a, b, 0x5410); }
-__device__ inline std::uint32_t high_halves(std::uint32_t a, std::uint32_t b) { return __byte_perm(a, b, 0x7632); }
+/// An 8 x 8 matrix over the lanes (row quad, columns 2 pair + {0, 1}) turned around.
+__device__ inline std::uint32_t transposed(std::uint32_t matrix) {
+  std::uint32_t result;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(result) : "r"(matrix));
+  return result;
+}
 
 /// a in the low half.
 __device__ inline std::uint32_t pack(float a, float b) {

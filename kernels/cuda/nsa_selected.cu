@@ -2,6 +2,7 @@
 // a key a lane, with the online softmax; the gradients of keys are made key by key from the lists of tokens that read the key's
 // block, in their order, so that no sum depends on chance.
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_heads.h"
@@ -236,6 +237,37 @@ __global__ void __launch_bounds__(kWarps* kWarp) row_product_kernel(SelectedSize
   if (lane == 0) delta[index] = sum;
 }
 
+constexpr int kRowLanes = 16;
+
+// The same for rows that can be read in 16-byte pieces, kRowLanes lanes a row.
+__global__ void __launch_bounds__(kWarps* kWarp)
+    row_product16_kernel(SelectedSizes sizes, HeadRows<const __nv_bfloat16> o, HeadRows<const __nv_bfloat16> d_o, float* delta) {
+  const int lane = static_cast<int>(threadIdx.x) % kRowLanes;
+  const std::int64_t wanted = (static_cast<std::int64_t>(blockIdx.x) * kWarps * kWarp + threadIdx.x) / kRowLanes;
+  const std::int64_t rows = sizes.batch * sizes.tokens * sizes.heads;
+  const std::int64_t index = wanted < rows ? wanted : rows - 1;  // lanes stay together
+  const __nv_bfloat16* const x = o.at(index / sizes.heads, index % sizes.heads);
+  const __nv_bfloat16* const y = d_o.at(index / sizes.heads, index % sizes.heads);
+  float sum = 0;
+  for (int c = lane * 8; c < sizes.value_width; c += kRowLanes * 8) {
+    const uint4 a = __ldg(reinterpret_cast<const uint4*>(x + c)), b = __ldg(reinterpret_cast<const uint4*>(y + c));
+    const std::uint32_t left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 p = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(left[i]));
+      const float2 q = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(right[i]));
+      sum += p.x * q.x + p.y * q.y;
+    }
+  }
+#pragma unroll
+  for (int step = kRowLanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  if (lane == 0 && wanted < rows) delta[index] = sum;
+}
+
+bool in_pieces(const HeadRows<const __nv_bfloat16>& x) {
+  return reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0 && x.token_stride % 8 == 0 && x.head_stride % 8 == 0;
+}
+
 template <class T>
 __global__ void sum_shared_kernel(SelectedSizes sizes, const float* partial, HeadRows<T> d_k_shared, bool add) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -309,9 +341,17 @@ const RegisterCuda<NsaSelectedBackward> registered_backward{backward};
 
 template <class T>
 void row_products(Stream& stream, const SelectedSizes& sizes, HeadRows<const T> o, HeadRows<const T> d_o, float* delta) {
+  const char* const op = "nsa: <d_o, o>";
   const std::int64_t rows = sizes.batch * sizes.tokens * sizes.heads;
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    if (sizes.value_width % 8 == 0 && in_pieces(o) && in_pieces(d_o)) {
+      row_product16_kernel<<<blocks_for(rows, kWarps * kWarp / kRowLanes), kWarps * kWarp, 0, native(stream)>>>(sizes, o, d_o, delta);
+      check_launch(op);
+      return;
+    }
+  }
   row_product_kernel<T><<<blocks_for(rows, kWarps), kWarps * kWarp, 0, native(stream)>>>(sizes, o, d_o, delta);
-  check_launch("nsa: <d_o, o>");
+  check_launch(op);
 }
 
 template <class T>

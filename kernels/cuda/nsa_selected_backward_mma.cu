@@ -1,9 +1,11 @@
-// Gradients of attention over selected blocks for bf16 heads of 64, 128, 192/128 or 128+64/128 on tensor cores: of queries, as forward goes (a
-// warp 16 rows), of keys, block by block from the lists of tokens that read it.
+// Gradients of attention over selected blocks for bf16 heads of 64, 128, 192/128 or 128+64/128 on tensor cores: of keys, block by block from the
+// lists of tokens that read it (nsa_key_gradient.cu); of queries, from the d_s that was kept on the way, or, where heads do not come by 16 or
+// their d_s is too much to keep, as forward goes (a warp 16 rows).
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_fragments.cuh"
 #include "kernels/cuda/nsa_heads_plan.cuh"
 #include "kernels/cuda/nsa_key_gradient.cuh"
+#include "kernels/cuda/nsa_query_sum.cuh"
 #include "kernels/cuda/nsa_selected.cuh"
 
 namespace hadal::kernels::cuda {
@@ -51,7 +53,6 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2)
   while (more) {
     const int key = walk.key, limit[2] = {walk.limit(rows.token_index(quad)), walk.limit(rows.token_index(quad + 8))};
     RowBuffer<kValue> values[kParts];
-    ColumnBuffer<kWidth> columns[kParts];
     float s[2 * kParts][4] = {}, dp[2 * kParts][4] = {};
 #pragma unroll
     for (int c = 0; c < kWidth / 32; ++c) {
@@ -79,8 +80,6 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2)
       for (int n = 0; n < 2 * kParts; ++n) b[n] = values[n / 2].at[c][n % 2];
       mma32(dp, low, high, b);
     }
-#pragma unroll
-    for (int i = 0; i < kParts; ++i) columns[i].load(key_source, key + 16 * i, lane);
     more = walk.next();
 #pragma unroll
     for (int i = 0; i < kParts; ++i) {
@@ -90,7 +89,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2)
         const int n = 2 * i + part / 2, at = part % 2 * 2;
         ds[part] = pack(s[n][at] * (dp[n][at] - row_delta[part % 2]), s[n][at + 1] * (dp[n][at + 1] - row_delta[part % 2]));
       }
-      add_rows<kWidth>(sum, columns[i], ds);
+      add_rows<kWidth>(sum, keys[i], ds);
       if (more) keys[i].load(key_source, walk.key + 16 * i, lane);
     }
   }
@@ -106,8 +105,8 @@ void start(Stream& stream, const NsaSelectedBackward& args) {
   const SelectedInputs<bf16> in = selected_inputs<bf16>(args);
   const HeadSegments segments(in.sizes);
   Tensor delta = Tensor::empty({args.q.tokens, in.sizes.heads}, DType::kF32, stream.device());
-  if (args.q.tokens > 0) {
-    row_products<bf16>(stream, in.sizes, rows_of<bf16>(args.o), rows_of<bf16>(args.d_o), delta.as<float>());
+  if (args.q.tokens > 0) row_products<bf16>(stream, in.sizes, rows_of<bf16>(args.o), rows_of<bf16>(args.d_o), delta.as<float>());
+  if (args.q.tokens > 0 && key_heads_at_once(in.sizes) == 0) {
     const std::int64_t tiles = in.sizes.batch * in.sizes.tokens;
     const dim3 grid(static_cast<unsigned>((tiles + kWarps - 1) / kWarps), static_cast<unsigned>(segments.count * segments.tiles()));
     query_gradient_kernel<kWidth, kShared, kValue><<<grid, kWarps * kWarp, 0, native(stream)>>>(

@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 2)
   }
   while (more) {
     const int key = walk.key, limit[2] = {walk.limit(rows.token_index(quad)), walk.limit(rows.token_index(quad + 8))};
-    ColumnBuffer<kValue> values[kParts];
+    RowBuffer<kValue> values[kParts];
     float s[2 * kParts][4] = {};
 #pragma unroll
     for (int c = 0; c < kDepths; ++c) {
