@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/floats.cuh"
 #include "kernels/cuda/visit.h"
 
 namespace hadal::kernels::cuda {
@@ -13,40 +13,31 @@ constexpr int kThreads = 256;
 
 constexpr int kLanes = 16;  ///< threads of a row
 
-/// The thread's share of <a, b>.
-template <class T>
-__device__ float share(const T* a, const T* b, int width, int lane) {
-  float sum = 0;
-  constexpr int kCount = Vec16<T>::kCount;
-  if (aligned16(a, width) && aligned16(b, width)) {
-    for (int i = lane * kCount; i < width; i += kLanes * kCount) {
-      const Vec16<T> x = load16(a + i), y = load16(b + i);
-#pragma unroll
-      for (int n = 0; n < kCount; ++n) sum += to_float(x.at[n]) * to_float(y.at[n]);
-    }
-  } else {
-    for (int i = lane; i < width; i += kLanes) sum += to_float(a[i]) * to_float(b[i]);
-  }
-  return sum;
-}
-
-template <class T>
-__global__ void statistics(AttentionSizes sizes, Strided<const T> o, Strided<const T> d_o, const float* lse, float* to, std::int64_t rows) {
+/// A row for kLanes threads, N elements at once. Few registers, so that many rows are under way.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads, 6)
+    statistics(AttentionSizes sizes, Strided<const T> o, Strided<const T> d_o, const float* lse, float* to, std::int64_t rows) {
   const std::int64_t row = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) / kLanes;
   const int lane = static_cast<int>(threadIdx.x) % kLanes, padded = padded_tokens(sizes.tokens), t = static_cast<int>(row % padded);
   const int head = static_cast<int>(row / padded % sizes.heads), sequence = static_cast<int>(row / padded / sizes.heads);
-  float delta = 0, base = INFINITY;
-  if (row < rows && t < sizes.tokens) {
-    const std::int64_t token = std::int64_t{sequence} * sizes.tokens + t;
-    delta = share(o.at(token, head), d_o.at(token, head), sizes.value_width, lane);
-    const float stored = lse[token * sizes.heads + head];
-    base = stored == -INFINITY ? INFINITY : stored * kLog2E;
+  const std::int64_t token = std::int64_t{sequence} * sizes.tokens + t;
+  const bool there = row < rows && t < sizes.tokens;
+  float delta = 0;
+  if (there) {
+    const T *const a = o.at(token, head), *const b = d_o.at(token, head);
+#pragma unroll 1
+    for (int i = lane * N; i < sizes.value_width; i += kLanes * N) {
+      const Floats<N> x = load_floats<N>(a + i), y = load_floats<N>(b + i);
+#pragma unroll
+      for (int n = 0; n < N; ++n) delta += x.at[n] * y.at[n];
+    }
   }
 #pragma unroll
   for (int other = kLanes / 2; other > 0; other /= 2) delta += __shfl_xor_sync(0xffffffffu, delta, other);
   if (row < rows && lane == 0) {
+    const float stored = there ? lse[token * sizes.heads + head] : -INFINITY;
     float* const at = to + statistics_at(sizes, sequence, head, t);
-    at[0] = base;
+    at[0] = stored == -INFINITY ? INFINITY : stored * kLog2E;
     at[kStatisticsTile] = delta;
   }
 }
@@ -71,8 +62,15 @@ Tensor row_statistics(cudaStream_t stream, Device device, const FlashAttentionBa
   Tensor result = Tensor::empty({2, rows}, DType::kF32, device);
   if (rows == 0) return result;
   visit(args.q.dtype, [&]<class T>() {
-    statistics<T><<<blocks_of(rows * kLanes), kThreads, 0, stream>>>(sizes, strided<T>(args.o), strided<T>(args.d_o), args.lse.as<float>(),
-                                                                    result.as<float>(), rows);
+    const auto start = [&]<int N>() {
+      statistics<T, N><<<blocks_of(rows * kLanes), kThreads, 0, stream>>>(sizes, strided<T>(args.o), strided<T>(args.d_o), args.lse.as<float>(),
+                                                                         result.as<float>(), rows);
+    };
+    const auto aligned = [&](const ConstHeads& x) {
+      const auto* const data = static_cast<const T*>(x.data);
+      return aligned16(data, x.width) && aligned16(data, x.token_stride) && aligned16(data, x.head_stride);
+    };
+    aligned(args.o) && aligned(args.d_o) ? start.template operator()<kPiece<T>>() : start.template operator()<1>();
   });
   check_launch("attention statistics");
   return result;
