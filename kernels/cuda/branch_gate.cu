@@ -5,7 +5,8 @@
 
 #include "kernels/branch_gate.h"
 #include "kernels/cuda/check.h"
-#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/column_sums.h"
+#include "kernels/cuda/floats.cuh"
 #include "kernels/cuda/visit.h"
 
 namespace hadal::kernels::cuda {
@@ -17,24 +18,23 @@ constexpr int kHeads = kThreads / kLanes;
 constexpr int kRowsAtOnce = 2;
 constexpr std::int64_t kLeastRows = 32, kMaxRuns = 1024;
 
-template <class T, int kCount>
-struct alignas(sizeof(T) * kCount) Piece {
-  T at[kCount];
-};
-
-template <class T, int kCount>
-__device__ Piece<T, kCount> load(const T* from) {
-  return *reinterpret_cast<const Piece<T, kCount>*>(from);
-}
-template <class T, int kCount>
-__device__ void store(T* to, const Piece<T, kCount>& piece) {
-  *reinterpret_cast<Piece<T, kCount>*>(to) = piece;
-}
-
 template <class T>
 struct Branches {
   T* at[3];
 };
+
+/// Rounded and stored by an instruction of 16 bytes where it is that much: here the compiler takes an ordinary store of a pack apart into
+/// its elements, and the L2 cache then has eight writes for one.
+template <int N, class T>
+__device__ inline void store_whole(T* to, const Floats<N>& floats) {
+  const Pack<T, N> pack = pack_of<T>(floats);
+  if constexpr (sizeof(pack) == sizeof(uint4)) {
+    const uint4 words = *reinterpret_cast<const uint4*>(&pack);
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w) : "memory");
+  } else {
+    *reinterpret_cast<Pack<T, N>*>(to) = pack;
+  }
+}
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
@@ -46,27 +46,26 @@ __global__ void __launch_bounds__(kThreads)
   if (index >= rows * heads * pieces) return;
   const std::int64_t row = index / pieces / heads;
   const int head = static_cast<int>(index / pieces % heads);
-  Piece<T, kCount> from[3], to;
-  float gate[3], sum[kCount] = {};
+  Pack<T, kCount> from[3];
+  Floats<kCount> sum{};
 #pragma unroll
-  for (int b = 0; b < 3; ++b) from[b] = load<T, kCount>(o.at[b] + index * kCount);
+  for (int b = 0; b < 3; ++b) from[b] = load_pack<kCount>(o.at[b] + index * kCount);
 #pragma unroll
   for (int b = 0; b < 3; ++b) {
     const std::int64_t at = row * 3 * heads + b * heads + head;
-    gate[b] = sigmoid(to_float(logits[at]) + bias[b * heads + head]);
-    if (index % pieces == 0) g[at] = gate[b];
+    const float gate = sigmoid(to_float(logits[at]) + bias[b * heads + head]);
+    if (index % pieces == 0) g[at] = gate;
+    const Floats<kCount> values = floats_of(from[b]);
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) sum[i] += gate[b] * to_float(from[b].at[i]);
+    for (int i = 0; i < kCount; ++i) sum.at[i] += gate * values.at[i];
   }
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) to.at[i] = from_float<T>(sum[i]);
-  store<T, kCount>(y + index * kCount, to);
+  store_floats(y + index * kCount, sum);
 }
 
 // grid (groups of kHeads heads, runs); run r takes rows r, r + runs, ...; partial [runs, 3H].
 template <class T, class L, int kCount>
-__global__ void __launch_bounds__(kThreads) backward_kernel(std::int64_t rows, int heads, int width, const float* g, Branches<const T> o,
-                                                            const T* d_y, Branches<T> d_o, L* d_logits, float* partial) {
+__global__ void __launch_bounds__(kThreads, 3) backward_kernel(std::int64_t rows, int heads, int width, const float* g, Branches<const T> o,
+                                                               const T* d_y, Branches<T> d_o, L* d_logits, float* partial) {
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const int head = static_cast<int>(blockIdx.x) * kHeads + static_cast<int>(threadIdx.x) / kLanes;
   const std::int64_t run = blockIdx.y, runs = gridDim.y;
@@ -83,27 +82,29 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(std::int64_t rows, i
         for (int b = 0; b < 3; ++b) gate[r][b] = r < count ? g[(row0 + r * runs) * 3 * heads + b * heads + head] : 0.0f;
       }
       for (int c = lane * kCount; c < width; c += kLanes * kCount) {
-        Piece<T, kCount> dy[kRowsAtOnce], from[kRowsAtOnce][3];
+        Pack<T, kCount> d_y_here[kRowsAtOnce], o_here[kRowsAtOnce][3];
         // All loads before the first use.
 #pragma unroll
         for (int r = 0; r < kRowsAtOnce; ++r) {
           const std::int64_t at = ((row0 + (r < count ? r * runs : 0)) * heads + head) * width + c;
-          dy[r] = load<T, kCount>(d_y + at);
+          d_y_here[r] = load_pack<kCount>(d_y + at);
 #pragma unroll
-          for (int b = 0; b < 3; ++b) from[r][b] = load<T, kCount>(o.at[b] + at);
+          for (int b = 0; b < 3; ++b) o_here[r][b] = load_pack<kCount>(o.at[b] + at);
         }
 #pragma unroll
         for (int r = 0; r < kRowsAtOnce; ++r) {
           if (r >= count) continue;
+          const Floats<kCount> dy = floats_of(d_y_here[r]);
 #pragma unroll
           for (int b = 0; b < 3; ++b) {
-            Piece<T, kCount> to;
+            const Floats<kCount> from = floats_of(o_here[r][b]);
+            Floats<kCount> to;
 #pragma unroll
             for (int i = 0; i < kCount; ++i) {
-              product[r][b] += to_float(dy[r].at[i]) * to_float(from[r][b].at[i]);
-              to.at[i] = from_float<T>(gate[r][b] * to_float(dy[r].at[i]));
+              product[r][b] += dy.at[i] * from.at[i];
+              to.at[i] = gate[r][b] * dy.at[i];
             }
-            store<T, kCount>(d_o.at[b] + ((row0 + r * runs) * heads + head) * width + c, to);
+            store_whole(d_o.at[b] + ((row0 + r * runs) * heads + head) * width + c, to);
           }
         }
       }
@@ -126,20 +127,11 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(std::int64_t rows, i
   }
 }
 
-__global__ void sum_kernel(const float* partial, std::int64_t runs, int gates, float* d_bias) {
-  const int gate = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (gate >= gates) return;
-  float sum = 0;
-#pragma unroll 8
-  for (std::int64_t run = 0; run < runs; ++run) sum += partial[run * gates + gate];
-  d_bias[gate] += sum;
-}
-
 // body.operator()<T, L, kCount>(): T of the branches, L of the logits (T or f32), elements at once.
 template <class Body>
 void visit_gate(DType branches, DType logits, std::int64_t width, std::initializer_list<const void*> pointers, const Body& body) {
   visit(branches, [&]<class T>() {
-    constexpr int kCount = Vec16<T>::kCount;
+    constexpr int kCount = kPiece<T>;
     const bool whole =
         width % kCount == 0 && std::ranges::all_of(pointers, [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 == 0; });
     const auto with_logits = [&]<class L>() { whole ? body.template operator()<T, L, kCount>() : body.template operator()<T, L, 1>(); };
@@ -179,10 +171,7 @@ void backward(Stream& stream, const BranchGateBackward& args) {
                    static_cast<const T*>(args.d_y.data), {{to(0), to(1), to(2)}}, static_cast<L*>(args.d_logits.data), partial.as<float>());
                check_launch(args.kName);
              });
-  constexpr int kSumThreads = 128;
-  sum_kernel<<<static_cast<unsigned>((gates + kSumThreads - 1) / kSumThreads), kSumThreads, 0, native(stream)>>>(
-      partial.as<float>(), runs, static_cast<int>(gates), args.d_bias.as<float>());
-  check_launch(args.kName);
+  add_column_sums(stream, args.kName, partial.as<float>(), runs, gates, args.d_bias.as<float>());
 }
 
 const RegisterCuda<BranchGateForward> registered_forward{forward};

@@ -1,9 +1,12 @@
-// Gated pooling of NSA blocks. A thread owns a channel; neighbouring threads own neighbouring channels, so rows are read whole. The
-// backward pass first finds each block's log-sum-exp and output, then goes token by token (each lies in a few blocks), and sums the
-// positions' gradients over runs of blocks: everything is written once, in a fixed order.
+// Gated pooling of NSA blocks of any length and stride (nsa_compress_tiles.cu has those of 32 tokens, 16 apart). A thread owns a channel;
+// neighbouring threads own neighbouring channels, so rows are read whole. The backward pass first finds each block's log-sum-exp and
+// output, then goes token by token (each lies in a few blocks), and sums the positions' gradients over runs of blocks: everything is
+// written once, in a fixed order.
 #include <algorithm>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/column_sums.h"
+#include "kernels/cuda/nsa_compress_tiles.h"
 #include "kernels/cuda/nsa_views.cuh"
 #include "kernels/cuda/visit.h"
 #include "kernels/nsa.h"
@@ -126,15 +129,6 @@ __global__ void __launch_bounds__(kThreads) position_kernel(Inputs<T> in, const 
   partial[static_cast<std::int64_t>(blockIdx.x) * sizes.width + channel] = sum;
 }
 
-__global__ void __launch_bounds__(kThreads) sum_kernel(const float* partial, std::int64_t runs, std::int64_t size, float* d_position) {
-  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (index >= size) return;
-  float sum = 0;
-#pragma unroll 8
-  for (std::int64_t run = 0; run < runs; ++run) sum += partial[run * size + index];
-  d_position[index] += sum;
-}
-
 template <class T, class Args>
 Inputs<T> inputs_of(const Args& args) {
   const std::int64_t tokens = args.x.tokens / args.batch;
@@ -152,6 +146,7 @@ dim3 grid_for(std::int64_t rows, std::int64_t row_size) {
 void forward(Stream& stream, const NsaCompressForward& args) {
   const std::int64_t row_size = args.x.heads * args.x.width;
   if (args.y.tokens * row_size == 0) return;
+  if (fits_tiles(args)) return compress_by_tiles(stream, args);
   visit(args.x.dtype, [&]<class T>() {
     forward_kernel<T><<<grid_for(args.y.tokens, row_size), kThreads, 0, native(stream)>>>(inputs_of<T>(args), rows_of<T>(args.y));
     check_launch(args.kName);
@@ -162,6 +157,7 @@ void backward(Stream& stream, const NsaCompressBackward& args) {
   const char* const op = args.kName;
   const std::int64_t row_size = args.x.heads * args.x.width, size = args.block_length * args.x.width;
   if (args.x.tokens * row_size == 0) return;
+  if (fits_tiles(args)) return compress_by_tiles(stream, args);
   visit(args.x.dtype, [&]<class T>() {
     const Inputs<T> in = inputs_of<T>(args);
     const std::int64_t blocks = in.sizes.batch * in.sizes.blocks;
@@ -182,9 +178,7 @@ void backward(Stream& stream, const NsaCompressBackward& args) {
     position_kernel<T>
         <<<grid_for(runs * args.block_length, args.x.width), kThreads, 0, queue>>>(in, stat, d_y, static_cast<int>(each), partial.as<float>());
     check_launch(op);
-    sum_kernel<<<static_cast<unsigned>((size + kThreads - 1) / kThreads), kThreads, 0, queue>>>(partial.as<float>(), runs, size,
-                                                                                                args.d_position.as<float>());
-    check_launch(op);
+    add_column_sums(stream, op, partial.as<float>(), runs, size, args.d_position.as<float>());
   });
 }
 

@@ -4,6 +4,7 @@
 #include <cuda_pipeline.h>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/column_sums.h"
 #include "kernels/cuda/rms_norm_rows.cuh"
 #include "kernels/cuda/visit.h"
 #include "kernels/rms_norm.h"
@@ -147,29 +148,6 @@ __global__ __launch_bounds__(kNormBlock) void backward_any(NormRows shape, Backw
   }
 }
 
-// A group reads 32 bytes of a block's sums, a sector: many groups, since each waits for memory a few times in a row.
-constexpr int kColumns = 8, kGroups = 32;
-
-/// d_gain += partials summed over blocks: each group of a column adds a range of them, then the groups are added in order.
-__global__ __launch_bounds__(kColumns* kGroups) void add_partials(int64_t blocks, int width, const float* partials,
-                                                                  float* d_gain) {
-  __shared__ float sums[kGroups][kColumns];
-  const int column = static_cast<int>(blockIdx.x) * kColumns + static_cast<int>(threadIdx.x);
-  const int64_t each = (blocks + kGroups - 1) / kGroups;
-  const int64_t begin = threadIdx.y * each, end = min(begin + each, blocks);
-  float sum = 0;
-  if (column < width) {
-#pragma unroll 8
-    for (int64_t block = begin; block < end; ++block) sum += partials[block * width + column];
-  }
-  sums[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y != 0 || column >= width) return;
-#pragma unroll
-  for (int group = 1; group < kGroups; ++group) sum += sums[group][threadIdx.x];
-  d_gain[column] += sum;
-}
-
 void rms_norm_backward(Stream& stream, const RmsNormBackward& args) {
   const NormRows shape = norm_rows_of(args.inverse_rms.numel(), args.gain.numel(), args.x_stride, args.d_x_stride);
   if (shape.rows == 0 || shape.width == 0) return;
@@ -200,8 +178,7 @@ void rms_norm_backward(Stream& stream, const RmsNormBackward& args) {
         backward_held<T, RowThreads>
             <<<static_cast<unsigned>(blocks), kNormThreads<RowThreads>, kBytes, native(stream)>>>(shape, p);
       }
-      add_partials<<<static_cast<unsigned>((shape.width + kColumns - 1) / kColumns), dim3(kColumns, kGroups), 0,
-                     native(stream)>>>(blocks, shape.width, p.partials, args.d_gain.as<float>());
+      add_column_sums(stream, RmsNormBackward::kName, p.partials, blocks, shape.width, args.d_gain.as<float>());
     });
   });
   check_launch(RmsNormBackward::kName);

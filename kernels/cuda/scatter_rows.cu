@@ -1,6 +1,6 @@
-// ScatterAddRows without float atomics: the rows are sorted by target with a stable radix sort (counting sorts by digits of the target,
-// the lowest first), then each target's rows are added in their order by the threads of one row. The order of every sum is that of the
-// rows, whatever the grid.
+// ScatterAddRows without float atomics: a stable counting sort puts the rows into buckets of targets, of about as many rows as a warp
+// looks at; then the first row of each target in its bucket adds all of them in their order. The order of every sum is that of the rows,
+// whatever the grid.
 #include <algorithm>
 #include <bit>
 #include <limits>
@@ -16,9 +16,15 @@ namespace {
 constexpr int kThreads = 256;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-/// A row and where it goes; num_targets: nowhere.
+/// A row and where it goes; -1: nowhere.
 struct alignas(8) Way {
   int target, row;
+};
+
+/// Targets in buckets 0 .. count - 1, rows that go nowhere in the one after these.
+struct Buckets {
+  int count;
+  __device__ int operator()(Way way) const { return way.target < 0 ? count : way.target % count; }
 };
 
 /// The list before it is sorted.
@@ -28,7 +34,7 @@ struct FromIndex {
   __device__ Way operator()(int i) const {
     const int target = index[i];
     if (target >= num_targets) __trap();  // a target that is not there: the caller's mistake must not pass for data
-    return {target < 0 ? num_targets : target, i};
+    return {target < 0 ? -1 : target, i};
   }
 };
 
@@ -40,8 +46,9 @@ struct FromWays {
 template <class From>
 struct DigitOf {
   From from;
+  Buckets buckets;
   int shift, mask;
-  __device__ int operator()(int i) const { return from(i).target >> shift & mask; }
+  __device__ int operator()(int i) const { return buckets(from(i)) >> shift & mask; }
 };
 
 template <class From>
@@ -52,38 +59,74 @@ struct WriteWay {
 };
 
 template <class From>
-void sort_by_digit(Stream& stream, std::int64_t rows, From from, int shift, int bits, Way* to) {
+void sort_by_digit(Stream& stream, std::int64_t rows, From from, Buckets buckets, int shift, int bits, Way* to) {
   const int num_keys = 1 << bits;
-  stable_counting_sort(stream, ScatterAddRows::kName, rows, num_keys, DigitOf<From>{from, shift, num_keys - 1}, WriteWay<From>{from, to}, nullptr);
+  stable_counting_sort(stream, ScatterAddRows::kName, rows, num_keys, DigitOf<From>{from, buckets, shift, num_keys - 1}, WriteWay<From>{from, to},
+                       nullptr);
 }
 
-/// The ways of the rows by target, then by row; in one half of `buffers` [2, rows].
-const Way* sort_ways(Stream& stream, const int* index, std::int64_t rows, std::int64_t num_targets, Way* buffers) {
+/// Buckets of about as many rows as a warp looks at, and no more than there are targets.
+int bucket_bits(std::int64_t rows, std::int64_t num_targets) {
+  const auto wanted = static_cast<std::uint64_t>(std::min(rows / kWarp, num_targets));
+  return std::max(1, static_cast<int>(std::bit_width(wanted)) - 1);
+}
+
+/// The ways of the rows by bucket, then by row; in one half of `buffers` [2, rows].
+const Way* sort_ways(Stream& stream, const ScatterAddRows& args, Buckets buckets, int bits, Way* buffers) {
   constexpr int kMostBits = 9;
-  const int bits = std::bit_width(static_cast<std::uint64_t>(num_targets)), passes = (bits + kMostBits - 1) / kMostBits;
-  const int bits_of_pass = (bits + passes - 1) / passes;
+  const std::int64_t rows = args.d_y.shape[0];
+  const int passes = (bits + kMostBits - 1) / kMostBits, bits_of_pass = (bits + passes - 1) / passes;
   Way* sorted = buffers;
-  sort_by_digit(stream, rows, FromIndex{index, static_cast<int>(num_targets)}, 0, bits_of_pass, sorted);
+  sort_by_digit(stream, rows, FromIndex{args.index.as<std::int32_t>(), static_cast<int>(args.d_x.shape[0])}, buckets, 0, bits_of_pass, sorted);
   for (int pass = 1; pass < passes; ++pass) {
     Way* const to = sorted == buffers ? buffers + rows : buffers;
-    sort_by_digit(stream, rows, FromWays{sorted}, pass * bits_of_pass, bits_of_pass, to);
+    sort_by_digit(stream, rows, FromWays{sorted}, buckets, pass * bits_of_pass, bits_of_pass, to);
     sorted = to;
   }
   return sorted;
 }
 
-/// blockDim.x threads, whole warps, for each place among the sorted ways. Those of a target's first place add all its rows; each warp
-/// looks at 32 ways at a time.
+/// 32 ways from a place on, one a lane, as each warp of a block looks at them. All lanes call.
+struct Window {
+  const Way* ways;
+  std::int64_t rows;
+  Buckets buckets;
+  int bucket;
+
+  struct Seen {
+    Way way;
+    unsigned in_bucket;  ///< lanes whose way is of the bucket
+  };
+  __device__ Seen at(std::int64_t first) const {
+    const std::int64_t place = first + threadIdx.x % kWarp;
+    const bool there = place >= 0 && place < rows;
+    const Way way = there ? ways[place] : Way{-1, 0};
+    return {way, __ballot_sync(kAllLanes, there && buckets(way) == bucket)};
+  }
+};
+
+/// Whether a way of the bucket before `place` has its target.
+__device__ inline bool is_behind_another(const Window& window, std::int64_t place, int target) {
+  for (std::int64_t first = place - kWarp;; first -= kWarp) {
+    const Window::Seen seen = window.at(first);
+    if (__any_sync(kAllLanes, seen.way.target == target)) return true;
+    if (seen.in_bucket != kAllLanes) return false;
+  }
+}
+
+/// blockDim.x threads, whole warps, for each place among the sorted ways. Those of a target's first place add all its rows.
 template <class T, int Width>
 __global__ void __launch_bounds__(kThreads, 4)
-    add_kernel(const T* d_y, const Way* ways, std::int64_t rows, int num_targets, float* d_x, std::int64_t width) {
-  constexpr int kAtOnce = 4, kFloats = Width < 4 ? Width : 4;
+    add_kernel(const T* d_y, const Way* ways, std::int64_t rows, Buckets buckets, float* d_x, std::int64_t width) {
+  constexpr int kAtOnce = 5, kFloats = Width < 4 ? Width : 4;
   const std::int64_t place = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (place >= rows) return;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const Way none{-1, 0}, start = place + lane < rows ? ways[place + lane] : none;
-  const int target = __shfl_sync(kAllLanes, start.target, 0);
-  if (target == num_targets || (place > 0 && ways[place - 1].target == target)) return;
+  const Way first = ways[place];
+  const int target = first.target;
+  if (target < 0) return;
+  const Window window{ways, rows, buckets, buckets(first)};
+  const Window::Seen start = window.at(place);
+  if (is_behind_another(window, place, target)) return;
   for (std::int64_t left = 0; left < width; left += blockDim.x * Width) {
     const std::int64_t column = left + threadIdx.x * Width;
     const bool inside = column < width;
@@ -97,16 +140,17 @@ __global__ void __launch_bounds__(kThreads, 4)
         for (int j = 0; j < kFloats; ++j) sum[i + j] = part.at[j];
       }
     }
-    Way way = start;
-    for (std::int64_t first = place;; first += kWarp) {
-      if (first > place) way = first + lane < rows ? ways[first + lane] : none;
-      const int count = __popc(__ballot_sync(kAllLanes, way.target == target));  // the first so many: the list is sorted
-      for (int j = 0; j < count; j += kAtOnce) {
+    Window::Seen seen = start;
+    for (std::int64_t at = place;;) {
+      unsigned same = __ballot_sync(kAllLanes, seen.way.target == target);
+      while (same != 0) {
         Part<T, Width> part[kAtOnce];
 #pragma unroll
         for (int i = 0; i < kAtOnce; ++i) {
-          const std::int64_t row = __shfl_sync(kAllLanes, way.row, (j + i) % kWarp);
-          part[i] = inside && j + i < count ? load_part<T, Width>(d_y + row * width + column) : Part<T, Width>{};
+          const bool more = same != 0;
+          const std::int64_t row = __shfl_sync(kAllLanes, seen.way.row, more ? __ffs(static_cast<int>(same)) - 1 : 0);
+          part[i] = inside && more ? load_part<T, Width>(d_y + row * width + column) : Part<T, Width>{};
+          same &= same - 1;
         }
 #pragma unroll
         for (int i = 0; i < kAtOnce; ++i) {
@@ -114,7 +158,9 @@ __global__ void __launch_bounds__(kThreads, 4)
           for (int c = 0; c < Width; ++c) sum[c] += to_float(part[i].at[c]);
         }
       }
-      if (count < kWarp) break;
+      if (seen.in_bucket != kAllLanes) break;
+      at += kWarp;
+      seen = window.at(at);
     }
     if (!inside) continue;
 #pragma unroll
@@ -128,27 +174,29 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 template <class T, int Width>
-void launch_add(Stream& stream, const ScatterAddRows& args, const Way* ways) {
+void launch_add(Stream& stream, const ScatterAddRows& args, const Way* ways, Buckets buckets) {
   const std::int64_t rows = args.d_y.shape[0], width = args.d_y.shape[1];
   const unsigned lanes = std::max<unsigned>(kWarp, lanes_for(width / Width, kThreads));
   const dim3 threads(lanes, kThreads / lanes);
   const auto blocks = static_cast<unsigned>((rows + threads.y - 1) / threads.y);
-  add_kernel<T, Width><<<blocks, threads, 0, native(stream)>>>(static_cast<const T*>(args.d_y.data), ways, rows, static_cast<int>(args.d_x.shape[0]),
-                                                               args.d_x.as<float>(), width);
+  add_kernel<T, Width>
+      <<<blocks, threads, 0, native(stream)>>>(static_cast<const T*>(args.d_y.data), ways, rows, buckets, args.d_x.as<float>(), width);
 }
 
 void scatter_add_rows(Stream& stream, const ScatterAddRows& args) {
   const std::int64_t rows = args.d_y.shape[0], num_targets = args.d_x.shape[0], width = args.d_x.shape[1];
   if (args.d_y.empty()) return;
   HADAL_CHECK(num_targets < std::numeric_limits<std::int32_t>::max(), "{} targets", num_targets);
+  const int bits = bucket_bits(rows, num_targets);
+  const Buckets buckets{(1 << bits) - 1};
   Tensor buffers = Tensor::empty({2 * rows, 2}, DType::kI32, stream.device());
-  const Way* const ways = sort_ways(stream, args.index.as<std::int32_t>(), rows, num_targets, reinterpret_cast<Way*>(buffers.as<std::int32_t>()));
+  const Way* const ways = sort_ways(stream, args, buckets, bits, reinterpret_cast<Way*>(buffers.as<std::int32_t>()));
   visit(args.d_y.dtype, [&]<class T>() {
     const bool vectors = aligned16(static_cast<const T*>(args.d_y.data), width) && reinterpret_cast<std::uintptr_t>(args.d_x.data) % 16 == 0;
     if (vectors) {
-      launch_add<T, Vec16<T>::kCount>(stream, args, ways);
+      launch_add<T, Vec16<T>::kCount>(stream, args, ways, buckets);
     } else {
-      launch_add<T, 1>(stream, args, ways);
+      launch_add<T, 1>(stream, args, ways, buckets);
     }
   });
   check_launch(ScatterAddRows::kName);

@@ -119,6 +119,8 @@ TEST(CudaRows, ScatterAddsInOrderToTheEmbeddingsGradient) {
                              {511, 700, 8},
                              {512, 700, 8},
                              {33, 500, 2056},
+                             {3, 2000, 8},
+                             {90000, 70000, 8},
                              {2, 129, 136}}) {
       SCOPED_TRACE(testing::Message() << size.rows << " rows of " << size.width << " " << name_of(dtype) << " to " << size.targets);
       Twin d_y = Twin::normal({size.rows, size.width}, dtype, 1), index = Twin::ints({size.rows}, indices(size.rows, size.targets, 2));
@@ -151,6 +153,19 @@ TEST(CudaRows, ScatterAddOfAllRowsToOneTarget) {
   run_on_both({&d_y, &index}, {&d_x},
               [&](Stream& stream, Side side) { run(stream, kernels::ScatterAddRows{.d_y = side(d_y), .index = side(index), .d_x = side(d_x)}); });
   EXPECT_TRUE(d_x.agrees(tolerance_of(DType::kF32, 3001)));
+}
+
+TEST(CudaRows, ScatterAddPassesRowsThatGoNowhereAndCrowdedBuckets) {
+  // Rows of another share come as -1; targets a bucket count apart share a bucket, whose rows no warp sees at once.
+  std::vector<std::int64_t> values(4096);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::size_t kind = i * 7 % 16;
+    values[i] = kind < 9 ? -1 : kind < 12 ? 127 * static_cast<std::int64_t>(i % 40) : static_cast<std::int64_t>(i % 5000);
+  }
+  Twin d_y = Twin::normal({4096, 24}, DType::kBf16, 1), index = Twin::ints({4096}, values), d_x = Twin::normal({6000, 24}, DType::kF32, 3);
+  run_on_both({&d_y, &index}, {&d_x},
+              [&](Stream& stream, Side side) { run(stream, kernels::ScatterAddRows{.d_y = side(d_y), .index = side(index), .d_x = side(d_x)}); });
+  EXPECT_TRUE(d_x.agrees(tolerance_of(DType::kF32, 100)));
 }
 
 TEST(CudaRows, LocalRowsAreThoseOfTheShare) {

@@ -50,6 +50,7 @@ void rms_norm(Table& table) {
   at_size(8192, 7168, false);
   at_size(8192, 7168, true);
   at_size(16384, 2048, false);
+  at_size(16384, 1536, false);
   at_size(16384, 512, false);
 }
 

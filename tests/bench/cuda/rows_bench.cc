@@ -6,6 +6,7 @@
 #include "core/rng.h"
 #include "gpu_bench.h"
 #include "kernels/copy_heads.h"
+#include "kernels/cuda/attention_statistics.h"
 #include "kernels/router.h"
 #include "kernels/rows.h"
 
@@ -77,9 +78,27 @@ void heads(Table& table) {
   }
 }
 
+// What attention's backward pass knows of each query before it begins: <o, d_o> beside the log-sum-exp.
+void statistics(Table& table) {
+  Stream& stream = table.stream();
+  constexpr std::int64_t kHeads = 16, kHead = 128, kQueries = 2 * kTokens;
+  const Tensor o = random_tensor(stream, {kQueries, kHeads * kHead}, DType::kBf16, 6),
+               d_o = random_tensor(stream, {kQueries, kHeads * kHead}, DType::kBf16, 7);
+  const Tensor lse = random_tensor(stream, {kQueries, kHeads}, DType::kF32, 8);
+  const kernels::ConstHeads of_o = kernels::heads_of(o.view(), kHeads, kHead, 0, kHead);
+  kernels::FlashAttentionBackward args{};
+  args.q = args.k = args.v = args.o = of_o;
+  args.d_o = kernels::heads_of(d_o.view(), kHeads, kHead, 0, kHead);
+  args.lse = lse;
+  const auto queue = static_cast<cudaStream_t>(stream.native());
+  const double ms = time_ms(stream, [&] { kernels::cuda::row_statistics(queue, kGpu, args); });
+  table.add_bytes("attention_statistics", "32768 h16 128", ms, static_cast<double>(o.bytes() + d_o.bytes() + 3 * lse.bytes()));
+}
+
 const RegisterBench registered_dispatch{"rows_dispatch", dispatch};
 const RegisterBench registered_embedding{"rows_embedding", embedding};
 const RegisterBench registered_heads{"rows_heads", heads};
+const RegisterBench registered_statistics{"rows_statistics", statistics};
 
 }  // namespace
 }  // namespace hadal::bench
