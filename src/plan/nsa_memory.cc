@@ -11,9 +11,6 @@ namespace {
 enum Branch : std::size_t { kCompressed, kSelected, kWindow };
 constexpr std::array kBranches{kCompressed, kSelected, kWindow};
 
-/// nsa_mla_attention.cc: longer sequences run the selected branch in MQA form.
-constexpr std::int64_t kLongestMhaSequence = 8192;
-
 /// What the branches of both kinds have.
 struct Branches : SavedMemory {
   Held gate, d_gate, mixed, blocks;
@@ -83,17 +80,10 @@ class NsaMla final : public Sparse {
  public:
   explicit NsaMla(const RankShape& rank)
       : Sparse(rank, std::max<std::int64_t>(1, rank.model.attention.nsa.num_select_groups / rank.tp)),
-        in_latent_(rank.whole_seq > kLongestMhaSequence),
         rank_(s_.a.kv_lora_rank),
         rope_(s_.a.qk_rope_head_dim),
         window_rows_(s_.shards ? 2 * rank.batch * window_.keys : s_.tokens),
-        window_shares_keys_(s_.a.nsa.tie_up && !in_latent_) {
-    if (in_latent_) {
-      selected_.width = rank_ + rope_;
-      selected_.value = rank_;
-      selected_.key_heads = 1;
-    }
-  }
+        window_shares_keys_(s_.a.nsa.tie_up) {}
 
   Held forward(Tape& tape, SavedMemoryPtr& saved) const override {
     auto m = std::make_unique<Saved>();
@@ -104,18 +94,13 @@ class NsaMla final : public Sparse {
       tape.touch(s_.whole * (rank_ + rope_));
     }
     m->k_rope = tape.take(s_.whole_rows() * rope_);
-    if (in_latent_) m->q_latent = tape.take(s_.tokens * s_.heads * (rank_ + rope_));
     compress(tape, *m);
     take_outputs(tape, *m);
     m->kv[kCompressed] = tape.take(s_.causal_entries * s_.up_width());
     gemm_scratch(tape, Product::kForward, s_.causal_entries, s_.up_width(), rank_);
     select(tape, *m);
-    if (in_latent_) {
-      m->z = tape.take(s_.tokens * s_.heads * rank_);
-    } else {
-      m->kv[kSelected] = tape.take(s_.causal * s_.up_width());
-      gemm_scratch(tape, Product::kForward, s_.causal, s_.up_width(), rank_);
-    }
+    m->kv[kSelected] = tape.take(s_.causal * s_.up_width());
+    gemm_scratch(tape, Product::kForward, s_.causal, s_.up_width(), rank_);
     if (!window_shares_keys_) m->kv[kWindow] = tape.take(window_rows_ * s_.up_width());
     attention_scratch(tape, window_);
     if (s_.shards) m->kv[kSelected].reset();
@@ -128,12 +113,12 @@ class NsaMla final : public Sparse {
     auto& m = static_cast<Saved&>(saved);
     LatentMemory& latent = m.latent;
     Held d_x = tape.take(s_.tokens * s_.d);
-    std::array<Held, 3> d_o = unmix(tape, m);
-    if (s_.shards && !in_latent_) {
+    const std::array<Held, 3> d_o = unmix(tape, m);
+    if (s_.shards) {
       m.kv[kSelected] = tape.take(s_.causal * s_.up_width());
       gemm_scratch(tape, Product::kForward, s_.causal, s_.up_width(), rank_);
     }
-    branches_backward(tape, m, d_o);
+    branches_backward(tape, m);
     latent.d_c = tape.take(s_.tokens * rank_);
     latent.d_kv_a = tape.take(s_.tokens * (rank_ + rope_));
     {
@@ -147,13 +132,13 @@ class NsaMla final : public Sparse {
       if (s_.shards) tape.touch(s_.whole * (rank_ + rope_));
     }
     latent.backward_input(tape, s_);
-    for (Held* done : {&m.k_rope, &m.r_all, &m.d_c_key, &m.d_c_value}) done->reset();
+    for (Held* done : {&m.k_rope, &m.r_all}) done->reset();
     for (const Branch branch : kBranches) {
       m.kv[branch].reset();
       m.d_k_rope[branch].reset();
     }
     free_branches(m);
-    if (!in_latent_) latent.q.reset();
+    latent.q.reset();
     return d_x;
   }
 
@@ -169,7 +154,6 @@ class NsaMla final : public Sparse {
     Held c_all, r_all, k_rope;
     Held pool_latent, pool_rope, d_pool_latent, d_pool_rope, pooled, pooled_rms, c_pooled, k_rope_pooled;
     std::array<Held, 3> kv, d_kv, d_k_rope;
-    Held q_latent, z, d_o_selected, d_q_latent, d_c_key, d_c_value;
   };
 
   void compress(Tape& tape, Saved& m) const {
@@ -186,7 +170,7 @@ class NsaMla final : public Sparse {
     m.k_rope_pooled = std::move(k);
   }
 
-  void branches_backward(Tape& tape, Saved& m, std::array<Held, 3>& d_o) const {
+  void branches_backward(Tape& tape, Saved& m) const {
     const auto gradient = [&](Branch branch, Held& d_q, std::int64_t key_rows, std::int64_t shared_rows) {
       d_q = tape.take(s_.tokens * s_.query_width());
       m.d_k_rope[branch] = tape.take(shared_rows * rope_);
@@ -195,19 +179,8 @@ class NsaMla final : public Sparse {
     gradient(kCompressed, m.latent.d_q, s_.causal_entries, s_.shards ? s_.all_entries : s_.entries);
     attention_backward_scratch(tape, compressed_);
     Held d_q;
-    if (in_latent_) {
-      m.d_o_selected = std::move(d_o[kSelected]);
-      const Held d_z = tape.take(s_.tokens * s_.heads * rank_);
-      m.d_q_latent = tape.take(s_.tokens * s_.heads * (rank_ + rope_));
-      m.d_c_key = tape.take(s_.whole_rows() * rank_);
-      m.d_c_value = tape.take(s_.whole_rows() * rank_);
-      m.d_k_rope[kSelected] = tape.take(s_.whole_rows() * rope_);
-      attention_backward_scratch(tape, selected_);
-      m.q_latent.reset();
-    } else {
-      gradient(kSelected, d_q, s_.causal, s_.whole_rows());
-      attention_backward_scratch(tape, selected_);
-    }
+    gradient(kSelected, d_q, s_.causal, s_.whole_rows());
+    attention_backward_scratch(tape, selected_);
     gradient(kWindow, d_q, window_rows_, s_.whole_rows());
     attention_backward_scratch(tape, window_);
   }
@@ -228,7 +201,6 @@ class NsaMla final : public Sparse {
     for (Held* done : {&m.pooled, &m.pooled_rms, &m.k_rope_pooled}) done->reset();
   }
 
-  bool in_latent_;
   std::int64_t rank_, rope_, window_rows_;
   bool window_shares_keys_;
 };

@@ -22,7 +22,8 @@ struct NsaOptions {
 };
 
 /// The two forms of attention over latents (spec/model.md 3.2), equal by associativity: keys and values materialised per head, or
-/// queries absorbed into the latent space. kAuto: whichever takes fewer operations, a function of the shapes alone.
+/// queries absorbed into the latent space. kAuto: in training keys and values per head, in decoding whichever takes fewer operations, a
+/// function of the shapes alone.
 enum class LatentMode { kAuto, kMha, kMqa };
 
 struct AttentionOptions {

@@ -15,10 +15,6 @@ namespace {
 
 using kernels::heads_of;
 
-/// Longest sequence whose selected branch runs with keys and values per head: about where the absorbed form, with its one entry
-/// for all heads, starts to win (spec/model.md 9.3).
-constexpr std::int64_t kLongestMhaSequence = 8192;
-
 }  // namespace
 
 NsaMlaAttention::NsaMlaAttention(const AttentionOptions& o, const std::string& prefix, std::shared_ptr<const RopeTable> rope,
@@ -60,11 +56,6 @@ void NsaMlaAttention::collect(ParameterList& parameters) {
 KvUpProjection& NsaMlaAttention::up(Branch branch) {
   if (nsa_.tie_up || branch == kSelected) return kv_b_;
   return branch == kCompressed ? *kv_compressed_ : *kv_window_;
-}
-
-bool NsaMlaAttention::selects_in_latent(std::int64_t seq) const {
-  if (options_.latent_mode != LatentMode::kAuto) return options_.latent_mode == LatentMode::kMqa;
-  return seq > kLongestMhaSequence;
 }
 
 void NsaMlaAttention::norm_pooled(Stream& stream, ConstView pooled, View y, View inverse_rms) const {
@@ -113,7 +104,8 @@ Tensor NsaMlaAttention::forward(Context& ctx, ConstView x, SavedPtr* saved) {
 
   projections_.forward(stream, x, s.latent);
   const kernels::Heads q_rope = projections_.q_rope(s.latent.q.view());
-  s.in_latent = selects_in_latent(ctx.whole_seq());
+  // With queries gathered by key blocks, keys and values per head win at every length (spec/model.md 9.3): fewer operations a pair.
+  s.in_latent = options_.latent_mode == LatentMode::kMqa;
   if (ctx.sequence != nullptr) gather_latents(ctx, s);
   s.k_rope = Tensor::empty({s.c().shape[0], options_.qk_rope_head_dim}, x.dtype, x.device);
   rope_->apply(stream, ctx.batch, r_of(s), split_heads(s.k_rope.view(), 1));

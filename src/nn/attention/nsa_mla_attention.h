@@ -41,8 +41,6 @@ class NsaMlaAttention : public Attention {
   /// Up-projection of a branch.
   KvUpProjection& up(Branch branch);
   const KvUpProjection& up(Branch branch) const { return const_cast<NsaMlaAttention*>(this)->up(branch); }
-  /// Whether the selected branch of whole sequences of `seq` tokens runs absorbed.
-  bool selects_in_latent(std::int64_t seq) const;
   /// Whether the window reads the selected branch's keys and values: one up-projection, used by both in MHA form.
   bool window_shares_keys(const NsaMlaSaved& s) const;
   /// Which keys the queries here meet in a branch.
