@@ -70,10 +70,10 @@ class Pool {
     const std::scoped_lock lock(mutex_);
     recording_ = false;
     for (auto& [size, blocks] : free_) {
-      const auto kept = std::ranges::partition(blocks, [&](void* block) { return !of_graph_.contains(block); });
-      for (void* block : kept) kept_for_graph_.emplace_back(size, block);
-      stats_.live_bytes += size * kept.size();
-      blocks.erase(kept.begin(), kept.end());
+      const auto kept = std::partition(blocks.begin(), blocks.end(), [&](void* block) { return !of_graph_.contains(block); });
+      for (auto block = kept; block != blocks.end(); ++block) kept_for_graph_.emplace_back(size, *block);
+      stats_.live_bytes += size * static_cast<std::size_t>(blocks.end() - kept);
+      blocks.erase(kept, blocks.end());
     }
     stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.live_bytes);
   }
@@ -111,16 +111,16 @@ class Pool {
   /// All but those that a graph in the making has used.
   void release_kept() {
     for (auto& [size, blocks] : free_) {
-      const auto released = std::ranges::partition(blocks, [&](void* block) { return recording_ && of_graph_.contains(block); });
-      for (void* block : released) {
+      const auto released = std::partition(blocks.begin(), blocks.end(), [&](void* block) { return recording_ && of_graph_.contains(block); });
+      for (auto block = released; block != blocks.end(); ++block) {
         if (device_.is_cpu()) {
-          std::free(block);
+          std::free(*block);
         } else {
-          backend_of(device_).release(device_.index, block);
+          backend_of(device_).release(device_.index, *block);
         }
       }
-      stats_.reserved_bytes -= size * released.size();
-      blocks.erase(released.begin(), released.end());
+      stats_.reserved_bytes -= size * static_cast<std::size_t>(blocks.end() - released);
+      blocks.erase(released, blocks.end());
     }
   }
 
