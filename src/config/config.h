@@ -40,7 +40,7 @@ struct RunSection {
     v.key("deterministic", deterministic,
           "the same bits in every run; false: with run.device cuda, faster kernels may be taken whose last bits differ from run to run");
     v.key("cuda_graph", cuda_graph,
-          "with run.device cuda and one rank: record a step's device work as a CUDA graph and launch it as a whole from the third step of a batch shape on");
+          "with run.device cuda and one rank: record a step's device work as a CUDA graph and launch it as a whole, from the second step of a batch shape on");
     v.key("threads", threads, between(0, 1024), "threads per rank; 0: the cores this rank may use");
     v.key("hang_timeout_s", hang_timeout_s, at_least(0),
           "with several ranks: seconds without a sign of progress after which a rank that others wait for ends the job with code 86; 0: never");

@@ -80,7 +80,6 @@ void compare(const Form& f) {
   const auto run_heads = [&](Results& r, ConstView blocks, int64_t first, int64_t count) {
     const auto queries = [&](Tensor& x) { return part(whole(x, f.heads), first * per_key, count * per_key); };
     const auto keys = [&](Tensor& x) { return part(whole(x, f.key_heads), first, count); };
-    const auto out = [&](Tensor& x, int64_t heads) { return whole(x, heads); };
     const int64_t heads = count * per_key;
     run(stream, kernels::NsaSelectedForward{.q = queries(q),
                                             .k = keys(k),
@@ -89,7 +88,7 @@ void compare(const Form& f) {
                                             .blocks = blocks,
                                             .select_block = kBlock,
                                             .scale = 0.07,
-                                            .o = out(r.o, heads),
+                                            .o = whole(r.o, heads),
                                             .lse = r.lse});
     run(stream, kernels::NsaSelectedBackward{.q = queries(q),
                                              .k = keys(k),
@@ -98,13 +97,13 @@ void compare(const Form& f) {
                                              .blocks = blocks,
                                              .select_block = kBlock,
                                              .scale = 0.07,
-                                             .o = out(r.o, heads),
+                                             .o = whole(r.o, heads),
                                              .lse = r.lse,
                                              .d_o = queries(d_o),
-                                             .d_q = out(r.d_q, heads),
-                                             .d_k = out(r.d_k, count),
+                                             .d_q = whole(r.d_q, heads),
+                                             .d_k = whole(r.d_k, count),
                                              .d_k_shared = whole(r.d_shared, 1),
-                                             .d_v = out(r.d_v, count)});
+                                             .d_v = whole(r.d_v, count)});
   };
   Results together(f);
   run_heads(together, lists.device(), 0, f.key_heads);

@@ -232,9 +232,7 @@ TEST(AdamWOp, MomentsInBf16AreRoundedToNearestWhenStored) {
     EXPECT_EQ(m.as<Bf16>()[i].bits, to_bf16(m32.as<float>()[i]).bits) << i;
     EXPECT_EQ(v.as<Bf16>()[i].bits, to_bf16(v32.as<float>()[i]).bits) << i;
     if (i != 2) {
-      // Two loops, in which a compiler may contract products and sums otherwise, on values up to 4; moments rounded before their use would be
-      // some 1e-4 away.
-      EXPECT_NEAR(value.as<float>()[i], value32.as<float>()[i], 1e-6) << i;
+      EXPECT_EQ(value.as<float>()[i], value32.as<float>()[i]) << i;
     }
   }
   EXPECT_EQ(to_float(m.as<Bf16>()[0]), 1.0f);
