@@ -1,7 +1,7 @@
 // Started under mpirun by ctest: a covering dozen of layouts over real ranks, every schedule among them, against one rank. Each process
 // runs its rank; what they hold of each logical tensor meets on rank 0, which judges.
 //
-// With a word, `host` or `nccl`, all of it on CUDA in f32, and that is how device memory travels (tests/gpu/layouts_test.sh). Fewer
+// With a word, `host` or `nccl`, all of it on CUDA in f32, and that is how device memory travels (tests/gpu/ranks_test.sh). Fewer
 // layouts then: two ranks do not have as many.
 #include <fmt/core.h>
 
