@@ -19,8 +19,8 @@ void run(Stream& stream, const ExpertSends& args) {
                   args.pair_sends.numel() == rows * slots * args.copies && args.overflow.numel() == 1,
               "experts {}, weights {}, row_sends {}, pair_sends {}", args.experts.shape.str(), args.weights.shape.str(), args.row_sends.shape.str(),
               args.pair_sends.shape.str());
-  HADAL_CHECK(std::max(sent * slots_there, rows * slots * args.copies) <= std::numeric_limits<std::int32_t>::max(), "{} rows of {} experts to {} of room",
-              rows, slots, sent);
+  HADAL_CHECK(std::max(sent * slots_there, rows * slots * args.copies) <= std::numeric_limits<std::int32_t>::max(),
+              "{} rows of {} experts to {} of room", rows, slots, sent);
   launch(stream, args);
 }
 

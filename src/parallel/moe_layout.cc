@@ -3,7 +3,6 @@
 #include "parallel/sequence_counts.h"
 
 namespace hadal::parallel {
-
 namespace {
 
 ExpertDispatchOptions dispatch_options(const LayerGroups& groups, std::int64_t num_experts) {

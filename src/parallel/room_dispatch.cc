@@ -135,8 +135,8 @@ std::unique_ptr<comm::Communicator> members(comm::Communicator& group, int first
 RoomDispatch::RoomDispatch(comm::Communicator& group, const ExpertDispatchOptions& options, double capacity, Device device)
     : num_experts_(options.num_experts), size_(group.size()), etp_(options.etp), own_overflow_(Tensor::zeros({1}, DType::kI64, device)),
       overflow_(own_overflow_) {
-  HADAL_CHECK(etp_ >= 1 && size_ % etp_ == 0 && num_experts_ % (size_ / etp_) == 0, "{} experts on {} members, {} of them share a width", num_experts_,
-              size_, etp_);
+  HADAL_CHECK(etp_ >= 1 && size_ % etp_ == 0 && num_experts_ % (size_ / etp_) == 0, "{} experts on {} members, {} of them share a width",
+              num_experts_, size_, etp_);
   experts_here_ = num_experts_ / (size_ / etp_);
   set_capacity(capacity);
   const int per_node = options.ranks_per_node;

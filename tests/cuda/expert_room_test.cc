@@ -20,8 +20,7 @@ TEST(CudaExpertRoom, SendsAreTheSequentialOnes) {
   for (const ExpertCase& of : expert_cases()) {
     const ExpertChoices c = make_choices(of);
     for (const std::int64_t room : {std::int64_t{1}, of.rows / 3 + 1, of.rows + 1}) {
-      SCOPED_TRACE(testing::Message() << of.rows << " rows of " << of.slots << " slots, " << of.num_experts << " experts at " << of.num_places << " x "
-                                      << of.copies << ", room " << room);
+      SCOPED_TRACE(testing::Message() << testing::PrintToString(of) << ", room " << room);
       const std::int64_t sent = of.num_places * of.copies * room, there = std::min(of.slots, of.num_experts / of.num_places);
       Twin experts = twin_of(c.experts), weights(c.weights.clone(), DType::kF32), overflow = counter();
       Twin sent_row = Twin::output({sent}, DType::kI32), sent_experts = Twin::output({sent, there}, DType::kI32),
@@ -57,7 +56,7 @@ TEST(CudaExpertRoom, RowsAreTheSequentialOnes) {
     const ExpertChoices c = make_choices(of);
     const std::int64_t pairs = of.rows * of.slots;
     for (const std::int64_t room : {std::int64_t{0}, pairs / 2, pairs}) {
-      SCOPED_TRACE(testing::Message() << of.rows << " rows of " << of.slots << " slots, " << of.num_experts << " experts, room " << room);
+      SCOPED_TRACE(testing::Message() << testing::PrintToString(of) << ", room " << room);
       Twin experts = twin_of(c.experts), overflow = counter();
       Twin offsets = Twin::output({of.num_experts + 1}, DType::kI64), pair_row = Twin::output({of.rows, of.slots}, DType::kI32);
       run_on_both({&experts}, {&offsets, &pair_row, &overflow}, [&](Stream& stream, Side side) {

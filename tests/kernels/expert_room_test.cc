@@ -81,8 +81,7 @@ TEST(ExpertSendsOp, SendsTheFirstRowsOfEachDestinationAndCountsTheOthers) {
     if (of.rows > 1000) continue;  // the device's
     const test::ExpertChoices c = test::make_choices(of);
     for (const std::int64_t room : {std::int64_t{1}, of.rows / 3 + 1, of.rows + 1}) {
-      SCOPED_TRACE(testing::Message() << of.rows << " rows of " << of.slots << " slots, " << of.num_experts << " experts at " << of.num_places << " x "
-                                      << of.copies << ", room " << room);
+      SCOPED_TRACE(testing::Message() << testing::PrintToString(of) << ", room " << room);
       const Sends expected = oracle(c, of.copies, room);
       Sends s = outputs(c, of.copies, room);
       run(stream, ExpertSends{.num_experts = of.num_experts, .num_places = of.num_places, .copies = of.copies, .experts = c.experts,

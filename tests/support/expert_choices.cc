@@ -6,6 +6,10 @@
 
 namespace hadal::test {
 
+void PrintTo(const ExpertCase& of, std::ostream* out) {
+  *out << of.rows << " rows of " << of.slots << " slots, " << of.num_experts << " experts at " << of.num_places << " x " << of.copies;
+}
+
 ExpertChoices make_choices(const ExpertCase& of) {
   ExpertChoices c{of.num_experts, of.num_places, Tensor::empty({of.rows, of.slots}, DType::kI32), Tensor::empty({of.rows, of.slots}, DType::kF64)};
   const Random random(31, RandomPurpose::kSynthetic, static_cast<std::uint64_t>(of.rows));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <ostream>
 #include <vector>
 
 #include "core/tensor.h"
@@ -13,6 +14,8 @@ struct ExpertCase {
   double empty = 0;   ///< share of slots without an expert
   bool skew = false;  ///< low experts are chosen more often
 };
+
+void PrintTo(const ExpertCase& of, std::ostream* out);
 
 struct ExpertChoices {
   std::int64_t num_experts, num_places;

@@ -24,9 +24,10 @@ std::vector<std::string> hashes(const std::filesystem::path& run) {
 TEST(ExpertRoom, TrainsAsWithExactCounts) {
   const test::TempDir dir;
   const test::SmallRun run{dir.path(), {"data.validation_fraction=0.1", "train.eval_interval=10", "balance.bias_update_speed=0.1"}};
-  const std::vector<std::vector<std::string>> layouts{{"parallel.ep=4"},
-                                                      {"parallel.ep=2", "parallel.etp=2"},
-                                                      {"parallel.ep=4", "parallel.pp=2", "parallel.tp=2", "parallel.schedule=dualpipe_v", "train.micro_batch=1"}};
+  const std::vector<std::vector<std::string>> layouts{
+      {"parallel.ep=4"},
+      {"parallel.ep=2", "parallel.etp=2"},
+      {"parallel.ep=4", "parallel.pp=2", "parallel.tp=2", "parallel.schedule=dualpipe_v", "train.micro_batch=1"}};
   for (const std::vector<std::string>& layout : layouts) {
     SCOPED_TRACE(testing::PrintToString(layout));
     const int ranks = layout.size() > 2 ? 8 : 4;

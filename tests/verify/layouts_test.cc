@@ -37,8 +37,11 @@ INSTANTIATE_TEST_SUITE_P(layouts, KindOfModel, testing::ValuesIn(test::kinds()),
 TEST(ExpertRoom, equals_one_rank_however_tight) {
   const Reference reference(shrink(test::everything(), 8, 8));
   for (const double capacity : {1.0, 100.0}) {
-    for (const test::Split& split : {test::Split{.ep = 8}, {.tp = 2, .cp = 2, .ep = 4, .etp = 2}, {.pp = 2, .ep = 4, .schedule = ScheduleKind::kDualPipe},
-                                     {.ep = 8, .ranks_per_node = 4}, {.tp = 2, .ep = 4, .etp = 2, .ranks_per_node = 4}}) {
+    for (const test::Split& split : {test::Split{.ep = 8},
+                                     {.tp = 2, .cp = 2, .ep = 4, .etp = 2},
+                                     {.pp = 2, .ep = 4, .schedule = ScheduleKind::kDualPipe},
+                                     {.ep = 8, .ranks_per_node = 4},
+                                     {.tp = 2, .ep = 4, .etp = 2, .ranks_per_node = 4}}) {
       ParallelSection layout = split.section();
       layout.expert_capacity = capacity;
       expect_equal(reference, layout, 8);
