@@ -21,6 +21,7 @@
 #include "kernels/branch_gate.h"
 #include "kernels/cast.h"
 #include "kernels/copy_heads.h"
+#include "kernels/expert_room.h"
 #include "kernels/flash_attention.h"
 #include "kernels/gemm.h"
 #include "kernels/grouped_gemm.h"
@@ -227,6 +228,7 @@ void take_slots() {
 
 }  // namespace
 
+std::byte* reach_fake(const void* address) { return memory().reach(address); }
 std::int64_t num_host_waits() { return host_waits; }
 std::int64_t num_graph_launches() { return graph_launches; }
 
@@ -234,9 +236,9 @@ void use_fake_cuda() {
   using namespace kernels;
   static const RegisterDeviceBackend registered(backend);
   take_slots<AdamW, Add, BalanceCounts, BalanceLoss, BiasUpdate, BranchGateBackward, BranchGateForward, Cast, CombineRows, CopyHeads,
-             DispatchPlan, FlashAttentionBackward, FlashAttentionForward, GatherRows, Gemm, GroupedGemmBackwardInput,
+             DispatchPlan, ExpertRows, ExpertSends, FlashAttentionBackward, FlashAttentionForward, GatherRows, Gemm, GroupedGemmBackwardInput,
              GroupedGemmBackwardWeight, GroupedGemmForward, LinearCrossEntropy, LocalRows, NsaCompressBackward, NsaCompressForward,
-             NsaImportance, NsaSelect, NsaSelectedBackward, NsaSelectedForward, NsaTopBlocks, RmsNormBackward, RmsNormForward, Rope,
+             NsaImportance, NsaSelect, NsaSelectedBackward, NsaSelectedForward, NsaTopBlocks, RefuseOverflow, RmsNormBackward, RmsNormForward, Rope,
              RouterBackward, RouterForward, RouterLogits, RouterLogitsBackward, ScatterAddRows, SpreadRows, SumSquares, SwigluBackward,
              SwigluForward, VocabCrossEntropy, VocabSoftmaxGradient, VocabSoftmaxTerms>();
 }
