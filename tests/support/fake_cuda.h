@@ -20,6 +20,14 @@ inline constexpr Device kFakeCuda{DeviceKind::kCuda, 0};
 void use_fake_cuda();
 /// How often the host would have waited for the device so far: copies to the host, and synchronize().
 std::int64_t num_host_waits();
+/// While there is one, those of this thread are not counted.
+class HostWaitsUncounted {
+ public:
+  HostWaitsUncounted();
+  ~HostWaitsUncounted();
+  HostWaitsUncounted(const HostWaitsUncounted&) = delete;
+  HostWaitsUncounted& operator=(const HostWaitsUncounted&) = delete;
+};
 /// Launches of recorded graphs so far.
 std::int64_t num_graph_launches();
 
