@@ -11,7 +11,7 @@
 //
 // Shape legend: T tokens, d width, V vocabulary. h, w and d_h share one dtype; loss_weight, token_loss and d_w have its
 // accumulation_dtype (f32 for bf16, where logits and their gradients are held in bf16 between the products).
-// A token with target < 0 or loss_weight 0 is ignored: loss and gradient 0. The sum runs in f64, in token order. Chunks are
+// A token with target < 0 or loss_weight 0 is ignored: loss and gradient 0. The sum is that of loss_sum.h. Chunks are
 // fixed by V and the dtype: same bits for any thread count.
 #pragma once
 

@@ -11,6 +11,7 @@
 // Shape legend: R rows, V' columns held here, n ranks. logits and terms share one dtype; statistics, factor, loss_weight and
 // token_loss have its accumulation_dtype (f32 for bf16; the sum is then that of the terms before they are rounded). Ignored rows (target < 0
 // or weight 0) give nll 0 and a zero gradient.
+// Their sum is loss_sum.h's, of every chunk at once.
 #pragma once
 
 #include "core/tensor.h"

@@ -9,6 +9,7 @@
 #include "kernels/cpu/simd/cross_entropy.h"
 #include "kernels/dispatch.h"
 #include "kernels/gemm.h"
+#include "kernels/loss_sum.h"
 #include "kernels/op.h"
 
 namespace hadal::kernels {
@@ -92,12 +93,7 @@ void compute(Stream& stream, const LinearCrossEntropy& args) {
                        .beta = args.add_to_d_w || offset > 0 ? 1.0 : 0.0});
     }
   }
-  double loss = 0;
-  for (int64_t t = 0; t < tokens; ++t) {
-    const double weight = args.loss_weight.empty() ? 1.0 : static_cast<double>(args.loss_weight.as<T>()[t]);
-    loss += weight * static_cast<double>(args.token_loss.as<T>()[t]);
-  }
-  *args.loss.as<double>() = loss;
+  run(stream, LossSum{.token_loss = args.token_loss, .loss_weight = args.loss_weight, .loss = args.loss});
 }
 
 void linear_cross_entropy(Stream& stream, const LinearCrossEntropy& args) {

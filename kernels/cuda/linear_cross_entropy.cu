@@ -11,6 +11,7 @@
 #include "kernels/cuda/visit.h"
 #include "kernels/gemm.h"
 #include "kernels/linear_cross_entropy.h"
+#include "kernels/loss_sum.h"
 #include "kernels/op.h"
 
 namespace hadal::kernels::cuda {
@@ -23,19 +24,6 @@ constexpr int kFewColumns = 4096;
 constexpr int64_t kChunkBytes = int64_t{508} << 20;
 constexpr int64_t kRowStep = 128;                 ///< chunks of whole tiles of a product
 constexpr int64_t kKeptPieces = 216 * 1024 / 16;  ///< of a row in shared memory; a multiprocessor has 227 KiB for its blocks
-
-/// One block: loss = sum of weight * token_loss in f64, each thread over consecutive tokens.
-__global__ __launch_bounds__(kThreads) void sum_losses(int64_t tokens, const float* token_loss, const float* loss_weight,
-                                                       double* loss) {
-  const int64_t each = (tokens + kThreads - 1) / kThreads;
-  const int64_t begin = threadIdx.x * each, end = min(begin + each, tokens);
-  double sum = 0;
-  for (int64_t t = begin; t < end; ++t) {
-    sum += (loss_weight == nullptr ? 1.0 : static_cast<double>(loss_weight[t])) * static_cast<double>(token_loss[t]);
-  }
-  sum = block_sum<kThreads>(sum);
-  if (threadIdx.x == 0) *loss = sum;
-}
 
 /// Rows of a chunk: equal chunks of whole tiles, as few as fit.
 int64_t chunk_rows(int64_t tokens, int64_t row_bytes) {
@@ -102,13 +90,9 @@ void compute(Stream& stream, const LinearCrossEntropy& args) {
 }
 
 void linear_cross_entropy(Stream& stream, const LinearCrossEntropy& args) {
-  const int64_t tokens = args.h.shape[0];
   HADAL_CHECK(args.w.shape[0] > 0 && args.w.shape[0] < (int64_t{1} << 31), "vocabulary of {}", args.w.shape[0]);
-  if (tokens > 0) visit(args.h.dtype, [&]<class T>() { compute<T>(stream, args); });
-  sum_losses<<<1, kThreads, 0, native(stream)>>>(tokens, args.token_loss.as<float>(),
-                                                 args.loss_weight.empty() ? nullptr : args.loss_weight.as<float>(),
-                                                 args.loss.as<double>());
-  check_launch(LinearCrossEntropy::kName);
+  if (args.h.shape[0] > 0) visit(args.h.dtype, [&]<class T>() { compute<T>(stream, args); });
+  run(stream, LossSum{.token_loss = args.token_loss, .loss_weight = args.loss_weight, .loss = args.loss});
 }
 
 const RegisterCuda<LinearCrossEntropy> registered{linear_cross_entropy};

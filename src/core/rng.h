@@ -35,6 +35,10 @@ class Random {
   /// Standard normal (Box-Muller over one Philox block per element).
   double normal(std::uint64_t index) const;
 
+  /// What the blocks are made from, for loops that make many at once (kernels/normal_values.h).
+  const std::array<std::uint32_t, 2>& key() const { return key_; }
+  const std::array<std::uint32_t, 2>& stream() const { return stream_; }
+
  private:
   std::array<std::uint32_t, 4> block(std::uint64_t index) const;
 

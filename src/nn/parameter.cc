@@ -1,6 +1,7 @@
 #include "nn/parameter.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "core/convert.h"
@@ -8,6 +9,7 @@
 #include "core/parallel_for.h"
 #include "core/rng.h"
 #include "kernels/dispatch.h"
+#include "kernels/normal_values.h"
 
 namespace hadal::nn {
 namespace {
@@ -35,17 +37,29 @@ std::int64_t part_numel(const LogicalPart& part) {
   return numel;
 }
 
+/// Consecutive elements of a packed slice that are consecutive in the logical tensor too: the slice is made of such runs.
+std::int64_t run_length(const LogicalPart& part) {
+  std::int64_t length = 1;
+  for (int dim = part.shape.rank() - 1; dim >= 0; --dim) {
+    const auto d = static_cast<std::size_t>(dim);
+    length *= part.extent[d];
+    if (part.extent[d] != part.shape[dim]) break;
+  }
+  return length;
+}
+
 /// Packed elements [first, last) of a part.
 template <class T>
 void fill(const LogicalPart& part, const Init& init, std::uint64_t seed, std::int64_t first, std::int64_t last, T* values) {
+  if (init.kind != Init::Kind::kNormal) return std::fill(values, values + (last - first), init.kind == Init::Kind::kOnes ? T{1} : T{0});
   const Random random(seed, RandomPurpose::kInit, stream_of(part.name));
+  const std::int64_t run = run_length(part);
   parallel_ranges(last - first, kInitGrain, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      double value = init.kind == Init::Kind::kOnes ? 1.0 : 0.0;
-      if (init.kind == Init::Kind::kNormal) {
-        value = init.std * random.normal(static_cast<std::uint64_t>(logical_index(part, first + i)));
-      }
-      values[i] = static_cast<T>(value);
+    for (std::int64_t i = begin; i < end;) {
+      const std::int64_t count = std::min(run - (first + i) % run, end - i);
+      kernels::normal_values(random, static_cast<std::uint64_t>(logical_index(part, first + i)), init.std,
+                             std::span(values + i, static_cast<std::size_t>(count)));
+      i += count;
     }
   });
 }

@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "core/copy.h"
-#include "kernels/dispatch.h"
 #include "kernels/linear.h"
 #include "kernels/linear_cross_entropy.h"
 #include "kernels/local_rows.h"
+#include "kernels/loss_sum.h"
 #include "kernels/rows.h"
 #include "kernels/vocab_cross_entropy.h"
 
@@ -28,18 +28,6 @@ nn::Parameter make_weight(std::string name, std::int64_t vocab_size, std::int64_
           storage,
           {.init = nn::Init::normal(init_std), .replication = shard.whole() ? nn::Replication::kDense : nn::Replication::kTensor},
           {std::move(part)}};
-}
-
-/// F64 [1] on the host: sum of weights * values, in order.
-Tensor weighted_sum(Stream& stream, ConstView weights, ConstView values) {
-  const Tensor w = to_host(stream, weights), v = to_host(stream, values);
-  double sum = 0;
-  kernels::visit_float(v.dtype(), [&]<class T>() {
-    for (std::int64_t t = 0; t < v.numel(); ++t) sum += static_cast<double>(w.as<T>()[t]) * static_cast<double>(v.as<T>()[t]);
-  });
-  Tensor result = Tensor::empty({1}, DType::kF64);
-  *result.as<double>() = sum;
-  return result;
 }
 
 }  // namespace
@@ -150,7 +138,7 @@ Head::Result Head::loss_of_share(Stream& stream, ConstView h_shard, const Predic
     const Tensor shard = boundary_.reduce_scatter(std::move(d_h));
     copy(stream, shard, d_h_shard);
   }
-  if (tp_->is_root()) copy(stream, weighted_sum(stream, p.weights, result.token_loss), sum);
+  if (tp_->is_root()) run(stream, kernels::LossSum{.token_loss = result.token_loss, .loss_weight = p.weights, .loss = sum});
   return result;
 }
 

@@ -55,8 +55,7 @@ class Head {
     Tensor prediction;  ///< I32 [T]: the likeliest token, when asked for
   };
   /// Loss of predictions from rows h [T', d]: the sum of weight * -log p over them into `sum`, F64 [1], on the first tp rank alone, so
-  /// that it counts once. With `d_h` [T', d] also its gradient times `scale`, and the weight's accumulates. With tp on a device, the host
-  /// waits for the rows' losses.
+  /// that it counts once. With `d_h` [T', d] also its gradient times `scale`, and the weight's accumulates.
   Result loss(Stream& stream, ConstView h, const Prediction& prediction, double scale, View sum, View d_h, bool predict);
   /// Logits [n, V], in the accumulation dtype, of rows [n, d]; one rank only.
   Tensor logits(Stream& stream, ConstView h) const;

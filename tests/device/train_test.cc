@@ -8,7 +8,6 @@
 #include "checkpoint/store.h"
 #include "core/allocator.h"
 #include "tests/support/fake_cuda.h"
-#include "tests/support/fake_device_transport.h"
 #include "tests/support/small_run.h"
 #include "tests/support/temp_dir.h"
 
@@ -87,21 +86,29 @@ TEST_F(OnDevice, Bf16StaysCloseToF32) {
   }
 }
 
-/// The figures of a step are four copies at its end: losses, loads, balance losses, the norm.
+/// The figures of a step are four copies at its end: losses, loads, balance losses, the norm. What travels between ranks is not counted.
 TEST_F(OnDevice, AStepWaitsForItsFiguresAlone) {
-  const auto waits = [&](const char* steps) {
+  const auto waits = [&](int ranks, const std::vector<std::string>& layout, const char* steps) {
     const std::int64_t before = test::num_host_waits();
-    run_.train(std::string("waits") + steps, 1, with(kBf16, {std::string("train.steps=") + steps, "optim.schedule.decay_steps=17"}));
+    const auto settings = with(layout, {std::string("train.steps=") + steps, "optim.schedule.decay_steps=17", "parallel.device_transport=nccl"});
+    run_.train("waits" + testing::PrintToString(layout) + steps, ranks, with(kBf16, settings));
     return test::num_host_waits() - before;
   };
-  waits("1");  // the first run of a process measures the device's peak
-  const std::int64_t three = waits("3"), eight = waits("8");
-  EXPECT_EQ(eight - three, 5 * 4);
+  waits(1, {"parallel.tp=1"}, "1");  // the first run of a process measures the device's peak
+  for (const std::vector<std::string>& layout : std::vector<std::vector<std::string>>{
+           {"parallel.tp=1"},
+           {"parallel.tp=2"},
+           {"parallel.cp=2"},
+           {"parallel.pp=2"},
+           {"parallel.pp=2", "parallel.schedule=dualpipe_v", "train.micro_batch=1"}}) {
+    const int ranks = layout.front().back() - '0';
+    const std::int64_t three = waits(ranks, layout, "3"), eight = waits(ranks, layout, "8");
+    EXPECT_EQ(eight - three, 5 * 4 * ranks) << testing::PrintToString(layout);
+  }
 }
 
 /// Two ranks whose device memory travels from device to device: four waits each. Exact counts are planned on the host, layer by layer.
 TEST_F(OnDevice, ExpertsWithRoomDoNotMakeTheHostWait) {
-  test::use_fake_device_transport();
   const auto waits_of_a_step = [&](const std::string& capacity) {
     const auto waits = [&](const std::string& steps) {
       const std::int64_t before = test::num_host_waits();

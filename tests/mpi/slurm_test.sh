@@ -2,7 +2,8 @@
 # Guards: launch/slurm.sbatch under a real Slurm (munged, slurmctld and one slurmd of its own, on this machine's loopback). A job that
 # a job of a higher partition pre-empts, with the signal that the script asks for or with plain TERM, saves, goes back into the
 # queue, resumes and has the same bits as an undisturbed run; so it is under mpirun; a cancelled job saves and stays out of the
-# queue; one with a wrong config, or without progress, ends.
+# queue; one with a wrong config, or without progress, ends. A busy machine makes it slow, not wrong: jobs run until something happens to
+# them and learn only then how many steps they are to make, waits end by their event, Slurm's own patience is long.
 # Skipped aloud where Slurm is missing or does not start.
 # usage: slurm_test.sh HADAL MPIEXEC
 set -euo pipefail
@@ -57,7 +58,7 @@ SlurmctldPort=$(free_port)
 SlurmdPort=$(free_port)
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket=$dir/munge/socket,cred_expire=5
+AuthInfo=socket=$dir/munge/socket,cred_expire=20
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool
 SlurmctldPidFile=$dir/slurmctld.pid
@@ -74,8 +75,13 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 SlurmdParameters=config_overrides
+MessageTimeout=100
+TCPTimeout=60
+BatchStartTimeout=300
+KillWait=300
+UnkillableStepTimeout=600
 NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=600
 PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF
 CONF
 echo "PMIxCliTmpDirBase=$dir/pmix" > "$dir/mpi.conf"
@@ -86,7 +92,7 @@ munged --force --key-file="$dir/munge/key" --socket="$dir/munge/socket" --pid-fi
   --seed-file="$dir/munge/seed" > "$dir/log/start" 2>&1 || skip "munged does not start: $(tail -n 1 "$dir/log/start")"
 slurmctld -c > "$dir/log/start" 2>&1 || skip "slurmctld does not start: $(tail -n 1 "$dir/log/start")"
 slurmd > "$dir/log/start" 2>&1 || skip "slurmd does not start: $(tail -n 1 "$dir/log/start")"
-for _ in $(seq 100); do
+for _ in $(seq 600); do
   if [ "$(sinfo --noheader --partition=low --format=%t 2> /dev/null)" = idle ]; then break; fi
   sleep 0.1
 done
@@ -106,15 +112,15 @@ model:
   moe: {num_experts: 8, top_k: 2, intermediate_size: 8, first_dense_layers: 1}
   mtp: {depth: 1}
 data: {sources: [{path: tokens.h5}], sequence_length: 32}
-train: {steps: 400, global_batch: 16, micro_batch: 4}
-optim: {lr: 3e-3}
+train: {steps: 1000000, global_batch: 16, micro_batch: 4}
+optim: {lr: 3e-3, schedule: {decay_steps: 400}}
 YAML
 sed 's/hidden_size/hiden_size/' run.yaml > misspelt.yaml
-# What a step did, for each step; the last row of a step counts.
-steps_of() { awk -F'[:,]' '/"loss"/ { for (i = 1; i < NF; i++) { if ($i ~ /"step"/) s = $(i + 1); if ($i ~ /"(loss|mtp_loss|grad_norm)"/) v[s, $i] = $(i + 1) } }
-  END { for (s = 1; s <= 400; s++) print s, v[s, "\"loss\""], v[s, "\"mtp_loss\""], v[s, "\"grad_norm\""] }' "$dir/jobs/$1/metrics.jsonl"; }
-OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
-  "$mpiexec" --oversubscribe -n 2 "$hadal" train --quiet run.yaml run.dir=undisturbed
+for name in preempted by_term under_mpirun; do cp run.yaml $name.yaml; done
+# What each of the first STEPS steps of a run did; the last row of a step counts.
+steps_of() { awk -v steps="$2" -F'[:,]' '/"loss"/ { for (i = 1; i < NF; i++) { if ($i ~ /"step"/) s = $(i + 1); if ($i ~ /"(loss|mtp_loss|grad_norm)"/) v[s, $i] = $(i + 1) } }
+  END { for (s = 1; s <= steps; s++) print s, v[s, "\"loss\""], v[s, "\"mtp_loss\""], v[s, "\"grad_norm\""] }' "$dir/jobs/$1/metrics.jsonl"; }
+last_step() { sed -n 's/.*"step":\([0-9]*\),.*"loss".*/\1/p' "$1/metrics.jsonl" | tail -n 1; }
 
 # -------------------------------------------------------------------------------------------------------------------- helpers
 fail() { echo "FAILED: $1"; exit 1; }
@@ -128,12 +134,13 @@ submit() {
     "${flags[@]}" "$script" "$@" run.dir="$dir/jobs/$name"
 }
 field() { scontrol --oneliner show job "$1" | tr ' ' '\n' | sed -n "s/^$2=//p"; }
+patience_s=300
 until_true() {
-  for _ in $(seq 400); do
-    if "$@"; then return 0; fi
+  local end=$((SECONDS + patience_s))
+  until "$@"; do
+    [ $SECONDS -lt $end ] || return 1
     sleep 0.1
   done
-  return 1
 }
 said() { grep -q -- "$2" "$1.out" 2> /dev/null; }
 trains() { [ -s "$1/metrics.jsonl" ]; }
@@ -146,14 +153,14 @@ signal_ranks() {
     if [[ ${words[0]-} == "$hadal" && " ${words[*]} " == *" run.dir=$dir/jobs/$2 "* ]]; then kill -"$1" "${file//[!0-9]/}"; fi
   done
 }
-# hold NAME: once the run has made a step its ranks stand still, so that it cannot end before something happens to it.
+# hold NAME: once the run has made a step its ranks stand still, and NAME.yaml, which the job reads when it starts again, has it end 150
+# steps later.
+declare -A steps
 hold() {
-  local patience=$((SECONDS + 40))
-  until trains "$1"; do
-    sleep 0.02
-    [ $SECONDS -lt $patience ] || fail "$1 does not start: $(cat "$1.out")"
-  done
+  until_true trains "$1" || fail "$1 does not start: $(cat "$1.out")"
   signal_ranks STOP "$1"
+  steps[$1]=$(($(last_step "$1") + 150))
+  sed "s/steps: 1000000/steps: ${steps[$1]}/" run.yaml > "$1.yaml"
 }
 # expect JOB NAME STATE CODE RESTARTS
 expect() {
@@ -163,10 +170,20 @@ expect() {
   echo "$2: $got restarts"
   [ "$got" = "$3 $4 $5" ] || fail "$2: expected $3 $4 $5"
 }
-same_steps() { cmp <(steps_of undisturbed) <(steps_of "$1") || fail "$1: other numbers than the undisturbed run"; }
+# same_steps NAME...: as many steps as they were told, with the numbers of one run that nothing happened to.
+same_steps() {
+  local name most=0
+  for name in "$@"; do if [ "${steps[$name]}" -gt $most ]; then most=${steps[$name]}; fi; done
+  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+    "$mpiexec" --oversubscribe -n 2 "$hadal" train --quiet run.yaml run.dir=undisturbed train.steps="$most"
+  for name in "$@"; do
+    [ "$(last_step "$name")" -eq "${steps[$name]}" ] || fail "$name: $(last_step "$name") steps, not ${steps[$name]}"
+    cmp <(steps_of undisturbed "${steps[$name]}") <(steps_of "$name" "${steps[$name]}") || fail "$name: other numbers than the undisturbed run"
+  done
+}
 
 # ------------------------------------------------------------------------------------------------------------------------ pre-emption
-preempted=$(submit "$root/launch/slurm.sbatch" preempted --partition=low -- run.yaml)
+preempted=$(submit "$root/launch/slurm.sbatch" preempted --partition=low -- preempted.yaml)
 hold preempted
 urgent=$(sbatch --parsable --partition=high --ntasks=2 --output=urgent.out --wrap='sleep 0.5')
 until_true said preempted 'asked to stop' || fail 'no signal at pre-emption'
@@ -178,7 +195,7 @@ until_true said preempted 'back into the queue' || fail 'not requeued'
 # ------------------------------------------------------------------------------------ meanwhile: what else can happen to a job
 # Pre-empted by the jobs below, by plain TERM: as where Slurm is not told to send the job's own signal.
 sed '/^#SBATCH --signal/d' "$root/launch/slurm.sbatch" > no_signal.sbatch
-by_term=$(submit no_signal.sbatch by_term --partition=low -- run.yaml)
+by_term=$(submit no_signal.sbatch by_term --partition=low -- by_term.yaml)
 hold by_term
 sed 's/^launcher=auto/launcher=mpirun/' "$root/launch/slurm.sbatch" > mpirun.sbatch
 sed 's/^max_idle_starts=3/max_idle_starts=1/' "$root/launch/slurm.sbatch" > impatient.sbatch
@@ -191,7 +208,7 @@ cat > idle_hadal/hadal <<FAKE
 exit 0
 FAKE
 chmod +x idle_hadal/hadal
-under_mpirun=$(submit mpirun.sbatch under_mpirun --partition=high -- run.yaml)
+under_mpirun=$(submit mpirun.sbatch under_mpirun --partition=high -- under_mpirun.yaml)
 idle=$(hadal=$dir/jobs/idle_hadal/hadal submit impatient.sbatch idle --partition=high -- run.yaml)
 wrong=$(submit "$root/launch/slurm.sbatch" wrong --partition=high -- misspelt.yaml)
 cancelled=$(submit "$root/launch/slurm.sbatch" cancelled --partition=high -- run.yaml train.steps=1000000)
@@ -212,10 +229,8 @@ expect "$wrong" wrong FAILED 2:0 0
 expect "$idle" idle FAILED 1:0 1
 said idle 'no further than step 0' || fail 'a job without progress does not say why it ends'
 expect "$under_mpirun" under_mpirun COMPLETED 0:0 1
-same_steps under_mpirun
 expect "$preempted" preempted COMPLETED 0:0 1
-same_steps preempted
 expect "$by_term" by_term COMPLETED 0:0 1
-same_steps by_term
+same_steps under_mpirun preempted by_term
 [ "$affinity" = task/none ] || grep -q '2 x 1 threads' preempted.out || fail 'the ranks share their cores'
 echo 'pre-empted, requeued and finished with the same bits, under srun and under mpirun'

@@ -28,6 +28,7 @@
 #include "kernels/heads.h"
 #include "kernels/linear_cross_entropy.h"
 #include "kernels/local_rows.h"
+#include "kernels/loss_sum.h"
 #include "kernels/nsa.h"
 #include "kernels/op.h"
 #include "kernels/rms_norm.h"
@@ -237,7 +238,7 @@ void use_fake_cuda() {
   static const RegisterDeviceBackend registered(backend);
   take_slots<AdamW, Add, BalanceCounts, BalanceLoss, BiasUpdate, BranchGateBackward, BranchGateForward, Cast, CombineRows, CopyHeads,
              DispatchPlan, ExpertRows, ExpertSends, FlashAttentionBackward, FlashAttentionForward, GatherRows, Gemm, GroupedGemmBackwardInput,
-             GroupedGemmBackwardWeight, GroupedGemmForward, LinearCrossEntropy, LocalRows, NsaCompressBackward, NsaCompressForward,
+             GroupedGemmBackwardWeight, GroupedGemmForward, LinearCrossEntropy, LocalRows, LossSum, NsaCompressBackward, NsaCompressForward,
              NsaImportance, NsaSelect, NsaSelectedBackward, NsaSelectedForward, NsaTopBlocks, RefuseOverflow, RmsNormBackward, RmsNormForward, Rope,
              RouterBackward, RouterForward, RouterLogits, RouterLogitsBackward, ScatterAddRows, SpreadRows, SumSquares, SwigluBackward,
              SwigluForward, VocabCrossEntropy, VocabSoftmaxGradient, VocabSoftmaxTerms>();
