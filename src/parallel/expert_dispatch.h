@@ -7,7 +7,7 @@
 // node; results are summed in a member (experts ascending), then in the node, then at the source (ranks ascending).
 //
 // The way is planned on the host, which knows how many rows come from where: on a device it waits for the choices of each route
-// (T * K experts and weights). The rows themselves stay on the device.
+// (T * K experts and weights; where room is bounded, room_dispatch.h does not). The rows themselves stay on the device.
 #pragma once
 
 #include <functional>
