@@ -1,7 +1,7 @@
 #!/bin/sh
-# ranks_test.sh BUILD PROGRAM RANKS TRANSPORT: PROGRAM on ranks that share a GPU, whose device memory travels by `nccl` or through the `host`.
+# ranks_test.sh BUILD PROGRAM RANKS TRANSPORT [PART]: PROGRAM on ranks that share a GPU, whose device memory travels by `nccl` or through the `host`.
 #   collectives   every collective against sums made on one rank
-#   layouts       layouts of a whole small model equal one rank in f32
+#   layouts       layouts of a whole small model equal one rank in f32; PART i/n: every n-th of them from number i on
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 case $2 in
@@ -9,4 +9,4 @@ case $2 in
   layouts) program=$1/tests/test_mpi_layouts ;;
   *) sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
-exec mpirun --oversubscribe --bind-to none -n "$3" "$here/on_one_gpu.sh" "$program" "$4"
+exec mpirun --oversubscribe --bind-to none -n "$3" "$here/on_one_gpu.sh" "$program" "$4" ${5+"$5"}

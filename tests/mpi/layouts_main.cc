@@ -2,7 +2,7 @@
 // runs its rank; what they hold of each logical tensor meets on rank 0, which judges.
 //
 // With a word, `host` or `nccl`, all of it on CUDA in f32, and that is how device memory travels (tests/gpu/ranks_test.sh). Fewer
-// layouts then: two ranks do not have as many.
+// layouts then: two ranks do not have as many; and with `i/n` after it, only every n-th from number i on.
 #include <fmt/core.h>
 
 #include <cstdio>
@@ -45,7 +45,18 @@ void meet(comm::Communicator& world, const verify::Trajectory& mine, verify::Tra
   for (const std::string& bytes : world.all_gather(mine.parameters.bytes())) whole.parameters.merge(bytes);
 }
 
-int run(std::string_view transport) {
+/// Of a list, every `step`-th from `first` on.
+struct Part {
+  std::size_t first = 0, step = 1;
+};
+
+/// "i/n", a digit each.
+Part part_of(std::string_view text) {
+  HADAL_CHECK(text.size() == 3 && text[1] == '/' && text[0] >= '0' && text[0] < text[2] && text[2] <= '9', "{} is no part i/n, i < n", text);
+  return {static_cast<std::size_t>(text[0] - '0'), static_cast<std::size_t>(text[2] - '0')};
+}
+
+int run(std::string_view transport, Part part) {
   auto world = comm::init_from_environment();
   Config small = verify::shrink(verify::test::everything(), world->size(), 8);
   const bool on_cuda = !transport.empty();
@@ -63,7 +74,8 @@ int run(std::string_view transport) {
   const std::vector<ParallelSection> layouts = layouts_of(small, world->size());
   HADAL_CHECK(layouts.size() >= (on_cuda ? 6U : 12U), "{} layouts of {} ranks", layouts.size(), world->size());
   int failed = 0;
-  for (const ParallelSection& layout : layouts) {
+  for (std::size_t i = part.first; i < layouts.size(); i += part.step) {
+    const ParallelSection& layout = layouts[i];
     Config config = small;
     config.parallel = layout;
     config.parallel.device_transport = transport == "nccl" ? DeviceTransportChoice::kNccl : DeviceTransportChoice::kHost;
@@ -84,7 +96,7 @@ int run(std::string_view transport) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc > 1 ? argv[1] : "");
+    return run(argc > 1 ? argv[1] : "", argc > 2 ? part_of(argv[2]) : Part{});
   } catch (const hadal::Error& error) {
     fmt::print(stderr, "{}\n", error.what());
     hadal::comm::abort_all(static_cast<int>(error.code()));
