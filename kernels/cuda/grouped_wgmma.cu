@@ -6,11 +6,15 @@
 // warpgroups multiply, 64 rows each, and are free to drift apart by the length of the ring, so that one stores its results while the
 // other keeps the tensor cores busy. Rows of a tile past the expert's end are its neighbour's: they are multiplied and not stored. In
 // backward_weight k runs over the expert's rows, and what the last stage holds past its end is zeroed in shared memory first.
+//
+// With SwiGLU a tile's B is 128 rows of gates and the 128 rows of ups of the same columns, so that both sums of an element of h meet in a
+// thread's registers.
 #include <algorithm>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/grouped_tiles.cuh"
 #include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/swiglu.cuh"
 #include "kernels/cuda/tensor_map.h"
 
 namespace hadal::kernels::cuda {
@@ -50,6 +54,8 @@ struct Extents {
   int m, n, k;
   bool turned;  ///< backward_weight works on the transpose of d_w: m runs along memory
   bool add;     ///< and adds to it
+  Element* h;               ///< with SwiGLU: n is its width
+  const float* row_weight;  ///< or nullptr
 };
 
 template <GroupedForm kForm>
@@ -103,13 +109,13 @@ __device__ void copy_a(std::uint8_t* a, std::uint64_t* full, const CUtensorMap* 
   }
 }
 
-/// Half `half` of the rows of B.
-template <GroupedForm kForm, int kN>
-__device__ void copy_b(std::uint8_t* b, std::uint64_t* full, const CUtensorMap* map, const GroupTile& at, int k, int half, bool to_both) {
+/// Half `half` of the rows of B; with SwiGLU rows of gates or of ups, `n_end` of each.
+template <GroupedForm kForm, int kN, bool kSwiglu>
+__device__ void copy_b(std::uint8_t* b, std::uint64_t* full, const CUtensorMap* map, const GroupTile& at, int n_end, int k, int half, bool to_both) {
   constexpr int kBoxes = kForm == GroupedForm::kForward ? 1 : kN / 128, kRows = kN / 2 / kBoxes;
 #pragma unroll
   for (int i = 0; i < kBoxes; ++i) {
-    const int row = half * (kN / 2) + i * kRows, n = at.n_tile * kN + row;
+    const int row = half * (kN / 2) + i * kRows, n = kSwiglu ? at.n_tile * (kN / 2) + half * n_end : at.n_tile * kN + row;
     std::uint8_t* const to = b + row * kLine;
     if constexpr (kForm == GroupedForm::kBackwardWeight) {
       to_both ? copy_box_to_all(to, map, full, kBoth, n, at.row_begin + k) : copy_box(to, map, full, n, at.row_begin + k);
@@ -121,18 +127,19 @@ __device__ void copy_b(std::uint8_t* b, std::uint64_t* full, const CUtensorMap* 
 }
 
 /// One stage of a tile: A's 128 rows and B's kN, from k on; of the shared operand this block copies half `rank`, to both.
-template <GroupedForm kForm, int kN>
-__device__ void fill_stage(std::uint8_t* stage, std::uint64_t* full, const CUtensorMap* a_map, const CUtensorMap* b_map, const PairTile& pair, int k, int rank) {
+template <GroupedForm kForm, int kN, bool kSwiglu>
+__device__ void fill_stage(std::uint8_t* stage, std::uint64_t* full, const CUtensorMap* a_map, const CUtensorMap* b_map, const PairTile& pair, int n_end, int k,
+                           int rank) {
   std::uint8_t* const b = stage + Ring<kN>::kBytesA;
   arrive_expecting(full, Ring<kN>::kStageBytes);
   if (pair.shares_b) {
     copy_a<kForm>(stage, full, a_map, pair.at, k, 0, false);
     copy_a<kForm>(stage, full, a_map, pair.at, k, 1, false);
-    copy_b<kForm, kN>(b, full, b_map, pair.at, k, rank, true);
+    copy_b<kForm, kN, kSwiglu>(b, full, b_map, pair.at, n_end, k, rank, true);
   } else {
     copy_a<kForm>(stage, full, a_map, pair.at, k, rank, true);
-    copy_b<kForm, kN>(b, full, b_map, pair.at, k, 0, false);
-    copy_b<kForm, kN>(b, full, b_map, pair.at, k, 1, false);
+    copy_b<kForm, kN, kSwiglu>(b, full, b_map, pair.at, n_end, k, 0, false);
+    copy_b<kForm, kN, kSwiglu>(b, full, b_map, pair.at, n_end, k, 1, false);
   }
 }
 
@@ -149,28 +156,75 @@ __device__ std::uint32_t pack(float low, float high) {
   return *reinterpret_cast<const std::uint32_t*>(&pair);
 }
 
-/// A warp's 16 rows to c, bf16: by way of shared memory, so that eight lanes write a line of 128 bytes. `to` is the first row and
-/// column; `rows` and `columns` say how many of them exist.
+/// A warp's 16 rows of 64 columns, bf16, as sums are spread over lanes: packs 2 j + h hold columns 8 j + 2 (lane % 4) and the next of row
+/// lane / 4 + 8 h.
+using Chunk = std::uint32_t[16];
+
+__device__ void pack_chunk(Chunk& chunk, const float* sums) {
+#pragma unroll
+  for (int i = 0; i < 16; ++i) chunk[i] = pack(sums[2 * i], sums[2 * i + 1]);
+}
+
+__device__ void put_chunk(const Chunk& chunk, std::uint8_t* staging) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8, row = matrix % 2 * 8 + lane % 8;
+#pragma unroll
+  for (int j = 0; j < 8; j += 2) {
+    const int piece = (j + matrix / 2) ^ (row % 8);
+    store_matrices(staging + row * kLine + piece * 16, chunk[2 * j], chunk[2 * j + 1], chunk[2 * j + 2], chunk[2 * j + 3]);
+  }
+}
+
+/// From there to memory, eight lanes a line of 128 bytes. `to` is the first row and column; `rows` and `columns` say how many exist.
+__device__ void take_chunk(const std::uint8_t* staging, Element* to, int row_stride, int rows, int columns) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, piece = lane % 8;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int row = i * 4 + lane / 8, column = piece * 8;
+    const uint4 line = *reinterpret_cast<const uint4*>(staging + row * kLine + (piece ^ (row % 8)) * 16);
+    if (row < rows && column < columns) *reinterpret_cast<uint4*>(to + static_cast<std::size_t>(row) * row_stride + column) = line;
+  }
+}
+
+/// A warp's 16 rows to c, bf16, by way of shared memory.
 template <int kN>
 __device__ void store_rows(const float (&sums)[kN / 2], std::uint8_t* staging, Element* to, int row_stride, int rows, int columns) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, matrix = lane / 8;
-  const int put_row = matrix % 2 * 8 + lane % 8, take_piece = lane % 8;
 #pragma unroll
   for (int chunk = 0; chunk < kN / 64; ++chunk) {
+    Chunk packed;
+    pack_chunk(packed, &sums[chunk * 32]);
     __syncwarp();
-#pragma unroll
-    for (int j = 0; j < 8; j += 2) {
-      const float* const d = &sums[(chunk * 8 + j) * 4];
-      const int piece = (j + matrix / 2) ^ (put_row % 8);
-      store_matrices(staging + put_row * kLine + piece * 16, pack(d[0], d[1]), pack(d[2], d[3]), pack(d[4], d[5]), pack(d[6], d[7]));
-    }
+    put_chunk(packed, staging);
     __syncwarp();
+    take_chunk(staging, to + chunk * 64, row_stride, rows, columns - chunk * 64);
+  }
+}
+
+/// weight silu(gate) up of two neighbours, of the rounded values.
+__device__ std::uint32_t swiglu_pack(float weight, std::uint32_t gate, std::uint32_t up) {
+  const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&gate)), b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&up));
+  return pack(weighted_swiglu<Element>(weight, a.x, b.x), weighted_swiglu<Element>(weight, a.y, b.y));
+}
+
+/// A warp's 16 rows of gates, of ups behind them (`width` further on), and of h. weights: of this thread's two rows.
+__device__ void store_swiglu(const float (&sums)[128], std::uint8_t* staging, Element* gate_up, Element* h, int width, const float (&weights)[2], int rows,
+                             int columns) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = i * 4 + lane / 8, column = chunk * 64 + take_piece * 8;
-      const uint4 line = *reinterpret_cast<const uint4*>(staging + row * kLine + (take_piece ^ (row % 8)) * 16);
-      if (row < rows && column < columns) *reinterpret_cast<uint4*>(to + static_cast<std::size_t>(row) * row_stride + column) = line;
-    }
+  for (int chunk = 0; chunk < 2; ++chunk) {
+    Chunk gate, up, result;
+    pack_chunk(gate, &sums[chunk * 32]);
+    pack_chunk(up, &sums[64 + chunk * 32]);
+    __syncwarp();
+    put_chunk(gate, staging);
+    put_chunk(up, staging + kStaging);
+#pragma unroll
+    for (int i = 0; i < 16; ++i) result[i] = swiglu_pack(weights[i % 2], gate[i], up[i]);
+    __syncwarp();
+    take_chunk(staging, gate_up + chunk * 64, 2 * width, rows, columns - chunk * 64);
+    take_chunk(staging + kStaging, gate_up + width + chunk * 64, 2 * width, rows, columns - chunk * 64);
+    __syncwarp();
+    put_chunk(result, staging);
+    __syncwarp();
+    take_chunk(staging, h + chunk * 64, width, rows, columns - chunk * 64);
   }
 }
 
@@ -239,7 +293,7 @@ __device__ void put_columns(const float (&sums)[kN / 2], std::uint8_t* staging, 
   }
 }
 
-template <GroupedForm kForm, int kN>
+template <GroupedForm kForm, int kN, bool kSwiglu>
 __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
     multiply(const __grid_constant__ CUtensorMap a_map, const __grid_constant__ CUtensorMap b_map, const __grid_constant__ CUtensorMap c_map, Extents p) {
   using R = Ring<kN>;
@@ -257,7 +311,8 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
     }
     publish_barriers();
   }
-  const int n_tiles = ceil_div(p.n, kN);
+  constexpr int kColumns = kSwiglu ? kN / 2 : kN;  // of c, or of h
+  const int n_tiles = ceil_div(p.n, kColumns);
   build_table(table, p.offsets, p.experts, [&](int rows) { return pairs_of(tiles_of_m(rows, p.m, kM), n_tiles); });
   const int pairs = table.first_tile[p.experts], clusters = static_cast<int>(gridDim.x) / kCluster, rank = rank_in_cluster();
   sync_cluster();
@@ -273,7 +328,7 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
         const int steps = ceil_div(F::kRaggedK ? tile.at.row_end - tile.at.row_begin : p.k, kK);
         for (int step = 0; step < steps; ++step) {
           wait(&empty[ring.stage], ring.parity ^ 1);
-          fill_stage<kForm, kN>(shared + ring.stage * R::kStageBytes, &full[ring.stage], &a_map, &b_map, tile, step * kK, rank);
+          fill_stage<kForm, kN, kSwiglu>(shared + ring.stage * R::kStageBytes, &full[ring.stage], &a_map, &b_map, tile, p.n, step * kK, rank);
           ring.advance();
         }
       }
@@ -286,8 +341,17 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
     float sums[kN / 2];
     for (int pair = static_cast<int>(blockIdx.x) / kCluster; pair < pairs; pair += clusters) {
       const GroupTile at = walk.at(pair).at;
-      const int rows = at.row_end - at.row_begin, m0 = at.m_tile * kM, n0 = at.n_tile * kN;
+      const int rows = at.row_end - at.row_begin, m0 = at.m_tile * kM, n0 = at.n_tile * kColumns;
       const int k_end = F::kRaggedK ? rows : p.k, steps = ceil_div(k_end, kK);
+      const int first = m0 + warp * 16;  // this warp's rows of the expert
+      [[maybe_unused]] float weights[2] = {1.0f, 1.0f};
+      if constexpr (kSwiglu) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int row = first + lane / 4 + 8 * i;
+          if (p.row_weight != nullptr && row < rows) weights[i] = p.row_weight[at.row_begin + row];
+        }
+      }
       int previous = 0;
       for (int step = 0; step < steps; ++step) {
         wait(&full[ring.stage], ring.parity);
@@ -318,7 +382,6 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
       products_wait<0>();
       if (lane < kCluster) arrive_at(&empty[previous], lane);
 
-      const int first = m0 + warp * 16;  // this warp's rows of the expert
       std::uint8_t* const staging = shared + R::kStagingAt + warp * 2 * kStaging;
       if constexpr (F::kRaggedK) {
         if (p.turned) {
@@ -326,6 +389,9 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
         } else {
           put_rows<kN>(sums, staging, &c_map, first, n0, at.expert, p.add);
         }
+      } else if constexpr (kSwiglu) {
+        const std::size_t row = static_cast<std::size_t>(at.row_begin + first);
+        store_swiglu(sums, staging, static_cast<Element*>(p.c) + row * 2 * p.n + n0, p.h + row * p.n + n0, p.n, weights, rows - first, p.n - n0);
       } else {
         Element* const c = static_cast<Element*>(p.c) + static_cast<std::size_t>(at.row_begin + first) * p.n + n0;
         store_rows<kN>(sums, staging, c, p.n, rows - first, p.n - n0);
@@ -336,12 +402,12 @@ __global__ void __cluster_dims__(kCluster) __launch_bounds__(kThreads, 1)
   sync_cluster();  // until then the other block may write to this one's shared memory
 }
 
-template <GroupedForm kForm, int kN>
+template <GroupedForm kForm, int kN, bool kSwiglu = false>
 void launch(Stream& stream, const CUtensorMap& a, const CUtensorMap& b, const CUtensorMap& c, const Extents& extents, const char* op) {
   constexpr int kBytes = Ring<kN>::kBytes;
   static_assert(kBytes <= 227 * 1024);
-  allow_shared_memory(multiply<kForm, kN>, kBytes, op);
-  multiply<kForm, kN><<<num_multiprocessors(stream.device().index) / kCluster * kCluster, kThreads, kBytes, native(stream)>>>(a, b, c, extents);
+  allow_shared_memory(multiply<kForm, kN, kSwiglu>, kBytes, op);
+  multiply<kForm, kN, kSwiglu><<<num_multiprocessors(stream.device().index) / kCluster * kCluster, kThreads, kBytes, native(stream)>>>(a, b, c, extents);
   check_launch(op);
 }
 
@@ -356,18 +422,18 @@ void multiply_form(Stream& stream, const GroupedProduct& p, const char* op) {
   const auto run = [&]<int kN>(bool turned) {
     if constexpr (kForm == GroupedForm::kForward) {
       launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.in, 64), tensor_map(p.b, p.experts, p.out, p.in, kN / 2), {},
-                        {p.c, p.offsets, p.experts, 0, p.out, p.in, false, false}, op);
+                        {p.c, p.offsets, p.experts, 0, p.out, p.in, false, false, nullptr, nullptr}, op);
     } else if constexpr (kForm == GroupedForm::kBackwardInput) {
       launch<kForm, kN>(stream, tensor_map(p.a, 0, p.rows, p.out, 64), tensor_map(p.b, p.experts, p.out, p.in, kK), {},
-                        {p.c, p.offsets, p.experts, 0, p.in, p.out, false, false}, op);
+                        {p.c, p.offsets, p.experts, 0, p.in, p.out, false, false, nullptr, nullptr}, op);
     } else {
       const CUtensorMap d_y = tensor_map(p.a, 0, p.rows, p.out, kK), x = tensor_map(p.b, 0, p.rows, p.in, kK);
       if (turned) {
         const CUtensorMap d_w = tensor_map_f32(p.c, p.experts, p.out, p.in, 32);
-        launch<kForm, kN>(stream, x, d_y, d_w, {p.c, p.offsets, p.experts, p.in, p.out, 0, true, p.add}, op);
+        launch<kForm, kN>(stream, x, d_y, d_w, {p.c, p.offsets, p.experts, p.in, p.out, 0, true, p.add, nullptr, nullptr}, op);
       } else {
         const CUtensorMap d_w = tensor_map_f32(p.c, p.experts, p.out, p.in, 16);
-        launch<kForm, kN>(stream, d_y, x, d_w, {p.c, p.offsets, p.experts, p.out, p.in, 0, false, p.add}, op);
+        launch<kForm, kN>(stream, d_y, x, d_w, {p.c, p.offsets, p.experts, p.out, p.in, 0, false, p.add, nullptr, nullptr}, op);
       }
     }
   };
@@ -387,6 +453,16 @@ void multiply_form(Stream& stream, const GroupedProduct& p, const char* op) {
 
 bool fits_wgmma(const GroupedProduct& p) {
   return p.in > 0 && fits_tensor_map(p.a, p.in) && fits_tensor_map(p.b, p.out) && reinterpret_cast<std::uintptr_t>(p.c) % 16 == 0;
+}
+
+bool fits_wgmma(const GroupedSwiglu& p) {
+  return fits_wgmma(p.product) && p.product.out % 16 == 0 && reinterpret_cast<std::uintptr_t>(p.h) % 16 == 0;
+}
+
+void multiply_grouped_wgmma(Stream& stream, const GroupedSwiglu& swiglu, const char* op) {
+  const GroupedProduct& p = swiglu.product;
+  launch<GroupedForm::kForward, 256, true>(stream, tensor_map(p.a, 0, p.rows, p.in, 64), tensor_map(p.b, p.experts, p.out, p.in, 128), {},
+                                           {p.c, p.offsets, p.experts, 0, p.out / 2, p.in, false, false, static_cast<Element*>(swiglu.h), swiglu.row_weight}, op);
 }
 
 void multiply_grouped_wgmma(Stream& stream, const GroupedProduct& product, const char* op) {

@@ -24,6 +24,7 @@
 #include "kernels/flash_attention.h"
 #include "kernels/gemm.h"
 #include "kernels/grouped_gemm.h"
+#include "kernels/grouped_swiglu.h"
 #include "kernels/heads.h"
 #include "kernels/linear_cross_entropy.h"
 #include "kernels/local_rows.h"
@@ -235,7 +236,7 @@ void use_fake_cuda() {
   static const RegisterDeviceBackend registered(backend);
   take_slots<AdamW, Add, BalanceCounts, BalanceLoss, BiasUpdate, BranchGateBackward, BranchGateForward, Cast, CombineRows, CopyHeads,
              DispatchPlan, FlashAttentionBackward, FlashAttentionForward, GatherRows, Gemm, GroupedGemmBackwardInput,
-             GroupedGemmBackwardWeight, GroupedGemmForward, LinearCrossEntropy, LocalRows, NsaCompressBackward, NsaCompressForward,
+             GroupedGemmBackwardWeight, GroupedGemmForward, GroupedSwigluForward, LinearCrossEntropy, LocalRows, NsaCompressBackward, NsaCompressForward,
              NsaImportance, NsaSelect, NsaSelectedBackward, NsaSelectedForward, NsaTopBlocks, RmsNormBackward, RmsNormForward, Rope,
              RouterBackward, RouterForward, RouterLogits, RouterLogitsBackward, ScatterAddRows, SpreadRows, SumSquares, SwigluBackward,
              SwigluForward, VocabCrossEntropy, VocabSoftmaxGradient, VocabSoftmaxTerms>();
