@@ -1,6 +1,6 @@
 // The first half of a layer of experts: the grouped product with gate and up matrices, and SwiGLU of what comes out. The CPU, and CUDA
-// in f32, run the two ops one after the other; CUDA in bf16 computes h from the product's sums before they leave the registers, with
-// gate and up rounded first, so that the bits are those of the two ops.
+// in f32, run the two ops one after the other; CUDA in bf16 makes h of the product's rounded sums before they leave the multiprocessor,
+// so that the bits are those of the two ops.
 //
 // Shape legend as in kernels/grouped_gemm.h; I is the width of an expert. Rows from offsets[E] on are not touched.
 #pragma once

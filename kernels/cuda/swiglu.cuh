@@ -5,14 +5,19 @@
 
 namespace hadal::kernels::cuda {
 
-/// Correctly rounded in f32; where results are rounded to bf16, two instructions.
+/// Correctly rounded in f32; where results are rounded to bf16, by the hardware's power of two and reciprocal alone, which take what is
+/// below 2^-126 for 0.
 template <class T>
 __device__ inline float sigmoid(float x) {
   return 1.0f / (1.0f + exponential<T>(-x));
 }
 template <>
 __device__ inline float sigmoid<__nv_bfloat16>(float x) {
-  return __fdividef(1.0f, 1.0f + exponential<__nv_bfloat16>(-x));
+  constexpr float kLog2E = 1.44269504f;
+  float power, result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(-kLog2E * x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + power));
+  return result;
 }
 
 /// weight silu(a) b.

@@ -29,15 +29,16 @@ Twin with_spare_rows(std::int64_t rows, std::int64_t spare, std::int64_t width, 
 }
 
 void check(const Sizes& sizes, std::int64_t in, std::int64_t width, DType dtype, bool weighted, std::int64_t spare = 0) {
-  SCOPED_TRACE(testing::Message() << name_of(dtype) << ", in " << in << " width " << width << " weighted " << weighted << " spare " << spare << ", rows "
-                                  << testing::PrintToString(sizes));
+  SCOPED_TRACE(testing::Message() << name_of(dtype) << ", in " << in << " width " << width << " weighted " << weighted << " spare " << spare
+                                  << ", rows " << testing::PrintToString(sizes));
   Sizes ends{0};
   for (const std::int64_t size : sizes) ends.push_back(ends.back() + size);
   const std::int64_t rows = ends.back(), experts = std::ssize(sizes);
   Twin offsets = Twin::ints({experts + 1}, ends, DType::kI64), x = with_spare_rows(rows, spare, in, dtype, 1);
   Twin w = Twin::normal({experts, 2 * width, in}, dtype, 2, 0.2), weight = with_spare_rows(rows, spare, 1, DType::kF32, 3);
   const Shape wide{rows + spare, 2 * width}, narrow{rows + spare, width};
-  Twin gate_up = Twin::output(wide, dtype), h = Twin::output(narrow, dtype), gate_up_apart = Twin::output(wide, dtype), h_apart = Twin::output(narrow, dtype);
+  Twin gate_up = Twin::output(wide, dtype), gate_up_apart = Twin::output(wide, dtype);
+  Twin h = Twin::output(narrow, dtype), h_apart = Twin::output(narrow, dtype);
   run_on_both({&x, &w, &weight, &offsets}, {&gate_up, &h, &gate_up_apart, &h_apart}, [&](Stream& stream, Side side) {
     const ConstView row_weight = weighted ? ConstView(side(weight).reshape({rows + spare})) : ConstView();
     run(stream, kernels::GroupedSwigluForward{

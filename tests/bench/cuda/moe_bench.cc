@@ -57,7 +57,6 @@ void bench_core(Table& table, const MoeShape& s, const std::string& routing, con
   using namespace kernels;
   bool add = true;
   const auto up_forward = [&] { run(stream, GroupedGemmForward{.x = x, .offsets = offsets, .w = up, .y = gate_up}); };
-  const auto act_forward = [&] { run(stream, SwigluForward{.gate_up = gate_up, .row_weight = weight, .h = h}); };
   const auto up_act_forward = [&] {
     run(stream, GroupedSwigluForward{.x = x, .offsets = offsets, .w = up, .row_weight = weight, .gate_up = gate_up, .h = h});
   };
@@ -70,11 +69,6 @@ void bench_core(Table& table, const MoeShape& s, const std::string& routing, con
   const auto up_input = [&] { run(stream, GroupedGemmBackwardInput{.d_y = d_gate_up, .offsets = offsets, .w = up, .d_x = d_x}); };
   const auto up_weight = [&] { run(stream, GroupedGemmBackwardWeight{.d_y = d_gate_up, .x = x, .offsets = offsets, .d_w = d_up, .add = add}); };
 
-  const auto apart = [&] {
-    up_forward();
-    act_forward();
-    down_forward();
-  };
   const auto forward = [&] {
     up_act_forward();
     down_forward();
@@ -99,7 +93,6 @@ void bench_core(Table& table, const MoeShape& s, const std::string& routing, con
   row("moe_up_backward_input", 2 * product, up_input);
   row("moe_down_backward_weight", product, down_weight);
   row("moe_up_backward_weight", 2 * product, up_weight);
-  row("moe_core_forward (apart)", 3 * product, apart);
   row("moe_core_forward", 3 * product, forward);
   row("moe_core_backward", 6 * product, backward);
   add = false;
