@@ -38,4 +38,15 @@ void multiply_grouped_bf16(Stream& stream, const GroupedProduct& product, const 
 bool fits_wgmma(const GroupedProduct& product);
 void multiply_grouped_wgmma(Stream& stream, const GroupedProduct& product, const char* op);
 
+/// A forward product whose w_e holds rows of gates and as many of ups, and the rows' SwiGLU.
+struct GroupedSwiglu {
+  GroupedProduct product;
+  const float* row_weight;  ///< [rows] or nullptr
+  void* h;                  ///< [rows, out / 2]
+};
+
+/// Both from one kernel, where gates and ups start at 16 bytes too.
+bool fits_wgmma(const GroupedSwiglu& p);
+void multiply_grouped_wgmma(Stream& stream, const GroupedSwiglu& p, const char* op);
+
 }  // namespace hadal::kernels::cuda

@@ -22,6 +22,9 @@ __device__ inline void publish_barriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
+__device__ inline void arrive(std::uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
 /// Arrives, and has the barrier wait for so many bytes of copies.
 __device__ inline void arrive_expecting(std::uint64_t* barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
@@ -151,12 +154,16 @@ __device__ inline std::uint64_t operand(std::uint32_t address, int lead, int str
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, " \
   "%27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
   "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define HADAL_NAMES_64_119                                                                                                      \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, "    \
+  "%88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "    \
+  "%110, %111, %112, %113, %114, %115, %116, %117, %118, %119"
 #define HADAL_NAMES_64_127                                                                                                      \
   "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, "    \
   "%88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "    \
   "%110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-/// d (+)= a b^T for 64 rows of a, 256 or 128 of b, 16 of k, bf16 with f32 sums; `keep` 0: d is overwritten. kMajorM, kMajorN: k is not
+/// d (+)= a b^T for 64 rows of a, 256, 240 or 128 of b, 16 of k, bf16 with f32 sums; `keep` 0: d is overwritten. kMajorM, kMajorN: k is not
 /// the fast index of a, of b. Sums of a thread of warp w, lane l: d[4 j + 2 h + i] is row 16 w + l / 4 + 8 h, column
 /// 8 j + 2 (l % 4) + i.
 template <bool kMajorM, bool kMajorN>
@@ -164,6 +171,13 @@ __device__ inline void product_step(float (&d)[128], std::uint64_t a, std::uint6
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\nwgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" HADAL_NAMES_0_63
                ", " HADAL_NAMES_64_127 "}, %128, %129, p, 1, 1, %131, %132;\n}\n"
                : HADAL_F64(0), HADAL_F64(64)
+               : "l"(a), "l"(b), "r"(keep), "n"(kMajorM ? 1 : 0), "n"(kMajorN ? 1 : 0));
+}
+template <bool kMajorM, bool kMajorN>
+__device__ inline void product_step(float (&d)[120], std::uint64_t a, std::uint64_t b, int keep) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %122, 0;\nwgmma.mma_async.sync.aligned.m64n240k16.f32.bf16.bf16 {" HADAL_NAMES_0_63
+               ", " HADAL_NAMES_64_119 "}, %120, %121, p, 1, 1, %123, %124;\n}\n"
+               : HADAL_F64(0), HADAL_F8(64), HADAL_F8(72), HADAL_F8(80), HADAL_F8(88), HADAL_F8(96), HADAL_F8(104), HADAL_F8(112)
                : "l"(a), "l"(b), "r"(keep), "n"(kMajorM ? 1 : 0), "n"(kMajorN ? 1 : 0));
 }
 template <bool kMajorM, bool kMajorN>
@@ -177,6 +191,7 @@ __device__ inline void product_step(float (&d)[64], std::uint64_t a, std::uint64
 #undef HADAL_F8
 #undef HADAL_F64
 #undef HADAL_NAMES_0_63
+#undef HADAL_NAMES_64_119
 #undef HADAL_NAMES_64_127
 
 /// Four 8 x 8 matrices of bf16 from registers (as sums are spread over lanes) to shared memory; each lane names a line of 16 bytes.

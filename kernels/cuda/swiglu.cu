@@ -1,9 +1,11 @@
 // SwiGLU on CUDA, bound by memory: a warp goes over a row, a block of 256 threads over a wide one, in pieces of 16 bytes (single
 // elements where rows are not aligned). With the router's weights, backward also sums over the row, so it keeps that shape too.
+#include "kernels/cuda/swiglu.h"
+
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/floats.cuh"
+#include "kernels/cuda/swiglu.cuh"
 #include "kernels/cuda/visit.h"
-#include "kernels/swiglu.h"
 
 namespace hadal::kernels::cuda {
 namespace {
@@ -13,20 +15,10 @@ using std::int64_t;
 constexpr int kBlock = 256;
 constexpr int kWarpPieces = 16;  ///< of a lane at most, where a warp has a row
 
-/// Correctly rounded in f32; where results are rounded to bf16, two instructions.
-template <class T>
-__device__ float sigmoid(float x) {
-  return 1.0f / (1.0f + exponential<T>(-x));
-}
-template <>
-__device__ float sigmoid<__nv_bfloat16>(float x) {
-  return __fdividef(1.0f, 1.0f + exponential<__nv_bfloat16>(-x));
-}
-
 template <class T, int N, int RowThreads>
-__global__ __launch_bounds__(kBlock) void forward(int64_t rows, int width, const T* gate_up, const float* row_weight, T* h) {
+__global__ __launch_bounds__(kBlock) void forward(int64_t rows, const int64_t* end, int width, const T* gate_up, const float* row_weight, T* h) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kBlock / RowThreads) + threadIdx.x / RowThreads;
-  if (row >= rows) return;
+  if (row >= rows || (end != nullptr && row >= *end)) return;
   const float weight = row_weight == nullptr ? 1.0f : row_weight[row];
   const T* const gate = gate_up + row * 2 * width;
   T* const to = h + row * width;
@@ -35,7 +27,7 @@ __global__ __launch_bounds__(kBlock) void forward(int64_t rows, int width, const
     const Floats<N> a = load_floats<N>(gate + i), b = load_floats<N>(gate + width + i);
     Floats<N> result;
 #pragma unroll
-    for (int j = 0; j < N; ++j) result.at[j] = weight * (a.at[j] * sigmoid<T>(a.at[j]) * b.at[j]);
+    for (int j = 0; j < N; ++j) result.at[j] = weighted_swiglu<T>(weight, a.at[j], b.at[j]);
     store_floats(to + i, result);
   }
 }
@@ -97,19 +89,7 @@ unsigned blocks_of(int64_t rows, int row_threads) {
 
 const float* data_or_null(const ConstView& weight) { return weight.empty() ? nullptr : weight.as<float>(); }
 
-void swiglu_forward(Stream& stream, const SwigluForward& args) {
-  if (args.h.empty()) return;
-  const int64_t rows = args.h.shape[0], width = args.h.shape[1];
-  visit(args.h.dtype, [&]<class T>() {
-    const auto* gate_up = static_cast<const T*>(args.gate_up.data);
-    auto* h = static_cast<T*>(args.h.data);
-    visit_shape<T>(width, aligned16(gate_up, width) && aligned16(h, width), [&]<int N, int RowThreads>() {
-      forward<T, N, RowThreads><<<blocks_of(rows, RowThreads), kBlock, 0, native(stream)>>>(
-          rows, static_cast<int>(width), gate_up, data_or_null(args.row_weight), h);
-    });
-  });
-  check_launch(SwigluForward::kName);
-}
+void forward_all(Stream& stream, const SwigluForward& args) { swiglu_forward(stream, args, nullptr); }
 
 void swiglu_backward(Stream& stream, const SwigluBackward& args) {
   if (args.d_h.empty()) return;
@@ -128,8 +108,23 @@ void swiglu_backward(Stream& stream, const SwigluBackward& args) {
   check_launch(SwigluBackward::kName);
 }
 
-const RegisterCuda<SwigluForward> registered_forward{swiglu_forward};
+const RegisterCuda<SwigluForward> registered_forward{forward_all};
 const RegisterCuda<SwigluBackward> registered_backward{swiglu_backward};
 
 }  // namespace
+
+void swiglu_forward(Stream& stream, const SwigluForward& args, const int64_t* end) {
+  if (args.h.empty()) return;
+  const int64_t rows = args.h.shape[0], width = args.h.shape[1];
+  visit(args.h.dtype, [&]<class T>() {
+    const auto* gate_up = static_cast<const T*>(args.gate_up.data);
+    auto* h = static_cast<T*>(args.h.data);
+    visit_shape<T>(width, aligned16(gate_up, width) && aligned16(h, width), [&]<int N, int RowThreads>() {
+      forward<T, N, RowThreads><<<blocks_of(rows, RowThreads), kBlock, 0, native(stream)>>>(
+          rows, end, static_cast<int>(width), gate_up, data_or_null(args.row_weight), h);
+    });
+  });
+  check_launch(SwigluForward::kName);
+}
+
 }  // namespace hadal::kernels::cuda

@@ -25,6 +25,7 @@
 #include "kernels/flash_attention.h"
 #include "kernels/gemm.h"
 #include "kernels/grouped_gemm.h"
+#include "kernels/grouped_swiglu.h"
 #include "kernels/heads.h"
 #include "kernels/linear_cross_entropy.h"
 #include "kernels/local_rows.h"
@@ -238,8 +239,9 @@ void use_fake_cuda() {
   static const RegisterDeviceBackend registered(backend);
   take_slots<AdamW, Add, BalanceCounts, BalanceLoss, BiasUpdate, BranchGateBackward, BranchGateForward, Cast, CombineRows, CopyHeads,
              DispatchPlan, ExpertRows, ExpertSends, FlashAttentionBackward, FlashAttentionForward, GatherRows, Gemm, GroupedGemmBackwardInput,
-             GroupedGemmBackwardWeight, GroupedGemmForward, LinearCrossEntropy, LocalRows, LossSum, NsaCompressBackward, NsaCompressForward,
-             NsaImportance, NsaSelect, NsaSelectedBackward, NsaSelectedForward, NsaTopBlocks, RefuseOverflow, RmsNormBackward, RmsNormForward, Rope,
+             GroupedGemmBackwardWeight, GroupedGemmForward, GroupedSwigluForward, LinearCrossEntropy, LocalRows, LossSum, NsaCompressBackward,
+             NsaCompressForward, NsaImportance, NsaSelect, NsaSelectedBackward, NsaSelectedForward, NsaTopBlocks, RefuseOverflow, RmsNormBackward,
+             RmsNormForward, Rope,
              RouterBackward, RouterForward, RouterLogits, RouterLogitsBackward, ScatterAddRows, SpreadRows, SumSquares, SwigluBackward,
              SwigluForward, VocabCrossEntropy, VocabSoftmaxGradient, VocabSoftmaxTerms>();
 }

@@ -1,6 +1,7 @@
 #include "nn/moe/experts.h"
 
 #include "kernels/grouped_gemm.h"
+#include "kernels/grouped_swiglu.h"
 #include "kernels/swiglu.h"
 
 namespace hadal::nn {
@@ -48,8 +49,12 @@ Tensor Experts::forward(Stream& stream, Tensor rows, ConstView offsets, ConstVie
   saved.gate_up = Tensor::empty({num_rows, 2 * width}, saved.rows.dtype(), saved.rows.device());
   saved.h = Tensor::empty({num_rows, width}, saved.rows.dtype(), saved.rows.device());
   Tensor y = Tensor::empty({num_rows, hidden_size}, saved.rows.dtype(), saved.rows.device());
-  run(stream, kernels::GroupedGemmForward{.x = saved.rows, .offsets = offsets, .w = gate_up_.value(), .y = saved.gate_up});
-  run(stream, kernels::SwigluForward{.gate_up = saved.gate_up, .row_weight = row_weight, .h = saved.h});
+  run(stream, kernels::GroupedSwigluForward{.x = saved.rows,
+                                            .offsets = offsets,
+                                            .w = gate_up_.value(),
+                                            .row_weight = row_weight,
+                                            .gate_up = saved.gate_up,
+                                            .h = saved.h});
   run(stream, kernels::GroupedGemmForward{.x = saved.h, .offsets = offsets, .w = down_.value(), .y = y});
   return y;
 }

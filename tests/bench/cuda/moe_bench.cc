@@ -9,6 +9,7 @@
 
 #include "gpu_bench.h"
 #include "kernels/grouped_gemm.h"
+#include "kernels/grouped_swiglu.h"
 #include "kernels/swiglu.h"
 
 namespace hadal::bench {
@@ -56,7 +57,9 @@ void bench_core(Table& table, const MoeShape& s, const std::string& routing, con
   using namespace kernels;
   bool add = true;
   const auto up_forward = [&] { run(stream, GroupedGemmForward{.x = x, .offsets = offsets, .w = up, .y = gate_up}); };
-  const auto act_forward = [&] { run(stream, SwigluForward{.gate_up = gate_up, .row_weight = weight, .h = h}); };
+  const auto up_act_forward = [&] {
+    run(stream, GroupedSwigluForward{.x = x, .offsets = offsets, .w = up, .row_weight = weight, .gate_up = gate_up, .h = h});
+  };
   const auto down_forward = [&] { run(stream, GroupedGemmForward{.x = h, .offsets = offsets, .w = down, .y = y}); };
   const auto down_input = [&] { run(stream, GroupedGemmBackwardInput{.d_y = d_y, .offsets = offsets, .w = down, .d_x = d_h}); };
   const auto down_weight = [&] { run(stream, GroupedGemmBackwardWeight{.d_y = d_y, .x = h, .offsets = offsets, .d_w = d_down, .add = add}); };
@@ -67,8 +70,7 @@ void bench_core(Table& table, const MoeShape& s, const std::string& routing, con
   const auto up_weight = [&] { run(stream, GroupedGemmBackwardWeight{.d_y = d_gate_up, .x = x, .offsets = offsets, .d_w = d_up, .add = add}); };
 
   const auto forward = [&] {
-    up_forward();
-    act_forward();
+    up_act_forward();
     down_forward();
   };
   const auto backward = [&] {
@@ -85,6 +87,7 @@ void bench_core(Table& table, const MoeShape& s, const std::string& routing, con
   const std::string shape = s.name() + " " + routing;
   const auto row = [&](const char* name, double flops, const auto& body) { table.add_flops(name, shape, time_ms(stream, body), flops); };
   row("moe_up_forward", 2 * product, up_forward);
+  row("moe_up_swiglu_forward", 2 * product, up_act_forward);
   row("moe_down_forward", product, down_forward);
   row("moe_down_backward_input", product, down_input);
   row("moe_up_backward_input", 2 * product, up_input);
