@@ -1,7 +1,7 @@
 // A stable counting sort by small keys in two launches, without the host. Every block has one stretch of the elements, every warp of a
 // block one part of it. The first launch counts the elements per block and key; in the second each block adds up what lies before it,
 // then its warps go through their parts in order and give out places. Counts are integers and places follow from the order of the
-// elements, so the result is that of the sequential sort.
+// elements, so the result is that of the sequential sort. A kernel that reads the places may be launched early.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include "core/tensor.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/early_launch.cuh"
 
 namespace hadal::kernels::cuda {
 
@@ -70,6 +71,7 @@ __device__ void for_each(const Key& key_of, Stretch stretch, const Body& body) {
 template <class Key>
 __global__ void __launch_bounds__(kSortThreads) count_kernel(Key key_of, SortSizes sizes, int* block_counts) {
   extern __shared__ int counts[];  // [num_keys]
+  let_next_kernel_come();
   for (int k = static_cast<int>(threadIdx.x); k < sizes.num_keys; k += kSortThreads) counts[k] = 0;
   __syncthreads();
   for_each(key_of, own_stretch(sizes), [](int, int key) {
@@ -113,8 +115,10 @@ __global__ void __launch_bounds__(kSortThreads) fill_kernel(Key key_of, SortSize
   int* const total = shared + kSortWarps * num_keys;  // [num_keys]: elements of each key, then those of lower keys
   int* const before = total + num_keys;               // [num_keys]: elements of each key in the blocks before
   const int thread = static_cast<int>(threadIdx.x), blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
+  let_next_kernel_come();
   for (int i = thread; i < (kSortWarps + 2) * num_keys; i += kSortThreads) shared[i] = 0;
   __syncthreads();
+  await_kernel_before();
 
   // Each thread adds up one key's counts of every slices-th block.
   const int slices = max(1, kSortThreads / num_keys);
@@ -185,9 +189,8 @@ void stable_counting_sort(Stream& stream, const char* op, std::int64_t count, st
   counting_sort::count_kernel<<<static_cast<unsigned>(blocks), kSortThreads, row_bytes, native(stream)>>>(key_of, sizes,
                                                                                                           block_counts.as<std::int32_t>());
   check_launch(op);
-  counting_sort::fill_kernel<<<static_cast<unsigned>(blocks), kSortThreads, fill_bytes, native(stream)>>>(
-      key_of, sizes, block_counts.as<std::int32_t>(), emit, offsets);
-  check_launch(op);
+  launch_early(stream, op, counting_sort::fill_kernel<Key, Emit>, static_cast<unsigned>(blocks), kSortThreads, fill_bytes, key_of, sizes,
+               block_counts.as<std::int32_t>(), emit, offsets);
 }
 
 }  // namespace hadal::kernels::cuda
