@@ -118,14 +118,22 @@ __global__ void __launch_bounds__(kSortThreads) fill_kernel(Key key_of, SortSize
   let_next_kernel_come();
   for (int i = thread; i < (kSortWarps + 2) * num_keys; i += kSortThreads) shared[i] = 0;
   __syncthreads();
-  await_kernel_before();
 
+  int* const mine = next + thread / kWarp * num_keys;
+  const Stretch stretch = own_stretch(sizes);
+  for_each(key_of, stretch, [mine](int, int key) {
+    const Place place = place_in_warp(key);
+    if (key >= 0 && place.before == 0) mine[key] += place.count;
+    __syncwarp();
+  });
+  // Only now are the counts needed: count_kernel is launched in the ordinary way, so that what it reads was there before.
+  await_kernel_before();
   // Each thread adds up one key's counts of every slices-th block.
   const int slices = max(1, kSortThreads / num_keys);
   for (int i = thread; i < slices * num_keys; i += kSortThreads) {
     const int key = i % num_keys;
     int all = 0, earlier = 0;
-#pragma unroll 8
+#pragma unroll 16
     for (int b = i / num_keys; b < blocks; b += slices) {
       const int count = block_counts[b * num_keys + key];
       all += count;
@@ -134,13 +142,6 @@ __global__ void __launch_bounds__(kSortThreads) fill_kernel(Key key_of, SortSize
     atomicAdd(total + key, all);
     atomicAdd(before + key, earlier);
   }
-  int* const mine = next + thread / kWarp * num_keys;
-  const Stretch stretch = own_stretch(sizes);
-  for_each(key_of, stretch, [mine](int, int key) {
-    const Place place = place_in_warp(key);
-    if (key >= 0 && place.before == 0) mine[key] += place.count;
-    __syncwarp();
-  });
   __syncthreads();
   exclusive_scan(total, num_keys, warp_sums);
   for (int key = thread; key < num_keys; key += kSortThreads) {

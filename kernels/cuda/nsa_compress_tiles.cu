@@ -1,6 +1,6 @@
 // Gated pooling of bf16 rows where a block is two strides of 16 long, in one pass over memory. A chunk is one stride of tokens; block i
 // pools chunks i and i + 1. A thread block goes along a sequence with a tile of 64 channels, eight chunks a turn, which the copy engine
-// brings into shared memory turns ahead. A warp has one chunk of the turn, a lane two channels: it sums the chunk once as a block's first
+// brings into shared memory ahead, in pieces of half a turn. A warp has one chunk of the turn, a lane two channels: it sums the chunk once as a block's first
 // half and once as a block's second, and gets the other half of its block from the next warp. In the backward pass each warp then takes
 // the same two tokens of every chunk, so that the positions' gradients stay in registers.
 //
@@ -26,8 +26,9 @@ constexpr int kStride = 16, kLength = 2 * kStride;
 constexpr int kLanes = kWarp, kChannels = 2 * kLanes;  // pairs of channels, channels of a tile
 constexpr int kWarps = 8;                              // of a block; chunks of a turn
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kTurnRows = kWarps * kStride, kChunkBytes = kStride * kChannels * 2;
-constexpr int kStages = 3, kResident = 2;  // turns in shared memory; blocks of a multiprocessor
+constexpr int kPieceChunks = kWarps / 2, kPieceRows = kPieceChunks * kStride, kChunkBytes = kStride * kChannels * 2;
+constexpr int kForwardPieces = 6, kBackwardPieces = 5;  // in shared memory
+constexpr int kResident = 2;                            // blocks of a multiprocessor
 constexpr float kLeastSum = 0x1p-40f;      // of a block, above which what vanished does not count
 
 using Bf16x2 = std::uint32_t;
@@ -46,15 +47,15 @@ struct Inputs {
   int per_run;  ///< chunks from where a thread block begins to read a sequence to where the next one does
 };
 
-/// 64 channels of a turn's tokens, as the copy engine leaves them: 16-byte pieces of a row swizzled by the row.
+/// 64 channels of a piece's tokens, as the copy engine leaves them: 16-byte pieces of a row swizzled by the row.
 struct Tile {
-  unsigned char bytes[kTurnRows * kChannels * 2];
+  unsigned char bytes[kPieceRows * kChannels * 2];
 
   /// Where a lane's channels of a row are; those of a row some chunks on, that many kChunkBytes further.
   __device__ static int place(int row, int lane) { return row * kChannels * 2 + (lane * 4 ^ (row & 7) * 16); }
   __device__ Bf16x2 pair(int place) const { return *reinterpret_cast<const Bf16x2*>(bytes + place); }
 };
-struct Stage {
+struct Piece {
   Tile x, logits;
 };
 
@@ -75,17 +76,23 @@ struct Terms {
   float4 factors[kWarps][kLanes];       ///< first, second, times d_y; or, where exact, base-2 log-sum-exp, d_y
   float4 y_and_largest[kWarps][kLanes];  ///< largest logit of the chunk that the block begins with
   uint2 exact[kWarps];                   ///< lanes, for each channel
+  float2 last_lse[2][kLanes];            ///< of a turn's last block, for the next turn, if a block of the turn was exact
+  uint2 last_exact[2];
 };
 
+template <int kPieces>
 struct Shared {
-  Stage stages[kStages];
+  Piece pieces[kPieces];
   float4 weight[kStride][kLanes];  ///< e^(p - largest p) of a token in a block's first half, and in its second
   union {
     float2 largest[kWarps][kLanes];
     Half second[kWarps][kLanes];
-    Terms terms;
   };
-  uint64_t full[kStages];
+  uint64_t full[kPieces];
+};
+struct BackwardShared {
+  Shared<kBackwardPieces> inputs;
+  Terms terms;
 };
 
 /// Where a thread works: a lane's pair of channels of a tile of a group of a sequence.
@@ -102,23 +109,30 @@ struct Place {
         batch(blockIdx.z / in.groups) {}
 };
 
-/// Begins to copy the chunks from `chunk` on, zeros for tokens outside the sequence. One thread calls.
-__device__ inline void fetch(const Maps& maps, const Place& at, int chunk, Stage& to, uint64_t* full) {
-  hopper::arrive_expecting(full, sizeof(Stage));
+/// Begins to copy piece `number` of a run whose first chunk is `chunk`, where the run has that; zeros for tokens outside the sequence. One
+/// thread calls.
+template <int kPieces>
+__device__ inline void fetch(const Maps& maps, const Place& at, int chunk, int turns, int number, Shared<kPieces>& shared) {
+  if (number >= 2 * turns) return;
+  Piece& to = shared.pieces[number % kPieces];
+  uint64_t* const full = &shared.full[number % kPieces];
+  hopper::arrive_expecting(full, sizeof(Piece));
   const auto sequence = static_cast<int>(at.batch);
-  hopper::copy_chunk(hopper::shared_address(&to.x), maps.x, full, at.first_channel, at.group, chunk * kStride, sequence);
-  hopper::copy_chunk(hopper::shared_address(&to.logits), maps.logits, full, at.first_channel, at.group, chunk * kStride, sequence);
+  const int token = (chunk + number * kPieceChunks) * kStride;
+  hopper::copy_chunk(hopper::shared_address(&to.x), maps.x, full, at.first_channel, at.group, token, sequence);
+  hopper::copy_chunk(hopper::shared_address(&to.logits), maps.logits, full, at.first_channel, at.group, token, sequence);
 }
 
-/// Before the first turn: barriers, the first stages' copies, e^position. The block calls together.
-__device__ inline void begin_run(const Maps& maps, const Inputs& in, const Place& at, int chunk, int turns, Shared& shared) {
+/// Before the first turn: barriers, the first pieces' copies, e^position. The block calls together.
+template <int kPieces>
+__device__ inline void begin_run(const Maps& maps, const Inputs& in, const Place& at, int chunk, int turns, Shared<kPieces>& shared) {
   if (threadIdx.x == 0) {
     for (uint64_t& full : shared.full) hopper::init_barrier(&full, 1);
     hopper::publish_barriers();
   }
   await_kernel_before();
   if (threadIdx.x == 0) {
-    for (int s = 0; s < min(turns, kStages); ++s) fetch(maps, at, chunk + s * kWarps, shared.stages[s], &shared.full[s]);
+    for (int number = 0; number < kPieces; ++number) fetch(maps, at, chunk, turns, number, shared);
   }
   constexpr int kRows = kStride / kWarps;
   float2 first[kRows]{}, second[kRows]{}, largest{-INFINITY, -INFINITY};  // of the tokens that this warp has of every chunk
@@ -147,13 +161,13 @@ __device__ inline void begin_run(const Maps& maps, const Inputs& in, const Place
   __syncthreads();
 }
 
-/// The chunk in rows [row, row + kStride) of a stage as a block's first half and as a second one.
-__device__ inline void sum_chunk(const Stage& stage, const Shared& shared, int row, int lane, Half& first, Half& second) {
+/// The chunk in rows [row, row + kStride) of a piece as a block's first half and as a second one.
+__device__ inline void sum_chunk(const Piece& piece, const float4 (*weights)[kLanes], int row, int lane, Half& first, Half& second) {
   Bf16x2 logits[kStride];
   __nv_bfloat162 top;
 #pragma unroll
   for (int j = 0; j < kStride; ++j) {
-    logits[j] = stage.logits.pair(Tile::place(row + j, lane));
+    logits[j] = piece.logits.pair(Tile::place(row + j, lane));
     const auto pair = *reinterpret_cast<const __nv_bfloat162*>(&logits[j]);
     top = j == 0 ? pair : __hmax2(top, pair);
   }
@@ -161,9 +175,9 @@ __device__ inline void sum_chunk(const Stage& stage, const Shared& shared, int r
   first = second = {largest, {}, {}};
 #pragma unroll
   for (int j = 0; j < kStride; ++j) {
-    const float2 l = floats_of(logits[j]), x = floats_of(stage.x.pair(Tile::place(row + j, lane)));
+    const float2 l = floats_of(logits[j]), x = floats_of(piece.x.pair(Tile::place(row + j, lane)));
     const float2 e{fast_exp2(l.x * kLog2E - largest.x), fast_exp2(l.y * kLog2E - largest.y)}, ex{e.x * x.x, e.y * x.y};
-    const float4 w = shared.weight[j][lane];
+    const float4 w = weights[j][lane];
     first.sum = {first.sum.x + e.x * w.x, first.sum.y + e.y * w.y};
     first.y = {first.y.x + ex.x * w.x, first.y.y + ex.y * w.y};
     second.sum = {second.sum.x + e.x * w.z, second.sum.y + e.y * w.w};
@@ -203,11 +217,14 @@ struct TurnBlock {
   Half first{};  ///< the last warp: of the turn before
 
   /// What `block` pools to, where that is there, for both channels, and the largest logit of the chunk that it begins with. The block of
-  /// threads calls together; all have read the stage then, and may write shared.terms after their next barrier.
-  template <class There>
-  __device__ float2 take(const Inputs& in, const Place& at, const Stage& stage, Shared& shared, int block, const There& there, Pooled& a, Pooled& b) {
+  /// threads calls together and meets once, when all have summed their chunks. Before the next call it meets again.
+  template <int kPieces, class There>
+  __device__ float2 take(const Inputs& in, const Place& at, Shared<kPieces>& shared, const hopper::Ring<kPieces> (&rings)[2], int block,
+                         const There& there, Pooled& a, Pooled& b) {
     Half own, second;
-    sum_chunk(stage, shared, at.warp * kStride, at.lane, own, second);
+    const hopper::Ring<kPieces> ring = at.warp < kPieceChunks ? rings[0] : rings[1];
+    hopper::wait(&shared.full[ring.stage], ring.parity);
+    sum_chunk(shared.pieces[ring.stage], shared.weight, at.warp % kPieceChunks * kStride, at.lane, own, second);
     shared.second[at.warp][at.lane] = second;
     __syncthreads();
     const bool last = at.warp == kWarps - 1;
@@ -223,24 +240,33 @@ struct TurnBlock {
   }
 };
 
+template <int kPieces>
+__device__ inline hopper::Ring<kPieces> next_of(hopper::Ring<kPieces> ring) {
+  ring.advance();
+  return ring;
+}
+
 /// grid (runs, tiles of the width, sequences x groups).
 __global__ void __launch_bounds__(kThreads, kResident) forward_kernel(const __grid_constant__ Maps maps, Inputs in, HeadRows<bf16> y) {
   extern __shared__ __align__(1024) unsigned char bytes[];
-  Shared& shared = *reinterpret_cast<Shared*>(bytes);
+  auto& shared = *reinterpret_cast<Shared<kForwardPieces>*>(bytes);
   const Place at(in);
   const int begin = static_cast<int>(blockIdx.x) * in.per_run, end = min(begin + in.per_run, in.blocks);
   const int turns = (end - begin + kWarps) / kWarps;  // of chunks begin .. end
   let_next_kernel_come();
   begin_run(maps, in, at, begin, turns, shared);
   TurnBlock own;
-  hopper::Ring<kStages> ring;
-  for (int turn = 0; turn < turns; ++turn, ring.advance()) {
+  hopper::Ring<kForwardPieces> ring;
+  for (int turn = 0; turn < turns; ++turn) {
     const int chunk = begin + turn * kWarps, block = at.warp == kWarps - 1 ? chunk - 1 : chunk + at.warp;
     const auto there = [&](int i) { return i >= begin && i < end && at.channel < in.width; };
-    hopper::wait(&shared.full[ring.stage], ring.parity);
     Pooled a, b;
-    own.take(in, at, shared.stages[ring.stage], shared, block, there, a, b);
-    if (threadIdx.x == 0 && turn + kStages < turns) fetch(maps, at, chunk + kStages * kWarps, shared.stages[ring.stage], &shared.full[ring.stage]);
+    const hopper::Ring<kForwardPieces> rings[2] = {ring, next_of(ring)};
+    own.take(in, at, shared, rings, block, there, a, b);
+    ring = next_of(rings[1]);
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < 2; ++i) fetch(maps, at, begin, turns, 2 * turn + i + kForwardPieces, shared);
+    }
     if (there(block)) *reinterpret_cast<Bf16x2*>(y.at(at.batch * in.blocks + block, at.group) + at.channel) = pack(a.y, b.y);
     __syncthreads();  // the other halves have been read
   }
@@ -292,7 +318,7 @@ template <bool kAddToX>
 __global__ void __launch_bounds__(kThreads, kResident) backward_kernel(const __grid_constant__ Maps maps, Inputs in, Gradients gradients) {
   extern __shared__ __align__(1024) unsigned char bytes[];
   constexpr int kRows = kStride / kWarps;
-  Shared& shared = *reinterpret_cast<Shared*>(bytes);
+  auto& [shared, terms] = *reinterpret_cast<BackwardShared*>(bytes);
   const Place at(in);
   const int chunks = (in.tokens + kStride - 1) / kStride;
   const bool is_last = blockIdx.x == gridDim.x - 1;
@@ -302,7 +328,7 @@ __global__ void __launch_bounds__(kThreads, kResident) backward_kernel(const __g
   const bool inside = at.channel < in.width;
   begin_run(maps, in, at, read, turns, shared);
 
-  int place[kRows];           // of this warp's tokens in the first chunk of a stage
+  int place[kRows];           // of this warp's tokens in the first chunk of a piece
   Part parts[2][kRows][2]{};  // of a block's first and second half, this warp's tokens, a lane's channels
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
@@ -363,34 +389,44 @@ __global__ void __launch_bounds__(kThreads, kResident) backward_kernel(const __g
     d_logits += kStride * gradients.d_logits.token_stride;
   };
   TurnBlock own;
-  hopper::Ring<kStages> ring;
+  hopper::Ring<kBackwardPieces> ring;
   bool had_exact = false;  // in the turn before
-  for (int turn = 0; turn < turns; ++turn, ring.advance()) {
+  for (int turn = 0; turn < turns; ++turn) {
     const int chunk = read + turn * kWarps, block = at.warp == kWarps - 1 ? chunk - 1 : chunk + at.warp;
     const auto there = [&](int i) { return i >= max(begin - 1, 0) && i < min(end, in.blocks) && inside; };
     float2 d_y{};
     if (there(block)) d_y = floats_of(*reinterpret_cast<const Bf16x2*>(gradients.d_y.at(at.batch * in.blocks + block, at.group) + at.channel));
-    const Stage& stage = shared.stages[ring.stage];
-    hopper::wait(&shared.full[ring.stage], ring.parity);
     Pooled a, b;
-    const float2 largest = own.take(in, at, stage, shared, block, there, a, b);
-    __syncthreads();  // the other halves have been read
+    const hopper::Ring<kBackwardPieces> rings[2] = {ring, next_of(ring)};
+    const float2 largest = own.take(in, at, shared, rings, block, there, a, b);
+    ring = next_of(rings[1]);
+    if (threadIdx.x == 0 && turn > 0) {  // all are through with the turn before
+      for (int i = 0; i < 2; ++i) fetch(maps, at, read, turns, 2 * (turn - 1) + i + kBackwardPieces, shared);
+    }
     const int slot = (at.warp + 1) % kWarps;
-    Terms& terms = shared.terms;
     terms.factors[slot][at.lane] = {a.exact ? a.first : a.first * d_y.x, b.exact ? b.first : b.first * d_y.y, a.exact ? d_y.x : a.second * d_y.x,
                                     b.exact ? d_y.y : b.second * d_y.y};
     terms.y_and_largest[slot][at.lane] = {a.y, b.y, largest.x, largest.y};
     const uint2 exact{__ballot_sync(0xffffffffu, a.exact), __ballot_sync(0xffffffffu, b.exact)};
     if (at.lane == 0) terms.exact[slot] = exact;
     const bool has_exact = __syncthreads_or(a.exact || b.exact) != 0;
+    for (const auto& piece : rings) hopper::wait(&shared.full[piece.stage], piece.parity);  // each thread that reads has seen both arrive
+    for (int c = 0; c < 2; ++c) before[c].lse = 0, before[c].exact = false;
+    if (had_exact) {
+      const uint2 lanes = terms.last_exact[(turn + 1) % 2];
+      const float2 lse = terms.last_lse[(turn + 1) % 2][at.lane];
+      before[0].lse = lse.x, before[0].exact = (lanes.x >> at.lane & 1) != 0;
+      before[1].lse = lse.y, before[1].exact = (lanes.y >> at.lane & 1) != 0;
+    }
     const auto complete_turn = [&]<bool kPlain>() {
 #pragma unroll(kPlain ? 4 : 1)
       for (int k = 0; k < kWarps; ++k) {
         complete_chunk.template operator()<kPlain>(terms.factors[k][at.lane], terms.y_and_largest[k][at.lane], kPlain ? uint2{} : terms.exact[k]);
+        const Piece& piece = shared.pieces[rings[k / kPieceChunks].stage];
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-          x[r] = stage.x.pair(place[r] + k * kChunkBytes);
-          logits[r] = stage.logits.pair(place[r] + k * kChunkBytes);
+          x[r] = piece.x.pair(place[r] + k % kPieceChunks * kChunkBytes);
+          logits[r] = piece.logits.pair(place[r] + k % kPieceChunks * kChunkBytes);
         }
       }
     };
@@ -400,8 +436,10 @@ __global__ void __launch_bounds__(kThreads, kResident) backward_kernel(const __g
       complete_turn.template operator()<true>();
     }
     had_exact = has_exact;
-    __syncthreads();  // the terms have been read, and the stage
-    if (threadIdx.x == 0 && turn + kStages < turns) fetch(maps, at, chunk + kStages * kWarps, shared.stages[ring.stage], &shared.full[ring.stage]);
+    if (has_exact && at.warp == 0) {
+      terms.last_lse[turn % 2][at.lane] = {before[0].lse, before[1].lse};
+      if (at.lane == 0) terms.last_exact[turn % 2] = terms.exact[kWarps - 1];
+    }
   }
   let_next_kernel_come();
   if (done < end) {  // the sequence ends with the last turn: no block begins with the last chunk, whose first half the last warp has
@@ -440,7 +478,7 @@ Inputs inputs_of(const Args& args) {
 
 template <class Args>
 Maps maps_of(const Args& args) {
-  return {hopper::heads_map(args.x, args.batch, kTurnRows), hopper::heads_map(args.logits, args.batch, kTurnRows)};
+  return {hopper::heads_map(args.x, args.batch, kPieceRows), hopper::heads_map(args.logits, args.batch, kPieceRows)};
 }
 
 template <class Args>
@@ -483,8 +521,9 @@ bool fits_tiles(const NsaCompressBackward& args) {
 void compress_by_tiles(Stream& stream, const NsaCompressForward& args) {
   Inputs in = inputs_of(args);
   in.per_run = per_run(args, in.blocks, 1);
-  allow_shared_memory(forward_kernel, sizeof(Shared), args.kName);
-  launch_early(stream, args.kName, forward_kernel, grid_of(args, (in.blocks + in.per_run - 1) / in.per_run), kThreads, sizeof(Shared),
+  constexpr std::size_t kBytes = sizeof(Shared<kForwardPieces>);
+  allow_shared_memory(forward_kernel, kBytes, args.kName);
+  launch_early(stream, args.kName, forward_kernel, grid_of(args, (in.blocks + in.per_run - 1) / in.per_run), kThreads, kBytes,
                maps_of(args), in, rows_of<bf16>(args.y));
 }
 
@@ -498,8 +537,8 @@ void compress_by_tiles(Stream& stream, const NsaCompressBackward& args) {
   Tensor partial = Tensor::empty({sums, size}, DType::kF32, stream.device());
   const Gradients gradients{rows_of<bf16>(args.d_y), rows_of<bf16>(args.d_x), rows_of<bf16>(args.d_logits), partial.as<float>()};
   const auto kernel = args.add_to_x ? backward_kernel<true> : backward_kernel<false>;
-  allow_shared_memory(kernel, sizeof(Shared), args.kName);
-  launch_early(stream, args.kName, kernel, grid_of(args, runs), kThreads, sizeof(Shared), maps_of(args), in, gradients);
+  allow_shared_memory(kernel, sizeof(BackwardShared), args.kName);
+  launch_early(stream, args.kName, kernel, grid_of(args, runs), kThreads, sizeof(BackwardShared), maps_of(args), in, gradients);
   add_column_sums(stream, args.kName, partial.as<float>(), sums, size, args.d_position.as<float>());
 }
 

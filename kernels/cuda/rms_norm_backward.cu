@@ -77,6 +77,7 @@ __global__ __launch_bounds__(kThreads, 1) void backward_held(NormRows shape, Bac
   auto* const stages = reinterpret_cast<Stage<T>*>(shared);
   const int lane = static_cast<int>(threadIdx.x) % RowThreads, mine = static_cast<int>(threadIdx.x) / RowThreads;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kRows + mine, step = static_cast<int64_t>(gridDim.x) * kRows;
+  let_next_kernel_come();
   await_kernel_before();
   Floats<kCount> gain[kNormPieces], d_gain[kNormPieces] = {};
 #pragma unroll
@@ -119,7 +120,6 @@ __global__ __launch_bounds__(kThreads, 1) void backward_held(NormRows shape, Bac
       store_floats(p.d_x + row * shape.d_x_stride + at, d_x);
     }
   }
-  let_next_kernel_come();
   float* const partial = p.partials + blockIdx.x * static_cast<int64_t>(shape.width);
   if constexpr (kRows == 1) {
 #pragma unroll

@@ -19,25 +19,20 @@ constexpr int kThreads = 256;
 constexpr int kResident = 6, kAhead = 8;  ///< blocks that add on a multiprocessor; rows that a thread has under way
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-/// A row and where it goes; -1: nowhere.
-struct alignas(8) Way {
-  int target, row;
+/// A row, where it goes (-1: nowhere), and the bucket of that.
+struct alignas(16) Way {
+  int target, row, bucket;
 };
+constexpr std::int64_t kWayInts = sizeof(Way) / sizeof(int);
 
-/// Targets in buckets 0 .. count - 1, rows that go nowhere in the one after these.
-struct Buckets {
-  int count;
-  __device__ int operator()(Way way) const { return way.target < 0 ? count : way.target % count; }
-};
-
-/// The list before it is sorted.
+/// The list before it is sorted: targets in buckets 0 .. buckets - 1, rows that go nowhere in the one after these.
 struct FromIndex {
   const int* index;
-  int num_targets;
+  int num_targets, buckets;
   __device__ Way operator()(int i) const {
     const int target = index[i];
     if (target >= num_targets) __trap();  // a target that is not there: the caller's mistake must not pass for data
-    return {target < 0 ? -1 : target, i};
+    return target < 0 ? Way{-1, i, buckets} : Way{target, i, target % buckets};
   }
 };
 
@@ -49,9 +44,8 @@ struct FromWays {
 template <class From>
 struct DigitOf {
   From from;
-  Buckets buckets;
   int shift, mask;
-  __device__ int operator()(int i) const { return buckets(from(i)) >> shift & mask; }
+  __device__ int operator()(int i) const { return from(i).bucket >> shift & mask; }
 };
 
 template <class From>
@@ -62,9 +56,9 @@ struct WriteWay {
 };
 
 template <class From>
-void sort_by_digit(Stream& stream, std::int64_t rows, From from, Buckets buckets, int shift, int bits, Way* to) {
+void sort_by_digit(Stream& stream, std::int64_t rows, From from, int shift, int bits, Way* to) {
   const int num_keys = 1 << bits;
-  stable_counting_sort(stream, ScatterAddRows::kName, rows, num_keys, DigitOf<From>{from, buckets, shift, num_keys - 1}, WriteWay<From>{from, to},
+  stable_counting_sort(stream, ScatterAddRows::kName, rows, num_keys, DigitOf<From>{from, shift, num_keys - 1}, WriteWay<From>{from, to},
                        nullptr);
 }
 
@@ -75,15 +69,16 @@ int bucket_bits(std::int64_t rows, std::int64_t num_targets) {
 }
 
 /// The ways of the rows by bucket, then by row; in one half of `buffers` [2, rows].
-const Way* sort_ways(Stream& stream, const ScatterAddRows& args, Buckets buckets, int bits, Way* buffers) {
+const Way* sort_ways(Stream& stream, const ScatterAddRows& args, int bits, Way* buffers) {
   constexpr int kMostBits = 9;
   const std::int64_t rows = args.d_y.shape[0];
   const int passes = (bits + kMostBits - 1) / kMostBits, bits_of_pass = (bits + passes - 1) / passes;
   Way* sorted = buffers;
-  sort_by_digit(stream, rows, FromIndex{args.index.as<std::int32_t>(), static_cast<int>(args.d_x.shape[0])}, buckets, 0, bits_of_pass, sorted);
+  const FromIndex from{args.index.as<std::int32_t>(), static_cast<int>(args.d_x.shape[0]), (1 << bits) - 1};
+  sort_by_digit(stream, rows, from, 0, bits_of_pass, sorted);
   for (int pass = 1; pass < passes; ++pass) {
     Way* const to = sorted == buffers ? buffers + rows : buffers;
-    sort_by_digit(stream, rows, FromWays{sorted}, buckets, pass * bits_of_pass, bits_of_pass, to);
+    sort_by_digit(stream, rows, FromWays{sorted}, pass * bits_of_pass, bits_of_pass, to);
     sorted = to;
   }
   return sorted;
@@ -96,17 +91,16 @@ struct Window {
 
   __device__ Way at(std::int64_t first) const {
     const std::int64_t place = first + threadIdx.x % kWarp;
-    return place >= 0 && place < rows ? ways[place] : Way{-1, 0};
+    return place >= 0 && place < rows ? ways[place] : Way{-1, 0, -1};
   }
 };
 
 /// What is added together: one target's ways, which lie among those of its bucket.
 struct Sought {
-  Buckets buckets;
   int target, bucket;
 
   /// Whether the bucket goes on past these ways.
-  __device__ bool is_open(Way seen) const { return __all_sync(kAllLanes, buckets(seen) == bucket); }
+  __device__ bool is_open(Way seen) const { return __all_sync(kAllLanes, seen.bucket == bucket); }
   /// The lanes with a way to the target.
   __device__ unsigned among(Way seen) const { return __ballot_sync(kAllLanes, seen.target == target); }
 };
@@ -169,7 +163,7 @@ __device__ inline void fetch(Part<T, Width>* to, const T* from) {
 /// kAhead are under way to shared memory: frequent targets have hundreds. What a thread copies it alone reads.
 template <class T, int Width>
 __global__ void __launch_bounds__(kThreads, kResident)
-    add_kernel(const T* d_y, const Way* ways, std::int64_t rows, Buckets buckets, float* d_x, std::int64_t width) {
+    add_kernel(const T* d_y, const Way* ways, std::int64_t rows, float* d_x, std::int64_t width) {
   constexpr int kFloats = Width < 4 ? Width : 4;
   __shared__ Part<T, Width> parts[kAhead][kThreads];
   const auto thread = threadIdx.y * blockDim.x + threadIdx.x;
@@ -180,21 +174,22 @@ __global__ void __launch_bounds__(kThreads, kResident)
   const Way start = window.at(place), before = window.at(place - kWarp);  // both under way at once
   const int target = __shfl_sync(kAllLanes, start.target, 0);
   if (target < 0) return;
-  const Sought sought{buckets, target, buckets({target, 0})};
+  const Sought sought{target, __shfl_sync(kAllLanes, start.bucket, 0)};
   if (is_behind_another(window, sought, place, before)) return;
   for (std::int64_t left = 0; left < width; left += blockDim.x * Width) {
     const std::int64_t column = left + threadIdx.x * Width;
     const bool inside = column < width;
     float* const to = d_x + target * width + column;
     RowsOfTarget list(window, sought, place, start);
-    int fetched = 0, slot = 0;
-    const auto fetch_next = [&](int to_slot) {
+    int fetched = 0;
+    bool more = true;
+    const auto fetch_next = [&] {
       const int row = list.next();
-      if (row >= 0) {
-        if (inside) fetch<T, Width>(&parts[to_slot][thread], d_y + row * width + column);
-        ++fetched;
-      }
+      more = row >= 0;
+      if (!more) return;
+      if (inside) fetch<T, Width>(&parts[fetched % kAhead][thread], d_y + row * width + column);
       __pipeline_commit();
+      ++fetched;
     };
     float sum[Width] = {};
     if (inside) {
@@ -206,17 +201,19 @@ __global__ void __launch_bounds__(kThreads, kResident)
       }
     }
 #pragma unroll 1
-    for (int i = 0; i < kAhead - 1; ++i) fetch_next(i);
+    while (more && fetched < kAhead - 1) fetch_next();
 #pragma unroll 1
     for (int added = 0; added < fetched; ++added) {
-      fetch_next((slot + kAhead - 1) % kAhead);
-      __pipeline_wait_prior(kAhead - 1);
-      if (inside) {
-        const Part<T, Width> part = parts[slot][thread];
-#pragma unroll
-        for (int c = 0; c < Width; ++c) sum[c] += to_float(part.at[c]);
+      if (more) fetch_next();
+      if (more) {
+        __pipeline_wait_prior(kAhead - 1);
+      } else {
+        __pipeline_wait_prior(0);
       }
-      slot = (slot + 1) % kAhead;
+      if (!inside) continue;
+      const Part<T, Width> part = parts[added % kAhead][thread];
+#pragma unroll
+      for (int c = 0; c < Width; ++c) sum[c] += to_float(part.at[c]);
     }
     if (!inside) continue;
 #pragma unroll
@@ -230,12 +227,12 @@ __global__ void __launch_bounds__(kThreads, kResident)
 }
 
 template <class T, int Width>
-void launch_add(Stream& stream, const ScatterAddRows& args, const Way* ways, Buckets buckets) {
+void launch_add(Stream& stream, const ScatterAddRows& args, const Way* ways) {
   const std::int64_t rows = args.d_y.shape[0], width = args.d_y.shape[1];
   const unsigned lanes = std::max<unsigned>(kWarp, lanes_for(width / Width, kThreads));
   const dim3 threads(lanes, kThreads / lanes);
   const auto blocks = static_cast<unsigned>((rows + threads.y - 1) / threads.y);
-  launch_early(stream, args.kName, add_kernel<T, Width>, blocks, threads, 0, static_cast<const T*>(args.d_y.data), ways, rows, buckets,
+  launch_early(stream, args.kName, add_kernel<T, Width>, blocks, threads, 0, static_cast<const T*>(args.d_y.data), ways, rows,
                args.d_x.as<float>(), width);
 }
 
@@ -244,15 +241,14 @@ void scatter_add_rows(Stream& stream, const ScatterAddRows& args) {
   if (args.d_y.empty()) return;
   HADAL_CHECK(num_targets < std::numeric_limits<std::int32_t>::max(), "{} targets", num_targets);
   const int bits = bucket_bits(rows, num_targets);
-  const Buckets buckets{(1 << bits) - 1};
-  Tensor buffers = Tensor::empty({2 * rows, 2}, DType::kI32, stream.device());
-  const Way* const ways = sort_ways(stream, args, buckets, bits, reinterpret_cast<Way*>(buffers.as<std::int32_t>()));
+  Tensor buffers = Tensor::empty({2 * rows, kWayInts}, DType::kI32, stream.device());
+  const Way* const ways = sort_ways(stream, args, bits, reinterpret_cast<Way*>(buffers.as<std::int32_t>()));
   visit(args.d_y.dtype, [&]<class T>() {
     const bool vectors = aligned16(static_cast<const T*>(args.d_y.data), width) && reinterpret_cast<std::uintptr_t>(args.d_x.data) % 16 == 0;
     if (vectors) {
-      launch_add<T, Vec16<T>::kCount>(stream, args, ways, buckets);
+      launch_add<T, Vec16<T>::kCount>(stream, args, ways);
     } else {
-      launch_add<T, 1>(stream, args, ways, buckets);
+      launch_add<T, 1>(stream, args, ways);
     }
   });
   check_launch(ScatterAddRows::kName);
