@@ -1,5 +1,6 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/column_sums.h"
+#include "kernels/cuda/early_launch.cuh"
 
 namespace hadal::kernels::cuda {
 namespace {
@@ -13,6 +14,8 @@ constexpr int kColumns = 8, kGroups = 32;
 __global__ __launch_bounds__(kColumns* kGroups) void add_kernel(int64_t rows, int64_t width, const float* partials, float* sums) {
   __shared__ float of_groups[kGroups][kColumns];
   const int64_t column = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x;
+  let_next_kernel_come();
+  await_kernel_before();
   const int64_t each = (rows + kGroups - 1) / kGroups, begin = threadIdx.y * each, end = min(begin + each, rows);
   float sum = 0;
   if (column < width) {
@@ -30,9 +33,7 @@ __global__ __launch_bounds__(kColumns* kGroups) void add_kernel(int64_t rows, in
 }  // namespace
 
 void add_column_sums(Stream& stream, const char* op, const float* partials, int64_t rows, int64_t width, float* sums) {
-  const dim3 threads(kColumns, kGroups);
-  add_kernel<<<static_cast<unsigned>((width + kColumns - 1) / kColumns), threads, 0, native(stream)>>>(rows, width, partials, sums);
-  check_launch(op);
+  launch_early(stream, op, add_kernel, static_cast<unsigned>((width + kColumns - 1) / kColumns), {kColumns, kGroups}, 0, rows, width, partials, sums);
 }
 
 }  // namespace hadal::kernels::cuda

@@ -1,7 +1,7 @@
 // A stable counting sort by small keys in two launches, without the host. Every block has one stretch of the elements, every warp of a
 // block one part of it. The first launch counts the elements per block and key; in the second each block adds up what lies before it,
 // then its warps go through their parts in order and give out places. Counts are integers and places follow from the order of the
-// elements, so the result is that of the sequential sort.
+// elements, so the result is that of the sequential sort. A kernel that reads the places may be launched early.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include "core/tensor.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/early_launch.cuh"
 
 namespace hadal::kernels::cuda {
 
@@ -70,6 +71,7 @@ __device__ void for_each(const Key& key_of, Stretch stretch, const Body& body) {
 template <class Key>
 __global__ void __launch_bounds__(kSortThreads) count_kernel(Key key_of, SortSizes sizes, int* block_counts) {
   extern __shared__ int counts[];  // [num_keys]
+  let_next_kernel_come();
   for (int k = static_cast<int>(threadIdx.x); k < sizes.num_keys; k += kSortThreads) counts[k] = 0;
   __syncthreads();
   for_each(key_of, own_stretch(sizes), [](int, int key) {
@@ -113,15 +115,25 @@ __global__ void __launch_bounds__(kSortThreads) fill_kernel(Key key_of, SortSize
   int* const total = shared + kSortWarps * num_keys;  // [num_keys]: elements of each key, then those of lower keys
   int* const before = total + num_keys;               // [num_keys]: elements of each key in the blocks before
   const int thread = static_cast<int>(threadIdx.x), blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
+  let_next_kernel_come();
   for (int i = thread; i < (kSortWarps + 2) * num_keys; i += kSortThreads) shared[i] = 0;
   __syncthreads();
 
+  int* const mine = next + thread / kWarp * num_keys;
+  const Stretch stretch = own_stretch(sizes);
+  for_each(key_of, stretch, [mine](int, int key) {
+    const Place place = place_in_warp(key);
+    if (key >= 0 && place.before == 0) mine[key] += place.count;
+    __syncwarp();
+  });
+  // Only now are the counts needed: count_kernel is launched in the ordinary way, so that what it reads was there before.
+  await_kernel_before();
   // Each thread adds up one key's counts of every slices-th block.
   const int slices = max(1, kSortThreads / num_keys);
   for (int i = thread; i < slices * num_keys; i += kSortThreads) {
     const int key = i % num_keys;
     int all = 0, earlier = 0;
-#pragma unroll 8
+#pragma unroll 16
     for (int b = i / num_keys; b < blocks; b += slices) {
       const int count = block_counts[b * num_keys + key];
       all += count;
@@ -130,13 +142,6 @@ __global__ void __launch_bounds__(kSortThreads) fill_kernel(Key key_of, SortSize
     atomicAdd(total + key, all);
     atomicAdd(before + key, earlier);
   }
-  int* const mine = next + thread / kWarp * num_keys;
-  const Stretch stretch = own_stretch(sizes);
-  for_each(key_of, stretch, [mine](int, int key) {
-    const Place place = place_in_warp(key);
-    if (key >= 0 && place.before == 0) mine[key] += place.count;
-    __syncwarp();
-  });
   __syncthreads();
   exclusive_scan(total, num_keys, warp_sums);
   for (int key = thread; key < num_keys; key += kSortThreads) {
@@ -185,9 +190,8 @@ void stable_counting_sort(Stream& stream, const char* op, std::int64_t count, st
   counting_sort::count_kernel<<<static_cast<unsigned>(blocks), kSortThreads, row_bytes, native(stream)>>>(key_of, sizes,
                                                                                                           block_counts.as<std::int32_t>());
   check_launch(op);
-  counting_sort::fill_kernel<<<static_cast<unsigned>(blocks), kSortThreads, fill_bytes, native(stream)>>>(
-      key_of, sizes, block_counts.as<std::int32_t>(), emit, offsets);
-  check_launch(op);
+  launch_early(stream, op, counting_sort::fill_kernel<Key, Emit>, static_cast<unsigned>(blocks), kSortThreads, fill_bytes, key_of, sizes,
+               block_counts.as<std::int32_t>(), emit, offsets);
 }
 
 }  // namespace hadal::kernels::cuda

@@ -1,5 +1,6 @@
 // RMSNorm forward, bound by memory: a row is read once, into registers (rms_norm_rows.cuh); rows that do not fit are read twice.
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/early_launch.cuh"
 #include "kernels/cuda/rms_norm_rows.cuh"
 #include "kernels/cuda/visit.h"
 #include "kernels/rms_norm.h"
@@ -13,6 +14,8 @@ __global__ __launch_bounds__(kNormThreads<RowThreads>) void forward_held(NormRow
   constexpr int kRows = kNormThreads<RowThreads> / RowThreads, kCount = kPiece<T>;
   const int lane = static_cast<int>(threadIdx.x) % RowThreads;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + threadIdx.x / RowThreads;
+  let_next_kernel_come();
+  await_kernel_before();
   if (row >= shape.rows) return;  // a whole warp: blocks with several rows have no barrier
   const T* const from = x + row * shape.x_stride;
   Pack<T, kCount> held[kNormPieces];
@@ -75,9 +78,8 @@ void rms_norm_forward(Stream& stream, const RmsNormForward& args) {
                                                                                           args.inverse_rms.as<float>());
       } else {
         constexpr int kRows = kNormThreads<RowThreads> / RowThreads;
-        forward_held<T, RowThreads>
-            <<<static_cast<unsigned>((shape.rows + kRows - 1) / kRows), kNormThreads<RowThreads>, 0, native(stream)>>>(
-                shape, x, gain, eps, y, args.inverse_rms.as<float>());
+        launch_early(stream, RmsNormForward::kName, forward_held<T, RowThreads>, static_cast<unsigned>((shape.rows + kRows - 1) / kRows),
+                     kNormThreads<RowThreads>, 0, shape, x, gain, eps, y, args.inverse_rms.as<float>());
       }
     });
   });

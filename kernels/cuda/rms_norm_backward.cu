@@ -1,10 +1,13 @@
-// RMSNorm backward, bound by memory. Each block goes over rows that lie a grid apart (so that all blocks together read memory in
-// order), and keeps the gain and its gradient in registers until the end; the next row comes into shared memory while one is
-// worked on. Blocks' sums lie in a workspace and are added in order by a second kernel. They depend on T and d alone.
+// RMSNorm backward, bound by memory. A multiprocessor has one block, whose groups of threads have a row each and go over rows that lie a
+// grid apart (so that all blocks together read memory in order). A thread keeps its part of the gain and of the gain's gradient in
+// registers until the end; the next row comes into shared memory while one is worked on. The groups' sums are added in the block, the
+// blocks' lie in a workspace and are added in order by a second kernel. They depend on T and d alone.
 #include <cuda_pipeline.h>
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/column_sums.h"
+#include "kernels/cuda/early_launch.cuh"
+#include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/rms_norm_rows.cuh"
 #include "kernels/cuda/visit.h"
 #include "kernels/rms_norm.h"
@@ -15,9 +18,25 @@ namespace {
 // Blocks are at most those that 132 multiprocessors (a Hopper's) hold at the same time, on any device.
 constexpr int64_t kMultiprocessors = 132;
 
-/// Blocks of backward on a multiprocessor: 1024 threads of 64 registers, fewer threads where warps keep rows apart.
+/// Of a block, with 64 registers each.
+constexpr int kThreads = 1024;
+/// Blocks of the kernel for any rows on a multiprocessor.
+constexpr int kResidentAny = 4;
+
+/// Sum over a group's threads, on each of them. `turn` alternates: sums of a turn are read until the next turn's barrier.
 template <int RowThreads>
-constexpr int kResident = RowThreads == kWarp ? 3 : 1024 / kNormThreads<RowThreads>;
+__device__ float group_sum(float x, int group, int turn) {
+  constexpr int kWarps = RowThreads / kWarp, kGroups = kThreads / RowThreads;
+  __shared__ float parts[2][kGroups][kWarps];
+  x = warp_sum(x);
+  if constexpr (kWarps == 1) return x;
+  if (threadIdx.x % kWarp == 0) parts[turn][group][threadIdx.x / kWarp % kWarps] = x;
+  sync_threads(1 + group, RowThreads);
+  float sum = parts[turn][group][0];
+#pragma unroll
+  for (int warp = 1; warp < kWarps; ++warp) sum += parts[turn][group][warp];
+  return sum;
+}
 
 template <class T>
 struct BackwardPointers {
@@ -32,15 +51,14 @@ struct BackwardPointers {
 
 /// What one thread has of a row in shared memory while the row before is worked on: written and read by this thread alone, so
 /// that its own wait is all the ordering there is. Slots of neighbouring threads are neighbours.
-template <class T, int Threads>
+template <class T>
 struct Stage {
-  Pack<T, kPiece<T>> x[kNormPieces][Threads], d_y[kNormPieces][Threads], d_residual[kNormPieces][Threads];
+  Pack<T, kPiece<T>> x[kNormPieces][kThreads], d_y[kNormPieces][kThreads], d_residual[kNormPieces][kThreads];
 };
 constexpr int kStages = 2;
 
 template <class T, int RowThreads>
-__device__ void fetch(const NormRows& shape, const BackwardPointers<T>& p, int64_t row, int lane,
-                      Stage<T, kNormThreads<RowThreads>>& stage) {
+__device__ void fetch(const NormRows& shape, const BackwardPointers<T>& p, int64_t row, int lane, Stage<T>& stage) {
 #pragma unroll
   for (int k = 0; k < kNormPieces; ++k) {
     const int at = (k * RowThreads + lane) * kPiece<T>;
@@ -53,13 +71,14 @@ __device__ void fetch(const NormRows& shape, const BackwardPointers<T>& p, int64
 }
 
 template <class T, int RowThreads>
-__global__ __launch_bounds__(kNormThreads<RowThreads>, kResident<RowThreads>) void backward_held(NormRows shape,
-                                                                                                 BackwardPointers<T> p) {
-  constexpr int kRows = kNormThreads<RowThreads> / RowThreads, kCount = kPiece<T>;
+__global__ __launch_bounds__(kThreads, 1) void backward_held(NormRows shape, BackwardPointers<T> p) {
+  constexpr int kRows = kThreads / RowThreads, kCount = kPiece<T>;
   extern __shared__ __align__(16) unsigned char shared[];
-  auto* const stages = reinterpret_cast<Stage<T, kNormThreads<RowThreads>>*>(shared);
+  auto* const stages = reinterpret_cast<Stage<T>*>(shared);
   const int lane = static_cast<int>(threadIdx.x) % RowThreads, mine = static_cast<int>(threadIdx.x) / RowThreads;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kRows + mine, step = static_cast<int64_t>(gridDim.x) * kRows;
+  let_next_kernel_come();
+  await_kernel_before();
   Floats<kCount> gain[kNormPieces], d_gain[kNormPieces] = {};
 #pragma unroll
   for (int k = 0; k < kNormPieces; ++k) {
@@ -88,7 +107,7 @@ __global__ __launch_bounds__(kNormThreads<RowThreads>, kResident<RowThreads>) vo
         d_gain[k].at[i] += product * rho;
       }
     }
-    const float pull = rho * rho * rho * row_sum<RowThreads>(sum) / static_cast<float>(shape.width);
+    const float pull = rho * rho * rho * group_sum<RowThreads>(sum, mine, current) / static_cast<float>(shape.width);
 #pragma unroll
     for (int k = 0; k < kNormPieces; ++k) {
       const int at = (k * RowThreads + lane) * kCount;
@@ -112,11 +131,11 @@ __global__ __launch_bounds__(kNormThreads<RowThreads>, kResident<RowThreads>) vo
     constexpr int kWidth = RowThreads * kNormPieces * kCount;  // at least that of a row
     auto* const sums = reinterpret_cast<float*>(shared);       // [kRows, kWidth]
     static_assert(kRows * kWidth * sizeof(float) <= sizeof(*stages));
-    __syncthreads();  // no warp reads its stages any more
+    __syncthreads();  // no group reads its stages any more
 #pragma unroll
     for (int k = 0; k < kNormPieces; ++k) store_floats(sums + mine * kWidth + (k * RowThreads + lane) * kCount, d_gain[k]);
     __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < shape.width; i += kNormThreads<RowThreads>) {
+    for (int i = static_cast<int>(threadIdx.x); i < shape.width; i += kThreads) {
       float sum = sums[i];
 #pragma unroll
       for (int r = 1; r < kRows; ++r) sum += sums[r * kWidth + i];
@@ -163,8 +182,8 @@ void rms_norm_backward(Stream& stream, const RmsNormBackward& args) {
     const bool aligned = aligned16(p.x, shape.x_stride) && aligned16(p.d_y, shape.width) && aligned16(p.d_x, shape.d_x_stride) &&
                          aligned16(p.d_residual, shape.width) && aligned16(p.gain, 4);
     visit_row_threads<T>(shape.width, aligned, [&]<int RowThreads>() {
-      const int64_t most = kMultiprocessors * kResident<RowThreads>;
-      constexpr int64_t kRows = RowThreads == 0 ? 1 : kNormThreads<RowThreads> / RowThreads;
+      const int64_t most = kMultiprocessors * (RowThreads == 0 ? kResidentAny : 1);
+      constexpr int64_t kRows = RowThreads == 0 ? 1 : kThreads / std::max(RowThreads, 1);
       // As few blocks as have the same most rows.
       const int64_t turns = (shape.rows + kRows * most - 1) / (kRows * most),
                     blocks = (shape.rows + kRows * turns - 1) / (kRows * turns);
@@ -173,10 +192,9 @@ void rms_norm_backward(Stream& stream, const RmsNormBackward& args) {
       if constexpr (RowThreads == 0) {
         backward_any<<<static_cast<unsigned>(blocks), kNormBlock, 0, native(stream)>>>(shape, p);
       } else {
-        constexpr std::size_t kBytes = kStages * sizeof(Stage<T, kNormThreads<RowThreads>>);
+        constexpr std::size_t kBytes = kStages * sizeof(Stage<T>);
         allow_shared_memory(backward_held<T, RowThreads>, kBytes + kDeclaredShared, RmsNormBackward::kName);
-        backward_held<T, RowThreads>
-            <<<static_cast<unsigned>(blocks), kNormThreads<RowThreads>, kBytes, native(stream)>>>(shape, p);
+        launch_early(stream, RmsNormBackward::kName, backward_held<T, RowThreads>, static_cast<unsigned>(blocks), kThreads, kBytes, shape, p);
       }
       add_column_sums(stream, RmsNormBackward::kName, p.partials, blocks, shape.width, args.d_gain.as<float>());
     });

@@ -1,6 +1,8 @@
 // ScatterAddRows without float atomics: a stable counting sort puts the rows into buckets of targets, of about as many rows as a warp
 // looks at; then the first row of each target in its bucket adds all of them in their order. The order of every sum is that of the rows,
 // whatever the grid.
+#include <cuda_pipeline.h>
+
 #include <algorithm>
 #include <bit>
 #include <limits>
@@ -14,27 +16,23 @@ namespace hadal::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kResident = 6, kAhead = 8;  ///< blocks that add on a multiprocessor; rows that a thread has under way
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-/// A row and where it goes; -1: nowhere.
-struct alignas(8) Way {
-  int target, row;
+/// A row, where it goes (-1: nowhere), and the bucket of that.
+struct alignas(16) Way {
+  int target, row, bucket;
 };
+constexpr std::int64_t kWayInts = sizeof(Way) / sizeof(int);
 
-/// Targets in buckets 0 .. count - 1, rows that go nowhere in the one after these.
-struct Buckets {
-  int count;
-  __device__ int operator()(Way way) const { return way.target < 0 ? count : way.target % count; }
-};
-
-/// The list before it is sorted.
+/// The list before it is sorted: targets in buckets 0 .. buckets - 1, rows that go nowhere in the one after these.
 struct FromIndex {
   const int* index;
-  int num_targets;
+  int num_targets, buckets;
   __device__ Way operator()(int i) const {
     const int target = index[i];
     if (target >= num_targets) __trap();  // a target that is not there: the caller's mistake must not pass for data
-    return {target < 0 ? -1 : target, i};
+    return target < 0 ? Way{-1, i, buckets} : Way{target, i, target % buckets};
   }
 };
 
@@ -46,9 +44,8 @@ struct FromWays {
 template <class From>
 struct DigitOf {
   From from;
-  Buckets buckets;
   int shift, mask;
-  __device__ int operator()(int i) const { return buckets(from(i)) >> shift & mask; }
+  __device__ int operator()(int i) const { return from(i).bucket >> shift & mask; }
 };
 
 template <class From>
@@ -59,9 +56,9 @@ struct WriteWay {
 };
 
 template <class From>
-void sort_by_digit(Stream& stream, std::int64_t rows, From from, Buckets buckets, int shift, int bits, Way* to) {
+void sort_by_digit(Stream& stream, std::int64_t rows, From from, int shift, int bits, Way* to) {
   const int num_keys = 1 << bits;
-  stable_counting_sort(stream, ScatterAddRows::kName, rows, num_keys, DigitOf<From>{from, buckets, shift, num_keys - 1}, WriteWay<From>{from, to},
+  stable_counting_sort(stream, ScatterAddRows::kName, rows, num_keys, DigitOf<From>{from, shift, num_keys - 1}, WriteWay<From>{from, to},
                        nullptr);
 }
 
@@ -72,65 +69,128 @@ int bucket_bits(std::int64_t rows, std::int64_t num_targets) {
 }
 
 /// The ways of the rows by bucket, then by row; in one half of `buffers` [2, rows].
-const Way* sort_ways(Stream& stream, const ScatterAddRows& args, Buckets buckets, int bits, Way* buffers) {
+const Way* sort_ways(Stream& stream, const ScatterAddRows& args, int bits, Way* buffers) {
   constexpr int kMostBits = 9;
   const std::int64_t rows = args.d_y.shape[0];
   const int passes = (bits + kMostBits - 1) / kMostBits, bits_of_pass = (bits + passes - 1) / passes;
   Way* sorted = buffers;
-  sort_by_digit(stream, rows, FromIndex{args.index.as<std::int32_t>(), static_cast<int>(args.d_x.shape[0])}, buckets, 0, bits_of_pass, sorted);
+  const FromIndex from{args.index.as<std::int32_t>(), static_cast<int>(args.d_x.shape[0]), (1 << bits) - 1};
+  sort_by_digit(stream, rows, from, 0, bits_of_pass, sorted);
   for (int pass = 1; pass < passes; ++pass) {
     Way* const to = sorted == buffers ? buffers + rows : buffers;
-    sort_by_digit(stream, rows, FromWays{sorted}, buckets, pass * bits_of_pass, bits_of_pass, to);
+    sort_by_digit(stream, rows, FromWays{sorted}, pass * bits_of_pass, bits_of_pass, to);
     sorted = to;
   }
   return sorted;
 }
 
-/// 32 ways from a place on, one a lane, as each warp of a block looks at them. All lanes call.
+/// The sorted ways as a warp looks at them: 32 from a place on, one a lane. All lanes call.
 struct Window {
   const Way* ways;
   std::int64_t rows;
-  Buckets buckets;
-  int bucket;
 
-  struct Seen {
-    Way way;
-    unsigned in_bucket;  ///< lanes whose way is of the bucket
-  };
-  __device__ Seen at(std::int64_t first) const {
+  __device__ Way at(std::int64_t first) const {
     const std::int64_t place = first + threadIdx.x % kWarp;
-    const bool there = place >= 0 && place < rows;
-    const Way way = there ? ways[place] : Way{-1, 0};
-    return {way, __ballot_sync(kAllLanes, there && buckets(way) == bucket)};
+    return place >= 0 && place < rows ? ways[place] : Way{-1, 0, -1};
   }
 };
 
-/// Whether a way of the bucket before `place` has its target.
-__device__ inline bool is_behind_another(const Window& window, std::int64_t place, int target) {
-  for (std::int64_t first = place - kWarp;; first -= kWarp) {
-    const Window::Seen seen = window.at(first);
-    if (__any_sync(kAllLanes, seen.way.target == target)) return true;
-    if (seen.in_bucket != kAllLanes) return false;
+/// What is added together: one target's ways, which lie among those of its bucket.
+struct Sought {
+  int target, bucket;
+
+  /// Whether the bucket goes on past these ways.
+  __device__ bool is_open(Way seen) const { return __all_sync(kAllLanes, seen.bucket == bucket); }
+  /// The lanes with a way to the target.
+  __device__ unsigned among(Way seen) const { return __ballot_sync(kAllLanes, seen.target == target); }
+};
+
+/// Whether a way before `place` has the target; `seen`: the window that ends there.
+__device__ inline bool is_behind_another(const Window& window, const Sought& sought, std::int64_t place, Way seen) {
+  for (std::int64_t first = place - kWarp;;) {
+    if (sought.among(seen) != 0) return true;
+    if (!sought.is_open(seen)) return false;
+    first -= kWarp;
+    seen = window.at(first);
   }
 }
 
-/// blockDim.x threads, whole warps, for each place among the sorted ways. Those of a target's first place add all its rows.
+/// The rows of a target in their order, from its first place on. All lanes of a warp call.
+class RowsOfTarget {
+ public:
+  __device__ RowsOfTarget(const Window& window, const Sought& sought, std::int64_t place, Way seen)
+      : window_(window), sought_(sought), at_(place) {
+    look(seen);
+  }
+  /// -1 after the last.
+  __device__ int next() {
+    while (left_ == 0) {
+      if (!open_) return -1;
+      at_ += kWarp;
+      look(window_.at(at_));
+    }
+    const int lane = __ffs(static_cast<int>(left_)) - 1;
+    left_ &= left_ - 1;
+    return __shfl_sync(kAllLanes, row_, lane);
+  }
+
+ private:
+  __device__ void look(Way seen) {
+    row_ = seen.row;
+    left_ = sought_.among(seen);
+    open_ = sought_.is_open(seen);
+  }
+
+  const Window& window_;
+  const Sought& sought_;
+  std::int64_t at_;
+  int row_;        ///< of this lane's way
+  unsigned left_;  ///< lanes whose rows are still to come
+  bool open_;
+};
+
+/// Begins to copy a part into shared memory, as part of the thread's open group.
 template <class T, int Width>
-__global__ void __launch_bounds__(kThreads, 4)
-    add_kernel(const T* d_y, const Way* ways, std::int64_t rows, Buckets buckets, float* d_x, std::int64_t width) {
-  constexpr int kAtOnce = 5, kFloats = Width < 4 ? Width : 4;
+__device__ inline void fetch(Part<T, Width>* to, const T* from) {
+  if constexpr (sizeof(*to) >= 4) {
+    __pipeline_memcpy_async(to, from, sizeof(*to));
+  } else {
+    *to = load_part<T, Width>(from);
+  }
+}
+
+/// blockDim.x threads, whole warps, for each place among the sorted ways. Those of a target's first place add all its rows, of which
+/// kAhead are under way to shared memory: frequent targets have hundreds. What a thread copies it alone reads.
+template <class T, int Width>
+__global__ void __launch_bounds__(kThreads, kResident)
+    add_kernel(const T* d_y, const Way* ways, std::int64_t rows, float* d_x, std::int64_t width) {
+  constexpr int kFloats = Width < 4 ? Width : 4;
+  __shared__ Part<T, Width> parts[kAhead][kThreads];
+  const auto thread = threadIdx.y * blockDim.x + threadIdx.x;
   const std::int64_t place = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (place >= rows) return;
-  const Way first = ways[place];
-  const int target = first.target;
+  await_kernel_before();
+  const Window window{ways, rows};
+  const Way start = window.at(place), before = window.at(place - kWarp);  // both under way at once
+  const int target = __shfl_sync(kAllLanes, start.target, 0);
   if (target < 0) return;
-  const Window window{ways, rows, buckets, buckets(first)};
-  const Window::Seen start = window.at(place);
-  if (is_behind_another(window, place, target)) return;
+  const Sought sought{target, __shfl_sync(kAllLanes, start.bucket, 0)};
+  if (is_behind_another(window, sought, place, before)) return;
   for (std::int64_t left = 0; left < width; left += blockDim.x * Width) {
     const std::int64_t column = left + threadIdx.x * Width;
     const bool inside = column < width;
     float* const to = d_x + target * width + column;
+    RowsOfTarget list(window, sought, place, start);
+    int fetched = 0;
+    bool more = true;
+    const auto fetch_next = [&] {
+      const int row = list.next();
+      more = row >= 0;
+      if (!more) return;
+      if (inside) fetch<T, Width>(&parts[fetched % kAhead][thread], d_y + row * width + column);
+      __pipeline_commit();
+      ++fetched;
+    };
     float sum[Width] = {};
     if (inside) {
 #pragma unroll
@@ -140,27 +200,20 @@ __global__ void __launch_bounds__(kThreads, 4)
         for (int j = 0; j < kFloats; ++j) sum[i + j] = part.at[j];
       }
     }
-    Window::Seen seen = start;
-    for (std::int64_t at = place;;) {
-      unsigned same = __ballot_sync(kAllLanes, seen.way.target == target);
-      while (same != 0) {
-        Part<T, Width> part[kAtOnce];
-#pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) {
-          const bool more = same != 0;
-          const std::int64_t row = __shfl_sync(kAllLanes, seen.way.row, more ? __ffs(static_cast<int>(same)) - 1 : 0);
-          part[i] = inside && more ? load_part<T, Width>(d_y + row * width + column) : Part<T, Width>{};
-          same &= same - 1;
-        }
-#pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) {
-#pragma unroll
-          for (int c = 0; c < Width; ++c) sum[c] += to_float(part[i].at[c]);
-        }
+#pragma unroll 1
+    while (more && fetched < kAhead - 1) fetch_next();
+#pragma unroll 1
+    for (int added = 0; added < fetched; ++added) {
+      if (more) fetch_next();
+      if (more) {
+        __pipeline_wait_prior(kAhead - 1);
+      } else {
+        __pipeline_wait_prior(0);
       }
-      if (seen.in_bucket != kAllLanes) break;
-      at += kWarp;
-      seen = window.at(at);
+      if (!inside) continue;
+      const Part<T, Width> part = parts[added % kAhead][thread];
+#pragma unroll
+      for (int c = 0; c < Width; ++c) sum[c] += to_float(part.at[c]);
     }
     if (!inside) continue;
 #pragma unroll
@@ -174,13 +227,13 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 template <class T, int Width>
-void launch_add(Stream& stream, const ScatterAddRows& args, const Way* ways, Buckets buckets) {
+void launch_add(Stream& stream, const ScatterAddRows& args, const Way* ways) {
   const std::int64_t rows = args.d_y.shape[0], width = args.d_y.shape[1];
   const unsigned lanes = std::max<unsigned>(kWarp, lanes_for(width / Width, kThreads));
   const dim3 threads(lanes, kThreads / lanes);
   const auto blocks = static_cast<unsigned>((rows + threads.y - 1) / threads.y);
-  add_kernel<T, Width>
-      <<<blocks, threads, 0, native(stream)>>>(static_cast<const T*>(args.d_y.data), ways, rows, buckets, args.d_x.as<float>(), width);
+  launch_early(stream, args.kName, add_kernel<T, Width>, blocks, threads, 0, static_cast<const T*>(args.d_y.data), ways, rows,
+               args.d_x.as<float>(), width);
 }
 
 void scatter_add_rows(Stream& stream, const ScatterAddRows& args) {
@@ -188,15 +241,14 @@ void scatter_add_rows(Stream& stream, const ScatterAddRows& args) {
   if (args.d_y.empty()) return;
   HADAL_CHECK(num_targets < std::numeric_limits<std::int32_t>::max(), "{} targets", num_targets);
   const int bits = bucket_bits(rows, num_targets);
-  const Buckets buckets{(1 << bits) - 1};
-  Tensor buffers = Tensor::empty({2 * rows, 2}, DType::kI32, stream.device());
-  const Way* const ways = sort_ways(stream, args, buckets, bits, reinterpret_cast<Way*>(buffers.as<std::int32_t>()));
+  Tensor buffers = Tensor::empty({2 * rows, kWayInts}, DType::kI32, stream.device());
+  const Way* const ways = sort_ways(stream, args, bits, reinterpret_cast<Way*>(buffers.as<std::int32_t>()));
   visit(args.d_y.dtype, [&]<class T>() {
     const bool vectors = aligned16(static_cast<const T*>(args.d_y.data), width) && reinterpret_cast<std::uintptr_t>(args.d_x.data) % 16 == 0;
     if (vectors) {
-      launch_add<T, Vec16<T>::kCount>(stream, args, ways, buckets);
+      launch_add<T, Vec16<T>::kCount>(stream, args, ways);
     } else {
-      launch_add<T, 1>(stream, args, ways, buckets);
+      launch_add<T, 1>(stream, args, ways);
     }
   });
   check_launch(ScatterAddRows::kName);

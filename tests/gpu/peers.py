@@ -2,8 +2,10 @@
 """The peers of the op benches, in PyTorch and Triton on this machine's GPU: peers.py [--only NAME[,NAME...]] [--out FILE]
 
 One JSON object a line: name and shape (those of the rows of bench_cuda, which compare.py joins them with), ms, tflops or gbs, peer.
-Times are medians over at least 20 runs after warm-up, on random data, with the L2 cache swept before each run; the host runs ahead of
-the device, so that no launch is part of a time. Bytes are those that one call must read and write, operations as in spec/gpu.md 0.
+Times are those of tests/bench/cuda/gpu_bench.h, medians of at least 20 after warm-up, on random data; the host runs ahead of the device.
+Ops bound by arithmetic are timed one by one after a sweep of the L2 cache that only reads; ops bound by memory as a row of calls over
+copies of their operands that exceed the cache many times, divided by the number of calls, results kept until their turn comes again:
+each call pays for its own bytes, write-back too. Bytes are those that one call must read and write, operations as in spec/gpu.md 0.
 """
 import argparse
 import json
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 WARM_UP, LEAST_RUNS, MOST_RUNS, SECONDS = 3, 20, 100, 0.2
+TURN_BYTES, MOST_CALLS, ROW_SECONDS = 512 << 20, 64, 2e-3
 VERSION = "torch " + torch.__version__.split("+")[0]
 BF16 = torch.bfloat16
 benches, rows = {}, []
@@ -32,8 +35,9 @@ def random(*shape, dtype=BF16, std=1.0, grad=False):
     return (torch.randn(*shape, device="cuda", dtype=torch.float32) * std).to(dtype).requires_grad_(grad)
 
 
-def time_ms(body):
-    sweep = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+def median_ms(body, sleep_cycles):
+    sweep = torch.zeros(64 << 20, dtype=torch.float32, device="cuda")
+    total = torch.empty((), dtype=torch.float32, device="cuda")
     for _ in range(WARM_UP):
         body()
     torch.cuda.synchronize()
@@ -43,13 +47,33 @@ def time_ms(body):
     runs = min(MOST_RUNS, max(LEAST_RUNS, int(SECONDS / (time.perf_counter() - start))))
     events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(runs)]
     for begin, end in events:
-        sweep.zero_()
-        torch.cuda._sleep(600_000)  # 0.3 ms in which the host gets ahead
+        torch.sum(sweep, dim=0, out=total)
+        torch.cuda._sleep(sleep_cycles)  # the host gets ahead
         begin.record()
         body()
         end.record()
     torch.cuda.synchronize()
     return statistics.median(begin.elapsed_time(end) for begin, end in events)
+
+
+def time_ms(body):
+    return median_ms(body, sleep_cycles=600_000)  # 0.3 ms
+
+
+def time_turns_ms(make, moved):
+    """make() returns a body with operands of its own; `moved`: the fewest bytes of a call."""
+    turns = min(MOST_CALLS, max(1, math.ceil(TURN_BYTES / moved)))
+    bodies, kept = [make() for _ in range(turns)], [None] * turns
+
+    def row(calls):
+        for i in range(calls):
+            kept[i % turns] = bodies[i % turns]()
+
+    row(turns)
+    torch.cuda.synchronize()
+    calls = min(MOST_CALLS, max(1, int(ROW_SECONDS / (time_ms(lambda: row(1)) / 1e3))))
+    calls = math.ceil(calls / turns) * turns
+    return median_ms(lambda: row(calls), sleep_cycles=200_000 * calls + 600_000) / calls  # 0.1 ms a call
 
 
 def add(name, shape, ms, peer, flops=0, moved=0, **more):
@@ -70,8 +94,8 @@ def ceilings():
     add("gemm", "8192^3", gemm, "mm", flops=2 * 8192**3)
     source = torch.zeros(2 << 30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    copy = time_ms(lambda: target.copy_(source))
-    add("copy", "2 GiB", copy, "copy_", moved=2 * source.numel())
+    moved = 2 * source.numel()
+    add("copy", "2 GiB", time_turns_ms(lambda: lambda: target.copy_(source), moved), "copy_", moved=moved)
 
 
 def attention(name, shape, batch, heads, kv_heads, length, qk, v):
@@ -190,31 +214,52 @@ def linear_cross_entropy():
     torch._functorch.config.donated_buffer = False
 
 
+def backward_of(out, inputs):
+    d_out = random(*out.shape)
+    return lambda: torch.autograd.grad(out, inputs, d_out, retain_graph=True)
+
+
 @bench
 def rms_norm():
-    x, gain = random(8192, 7168, grad=True), random(7168, dtype=torch.float32, grad=True)
-
     @torch.compile
     def norm(x, gain):
         wide = x.float()
         return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6) * gain).to(x.dtype)
 
-    moved = 2 * x.numel()
-    add("rms_norm_forward", "8192x7168", time_ms(lambda: norm(x, gain)), "compiled", moved=2 * moved)
-    add_backward("rms_norm_backward", "8192x7168", norm(x, gain), (x, gain), "compiled", moved=3 * moved)
+    def operands():
+        return random(8192, 7168, grad=True), random(7168, dtype=torch.float32, grad=True)
+
+    def forward():
+        x, gain = operands()
+        return lambda: norm(x, gain)
+
+    def backward():
+        x, gain = operands()
+        return backward_of(norm(x, gain), (x, gain))
+
+    row = 2 * 8192 * 7168
+    add("rms_norm_forward", "8192x7168", time_turns_ms(forward, 2 * row), "compiled", moved=2 * row)
+    add("rms_norm_backward", "8192x7168", time_turns_ms(backward, 3 * row), "compiled", moved=3 * row)
 
 
 @bench
 def swiglu():
-    gate_up = random(16384, 2816, grad=True)
-
     @torch.compile
     def act(gate_up):
         gate, up = gate_up.chunk(2, -1)
         return F.silu(gate) * up
 
-    add("swiglu", "16384x2816", time_ms(lambda: act(gate_up)), "compiled", moved=gate_up.numel() * 3)
-    add_backward("swiglu_backward", "16384x2816", act(gate_up), (gate_up,), "compiled", moved=gate_up.numel() * 5)
+    def forward():
+        gate_up = random(16384, 2816, grad=True)
+        return lambda: act(gate_up)
+
+    def backward():
+        gate_up = random(16384, 2816, grad=True)
+        return backward_of(act(gate_up), (gate_up,))
+
+    size = 16384 * 2816
+    add("swiglu", "16384x2816", time_turns_ms(forward, 3 * size), "compiled", moved=3 * size)
+    add("swiglu_backward", "16384x2816", time_turns_ms(backward, 5 * size), "compiled", moved=5 * size)
 
 
 @bench
@@ -231,14 +276,14 @@ def adamw():
         working.copy_(master)
 
     # Master, gradient and two moments read, all but the gradient written, and the working weights.
-    add("adamw", "256M", time_ms(step), "fused AdamW + cast", moved=size * 30)
+    add("adamw", "256M", time_turns_ms(lambda: step, size * 30), "fused AdamW + cast", moved=size * 30)
 
 
 @bench
 def cast():
     wide = random(1 << 28, dtype=torch.float32)
     narrow = torch.empty_like(wide, dtype=BF16)
-    add("cast", "f32->bf16 256M", time_ms(lambda: narrow.copy_(wide)), "copy_", moved=wide.numel() * 6)
+    add("cast", "f32->bf16 256M", time_turns_ms(lambda: lambda: narrow.copy_(wide), wide.numel() * 6), "copy_", moved=wide.numel() * 6)
 
 
 @bench
@@ -261,8 +306,8 @@ def permute():
         return (routed[place].float() * weight.unsqueeze(-1)).sum(1).to(routed.dtype)
 
     moved = 2 * tokens * dim * (1 + top_k)
-    add("permute", shape, time_ms(lambda: gather(x, source)), "index_select compiled", moved=moved)
-    add("unpermute", shape, time_ms(lambda: combine(routed, place, weight)), "index compiled", moved=moved)
+    add("permute", shape, time_turns_ms(lambda: lambda: gather(x, source), moved), "index_select compiled", moved=moved)
+    add("unpermute", shape, time_turns_ms(lambda: lambda: combine(routed, place, weight), moved), "index compiled", moved=moved)
 
 
 def main():

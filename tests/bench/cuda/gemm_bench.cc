@@ -35,7 +35,7 @@ void bench_cast(Table& table) {
   Stream& stream = table.stream();
   const Tensor x = random_tensor(stream, {kCount}, DType::kF32, 1);
   Tensor y = Tensor::empty({kCount}, DType::kBf16, kGpu);
-  table.add_bytes("cast", "f32->bf16 256M", time_ms(stream, [&] { run(stream, kernels::Cast{.x = x, .y = y}); }), 6.0 * kCount);
+  table.add_bytes("cast", "f32->bf16 256M", time_turns_ms(stream, 1, [&](int) { run(stream, kernels::Cast{.x = x, .y = y}); }), 6.0 * kCount);
 }
 
 const RegisterBench registered_gemm{"gemm", bench_gemm};

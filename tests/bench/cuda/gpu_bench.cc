@@ -5,20 +5,24 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <utility>
 
 #include "core/device_backend.h"
 #include "core/rng.h"
+#include "kernels/adamw.h"
 #include "kernels/gemm.h"
 
 namespace hadal::bench {
 namespace {
 
 constexpr int kWarmUp = 3, kLeastRuns = 20, kMostRuns = 200;
-constexpr double kSeconds = 0.25;  ///< of runs per row
-constexpr std::int64_t kSweep = std::int64_t{256} << 20;  ///< several times the L2 cache
+constexpr double kSeconds = 0.25;                                                            ///< of runs per row
+constexpr std::int64_t kSweep = std::int64_t{256} << 20, kTurns = std::int64_t{512} << 20;  ///< bytes: many times the L2 cache
+constexpr int kMostCalls = 64, kLead = 4;  ///< in one time of turns; sweeps before it, in which the host gets ahead
+constexpr double kRowMs = 2;               ///< of one such time
 
 struct Bench {
   const char* name;
@@ -35,19 +39,31 @@ void check(cudaError_t status, const char* call) { HADAL_CHECK(status == cudaSuc
 
 RegisterBench::RegisterBench(const char* name, BenchBody body) { benches().push_back({name, body}); }
 
-double time_ms(Stream& stream, const std::function<void()>& body, bool cold) {
+namespace {
+
+/// Fills the cache with what nobody needs, and leaves nothing in it that must be written.
+class Sweep {
+ public:
+  explicit Sweep(Stream& stream)
+      : stream_(stream), from_(Tensor::zeros({kSweep / 4}, DType::kF32, kGpu)), sum_(Tensor::zeros({1}, DType::kF64, kGpu)) {}
+  void operator()() { run(stream_, kernels::SumSquares{.x = from_, .result = sum_}); }
+
+ private:
+  Stream& stream_;
+  Tensor from_, sum_;
+};
+
+/// Median over the runs of the milliseconds from the end of before() to that of body().
+double median_ms(Stream& stream, const std::function<void()>& before, const std::function<void()>& body) {
   const auto queue = static_cast<cudaStream_t>(stream.native());
-  Tensor sweep = cold ? Tensor::empty({kSweep}, DType::kU8, kGpu) : Tensor();
   cudaEvent_t begin = nullptr, end = nullptr;
   check(cudaEventCreate(&begin), "cudaEventCreate");
   check(cudaEventCreate(&end), "cudaEventCreate");
-  for (int i = 0; i < kWarmUp; ++i) body();
-  synchronize(stream);
   std::vector<double> times;
   const auto start = std::chrono::steady_clock::now();
   while (static_cast<int>(times.size()) < kLeastRuns ||
          (static_cast<int>(times.size()) < kMostRuns && std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < kSeconds)) {
-    if (cold) fill_zero(stream, sweep.view());
+    before();
     check(cudaEventRecord(begin, queue), "cudaEventRecord");
     body();
     check(cudaEventRecord(end, queue), "cudaEventRecord");
@@ -60,6 +76,37 @@ double time_ms(Stream& stream, const std::function<void()>& body, bool cold) {
   cudaEventDestroy(end);
   std::ranges::nth_element(times, times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2));
   return times[times.size() / 2];
+}
+
+}  // namespace
+
+double time_ms(Stream& stream, const std::function<void()>& body) {
+  for (int i = 0; i < kWarmUp; ++i) body();
+  Sweep sweep(stream);
+  return median_ms(stream, std::ref(sweep), body);
+}
+
+int turns_for(double bytes) { return static_cast<int>(std::clamp(std::ceil(static_cast<double>(kTurns) / bytes), 1.0, double{kMostCalls})); }
+
+Copies::Copies(Tensor first, int turns) {
+  tensors_.push_back(std::move(first));
+  while (static_cast<int>(tensors_.size()) < turns) tensors_.push_back(tensors_[0].clone());
+}
+
+double time_turns_ms(Stream& stream, int turns, const std::function<void(int)>& body) {
+  for (int i = 0; i < std::max(kWarmUp, turns); ++i) body(i % turns);
+  Sweep sweep(stream);
+  const auto lead = [&] {
+    for (int i = 0; i < kLead; ++i) sweep();
+  };
+  const auto row_of = [&](int calls) {
+    return [&body, calls, turns] {
+      for (int i = 0; i < calls; ++i) body(i % turns);
+    };
+  };
+  const auto calls = static_cast<int>(std::clamp(kRowMs / time_ms(stream, row_of(1)), 1.0, double{kMostCalls}));
+  const int rows = (calls + turns - 1) / turns * turns;
+  return median_ms(stream, lead, row_of(rows)) / rows;
 }
 
 Tensor random_tensor(Stream& stream, Shape shape, DType dtype, std::uint64_t seed, double std) {
@@ -92,7 +139,7 @@ Table::Table(Stream& stream) : stream_(stream) {
   }
   {
     Tensor from = Tensor::zeros({kBytes}, DType::kU8, kGpu), to = Tensor::empty({kBytes}, DType::kU8, kGpu);
-    const double ms = time_ms(stream, [&] { copy(stream, from, to); });
+    const double ms = time_turns_ms(stream, 1, [&](int) { copy(stream, from, to); });
     copy_gbs_ = 2.0 * kBytes / ms / 1e6;
   }
   trim(kGpu);

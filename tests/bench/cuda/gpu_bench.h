@@ -1,7 +1,10 @@
 // What every CUDA op bench shares: timing by events, the machine's two ceilings, one table of rows.
 //
 // A bench file registers itself:   const RegisterBench registered{"rms_norm", [](Table& table) { ... table.add(...); }};
-// Times are medians over at least 20 runs after warm-up. "cold": the L2 cache was swept before each run; "warm": it was not.
+// Times are medians of at least 20 after warm-up, never of data that the L2 cache still holds. Ops bound by memory are timed as a row of
+// calls over copies of their operands that exceed the cache many times, divided by the number of calls: each call pays for its own bytes,
+// the write-back of its results too, and for no others, and for what a launch costs in a step. Ops bound by arithmetic are timed one by
+// one, after a sweep that only reads: one that writes would leave the cache full of lines whose write-back the op then pays for.
 #pragma once
 
 #include <functional>
@@ -15,8 +18,23 @@ namespace hadal::bench {
 
 inline constexpr Device kGpu{DeviceKind::kCuda, 0};
 
-/// Median milliseconds of body(), which enqueues work on `stream`.
-double time_ms(Stream& stream, const std::function<void()>& body, bool cold = true);
+/// Median milliseconds of body(), which enqueues work on `stream`, alone and with a cold cache.
+double time_ms(Stream& stream, const std::function<void()>& body);
+
+/// How many copies of an op's operands are needed, where one call moves so many bytes.
+int turns_for(double bytes);
+/// A tensor for each turn, with the same values.
+class Copies {
+ public:
+  Copies(Tensor first, int turns);
+  Tensor& operator[](int turn) { return tensors_[static_cast<std::size_t>(turn)]; }
+  const Tensor& operator[](int turn) const { return tensors_[static_cast<std::size_t>(turn)]; }
+
+ private:
+  std::vector<Tensor> tensors_;
+};
+/// Milliseconds of one of many calls body(0), .. body(turns - 1), body(0) .. that follow one another on `stream`.
+double time_turns_ms(Stream& stream, int turns, const std::function<void(int)>& body);
 
 /// Normal(0, std) values on the device, f32 or bf16.
 Tensor random_tensor(Stream& stream, Shape shape, DType dtype, std::uint64_t seed, double std = 1.0);

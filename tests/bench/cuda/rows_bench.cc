@@ -33,13 +33,13 @@ void dispatch(Table& table) {
   Tensor rows = Tensor::empty({kTokens * kSlots, kWidth}, DType::kBf16, kGpu);
   const std::string shape = "16384x2048 k6 e64";
   const double bytes = kRowBytes * kTokens * (1 + kSlots);
-  const double spread = time_ms(stream, [&] { run(stream, kernels::SpreadRows{.x = x, .index = pair_row, .y = rows}); });
+  const double spread = time_turns_ms(stream, 1, [&](int) { run(stream, kernels::SpreadRows{.x = x, .index = pair_row, .y = rows}); });
   table.add_bytes("permute", shape, spread, bytes);
-  const double gather = time_ms(stream, [&] { run(stream, kernels::GatherRows{.x = x, .index = row_token, .y = rows}); });
+  const double gather = time_turns_ms(stream, 1, [&](int) { run(stream, kernels::GatherRows{.x = x, .index = row_token, .y = rows}); });
   table.add_bytes("permute_by_gather", shape, gather, bytes);
-  const double combine = time_ms(stream, [&] { run(stream, kernels::CombineRows{.x = rows, .index = pair_row, .base = {}, .y = x}); });
+  const double combine = time_turns_ms(stream, 1, [&](int) { run(stream, kernels::CombineRows{.x = rows, .index = pair_row, .base = {}, .y = x}); });
   table.add_bytes("unpermute", shape, combine, bytes);
-  const double onto = time_ms(stream, [&] { run(stream, kernels::CombineRows{.x = rows, .index = pair_row, .base = x, .y = x}); });
+  const double onto = time_turns_ms(stream, 1, [&](int) { run(stream, kernels::CombineRows{.x = rows, .index = pair_row, .base = x, .y = x}); });
   table.add_bytes("unpermute_onto_shared", shape, onto, bytes + kRowBytes * kTokens);
 }
 
@@ -54,24 +54,27 @@ void embedding(Table& table) {
   }
   const auto distinct = static_cast<double>(std::set<std::int32_t>(ids.as<std::int32_t>(), ids.as<std::int32_t>() + kTokens).size());
   const Tensor index = to_device(stream, ids, kGpu);
-  const Tensor weight = random_tensor(stream, {kVocabulary, kWidth}, DType::kBf16, 4);
-  Tensor h = Tensor::empty({kTokens, kWidth}, DType::kBf16, kGpu), gradient = Tensor::zeros({kVocabulary, kWidth}, DType::kF32, kGpu);
-  const double forward = time_ms(stream, [&] { run(stream, kernels::GatherRows{.x = weight, .index = index, .y = h}); });
-  table.add_bytes("embedding_forward", "16384x2048 v102400", forward, kRowBytes * (kTokens + distinct));
-  const double backward = time_ms(stream, [&] { run(stream, kernels::ScatterAddRows{.d_y = h, .index = index, .d_x = gradient}); });
-  table.add_bytes("embedding_backward", "16384x2048 v102400", backward, kRowBytes * kTokens + 4 * kRowBytes * distinct);
+  const double forward_bytes = kRowBytes * (kTokens + distinct), backward_bytes = kRowBytes * kTokens + 4 * kRowBytes * distinct;
+  const int turns = turns_for(forward_bytes);
+  const Copies weight(random_tensor(stream, {kVocabulary, kWidth}, DType::kBf16, 4), turns);
+  Copies h(Tensor::empty({kTokens, kWidth}, DType::kBf16, kGpu), turns), gradient(Tensor::zeros({kVocabulary, kWidth}, DType::kF32, kGpu), turns);
+  const auto forward = [&](int t) { run(stream, kernels::GatherRows{.x = weight[t], .index = index, .y = h[t]}); };
+  table.add_bytes("embedding_forward", "16384x2048 v102400", time_turns_ms(stream, turns, forward), forward_bytes);
+  const auto backward = [&](int t) { run(stream, kernels::ScatterAddRows{.d_y = h[t], .index = index, .d_x = gradient[t]}); };
+  table.add_bytes("embedding_backward", "16384x2048 v102400", time_turns_ms(stream, turns, backward), backward_bytes);
 }
 
 void heads(Table& table) {
   Stream& stream = table.stream();
   constexpr std::int64_t kHeads = 16, kTotal = 256, kKey = 128;
-  const Tensor packed = random_tensor(stream, {kTokens, kHeads, kTotal}, DType::kBf16, 5);
-  Tensor out = Tensor::zeros({kTokens, kHeads, kKey}, DType::kBf16, kGpu);
   const double bytes = 2.0 * kTokens * kHeads * kKey * 2;
+  const int turns = turns_for(bytes);
+  const Copies packed(random_tensor(stream, {kTokens, kHeads, kTotal}, DType::kBf16, 5), turns);
+  Copies out(Tensor::zeros({kTokens, kHeads, kKey}, DType::kBf16, kGpu), turns);
   for (const bool accumulate : {false, true}) {
-    const double ms = time_ms(stream, [&] {
-      run(stream, kernels::CopyHeads{.x = kernels::heads_of(packed.view(), kHeads, kTotal, kKey, kKey),
-                                     .y = kernels::heads_of(out.view(), kHeads, kKey, 0, kKey),
+    const double ms = time_turns_ms(stream, turns, [&](int t) {
+      run(stream, kernels::CopyHeads{.x = kernels::heads_of(packed[t].view(), kHeads, kTotal, kKey, kKey),
+                                     .y = kernels::heads_of(out[t].view(), kHeads, kKey, 0, kKey),
                                      .accumulate = accumulate});
     });
     table.add_bytes(accumulate ? "add_heads" : "copy_heads", "16384 h16 128 of 256", ms, accumulate ? 1.5 * bytes : bytes);
@@ -82,17 +85,19 @@ void heads(Table& table) {
 void statistics(Table& table) {
   Stream& stream = table.stream();
   constexpr std::int64_t kHeads = 16, kHead = 128, kQueries = 2 * kTokens;
-  const Tensor o = random_tensor(stream, {kQueries, kHeads * kHead}, DType::kBf16, 6),
-               d_o = random_tensor(stream, {kQueries, kHeads * kHead}, DType::kBf16, 7);
-  const Tensor lse = random_tensor(stream, {kQueries, kHeads}, DType::kF32, 8);
-  const kernels::ConstHeads of_o = kernels::heads_of(o.view(), kHeads, kHead, 0, kHead);
-  kernels::FlashAttentionBackward args{};
-  args.q = args.k = args.v = args.o = of_o;
-  args.d_o = kernels::heads_of(d_o.view(), kHeads, kHead, 0, kHead);
-  args.lse = lse;
+  const int turns = turns_for(4.0 * kQueries * kHeads * kHead);
+  const Copies o(random_tensor(stream, {kQueries, kHeads * kHead}, DType::kBf16, 6), turns);
+  const Copies d_o(random_tensor(stream, {kQueries, kHeads * kHead}, DType::kBf16, 7), turns);
+  const Copies lse(random_tensor(stream, {kQueries, kHeads}, DType::kF32, 8), turns);
   const auto queue = static_cast<cudaStream_t>(stream.native());
-  const double ms = time_ms(stream, [&] { kernels::cuda::row_statistics(queue, kGpu, args); });
-  table.add_bytes("attention_statistics", "32768 h16 128", ms, static_cast<double>(o.bytes() + d_o.bytes() + 3 * lse.bytes()));
+  const double ms = time_turns_ms(stream, turns, [&](int t) {
+    kernels::FlashAttentionBackward args{};
+    args.q = args.k = args.v = args.o = kernels::heads_of(o[t].view(), kHeads, kHead, 0, kHead);
+    args.d_o = kernels::heads_of(d_o[t].view(), kHeads, kHead, 0, kHead);
+    args.lse = lse[t];
+    kernels::cuda::row_statistics(queue, kGpu, args);
+  });
+  table.add_bytes("attention_statistics", "32768 h16 128", ms, static_cast<double>(o[0].bytes() + d_o[0].bytes() + 3 * lse[0].bytes()));
 }
 
 const RegisterBench registered_dispatch{"rows_dispatch", dispatch};
