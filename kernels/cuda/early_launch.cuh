@@ -11,7 +11,8 @@ __device__ inline void let_next_kernel_come() { asm volatile("griddepcontrol.lau
 /// In the later kernel, before it reads or writes memory: until the earlier one has ended, and with it all before that.
 __device__ inline void await_kernel_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
-/// kernel<<<grid, threads, shared_bytes, stream>>>(args...) for a kernel that begins with await_kernel_before().
+/// kernel<<<grid, threads, shared_bytes, stream>>>(args...) for a kernel that begins with await_kernel_before(). In a graph that is being
+/// recorded, in the ordinary way.
 template <class... Params, class... Args>
 void launch_early(Stream& stream, const char* op, void (*kernel)(Params...), dim3 grid, dim3 threads, std::size_t shared_bytes, Args&&... args) {
   cudaLaunchAttribute early{};
@@ -23,7 +24,9 @@ void launch_early(Stream& stream, const char* op, void (*kernel)(Params...), dim
   config.dynamicSmemBytes = shared_bytes;
   config.stream = native(stream);
   config.attrs = &early;
-  config.numAttrs = 1;
+  cudaStreamCaptureStatus recorded{};
+  check(cudaStreamIsCapturing(config.stream, &recorded), "cudaStreamIsCapturing");
+  config.numAttrs = recorded == cudaStreamCaptureStatusNone ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), op);
 }
 
