@@ -1,7 +1,8 @@
 // The products of E linear layers, one per expert, over rows that are sorted by expert: tasks of row blocks over all experts.
 //
 // Shape legend: R rows, E experts, in and out features. Rows offsets[e] .. offsets[e + 1] - 1 belong to expert e; groups may
-// be empty. All float views of one dtype, d_w of its accumulation dtype: f32 or f64 on the CPU, f32 or bf16 (with sums and d_w in
+// be empty. Rows past the last offset belong to nobody: they are not written, and not seen by d_w, whatever they hold.
+// All float views of one dtype, d_w of its accumulation dtype: f32 or f64 on the CPU, f32 or bf16 (with sums and d_w in
 // f32) on CUDA. Bits of a row depend on that row and its expert alone, on the CPU up to the rule of kernels/gemm.h (groups of at
 // most four rows), never on the thread count.
 //
@@ -18,7 +19,7 @@ namespace hadal::kernels {
 struct GroupedGemmForward {
   static constexpr const char* kName = "grouped_gemm_forward";
   ConstView x;        ///< [R, in]
-  ConstView offsets;  ///< I64 [E + 1], rising from 0 to R
+  ConstView offsets;  ///< I64 [E + 1], rising from 0 to at most R
   ConstView w;        ///< [E, out, in]
   View y;             ///< [R, out]
 };

@@ -35,6 +35,7 @@ struct ParallelSection {
   std::int64_t chunks = 2;
   std::vector<StageSection> stages;
   std::int64_t ranks_per_node = 0;
+  double expert_capacity = 0;
   DeviceTransportChoice device_transport = DeviceTransportChoice::kAutomatic;
 
   template <class V>
@@ -57,6 +58,9 @@ struct ParallelSection {
     v.list("stages", stages, "what each pipeline stage holds, in order; empty: layers are spread evenly, head and MTP at the end");
     v.key("ranks_per_node", ranks_per_node, between(0, 1024),
           "experts' tokens travel between nodes of so many ranks once and are spread inside; 0: straight to each rank");
+    v.key("expert_capacity", expert_capacity, at_least(0),
+          "room for experts' tokens between ranks, in multiples of what an even load needs (1 or more): planned on the device, without a wait of the "
+          "host; a step that needs more is done again with more room. 0: exact counts, planned on the host");
     v.key("device_transport", device_transport,
           {{"auto", DeviceTransportChoice::kAutomatic}, {"nccl", DeviceTransportChoice::kNccl}, {"host", DeviceTransportChoice::kHost}},
           "how GPU memory travels between ranks; auto: by NCCL where each rank has a GPU of its own, else through the host");

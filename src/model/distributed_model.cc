@@ -22,9 +22,12 @@ std::vector<std::int64_t> holders(const std::vector<StageContent>& layout, const
 }
 
 /// With what all layers share. Collective over tp and the expert group.
-parallel::LayerGroups layer_groups(const ModelOptions& options, const parallel::RankGroups& groups) {
+parallel::LayerGroups layer_groups(const ModelOptions& options, const parallel::RankGroups& groups,
+                                   std::shared_ptr<parallel::RoomDispatch>& room_dispatch) {
   parallel::LayerGroups result = groups.layer_groups();
   result.dispatch = parallel::make_expert_dispatch(result, options.shape.moe.num_experts);
+  room_dispatch = parallel::make_room_dispatch(result, options.shape.moe.num_experts, options.device);
+  result.training_dispatch = room_dispatch;
   if (result.tp == nullptr) return result;
   for (std::int64_t i = 0; i < options.shape.num_layers + options.shape.mtp.depth && !result.selection; ++i) {
     nn::AttentionOptions attention = attention_options(options, i);
@@ -39,7 +42,7 @@ parallel::LayerGroups layer_groups(const ModelOptions& options, const parallel::
 DistributedModel::DistributedModel(const ModelOptions& options, const std::vector<StageContent>& layout, const StagePlacement& placement,
                                    parallel::RankGroups& groups)
     : options_(options), tables_(options, groups.layer_groups()) {
-  const parallel::LayerGroups stage_groups = layer_groups(options, groups);
+  const parallel::LayerGroups stage_groups = layer_groups(options, groups, room_dispatch_);
   for (const std::int64_t stage : placement.slots) {
     stages_.push_back(std::make_unique<Stage>(options, layout[static_cast<std::size_t>(stage)], stage_groups, tables_));
   }

@@ -8,6 +8,7 @@
 
 #include "model/stage.h"
 #include "parallel/rank_groups.h"
+#include "parallel/room_dispatch.h"
 
 namespace hadal::model {
 
@@ -40,12 +41,15 @@ class DistributedModel {
   const nn::ParameterList& owned_buffers() const { return owned_buffers_; }
   /// MoE layers of this rank by place in the model. Ranks that hold copies of a layer (DualPipe) each count their own tokens.
   const std::vector<Stage::PlacedMoe>& moe_layers() const { return moe_layers_; }
+  /// The dispatch of training where it has a bounded room (parallel.expert_capacity); else null.
+  parallel::RoomDispatch* room_dispatch() { return room_dispatch_.get(); }
   void initialize(std::uint64_t seed);
   void hold_selection(bool hold);
 
  private:
   ModelOptions options_;
   SharedTables tables_;
+  std::shared_ptr<parallel::RoomDispatch> room_dispatch_;
   std::vector<std::unique_ptr<Stage>> stages_;
   nn::ParameterList parameters_;
   std::map<parallel::RankGroups::ReplicaKey, std::unique_ptr<comm::Communicator>> communicators_;

@@ -18,9 +18,11 @@ struct LayerGroups {
   const nn::SequenceShard* context = nullptr;    ///< cp
   std::shared_ptr<const nn::SelectionSum> selection;  ///< where heads of one selection group lie on several tp ranks
   std::shared_ptr<nn::ExpertExchange> dispatch;  ///< over `experts`
+  std::shared_ptr<nn::ExpertExchange> training_dispatch;  ///< of tokens whose backward follows; null: `dispatch`
   nn::Shard expert{};                            ///< ep
   nn::Shard expert_width{};                      ///< etp
   std::int64_t ranks_per_node = 0;               ///< of `experts`; 0: one hop
+  double expert_capacity = 0;                    ///< room of the training dispatch; 0: exact counts
 
   nn::Shard tensor() const { return tp == nullptr ? nn::Shard{} : nn::Shard{tp->rank(), tp->size()}; }
 };

@@ -5,8 +5,9 @@
 
 namespace hadal::parallel {
 
-RankGroups::RankGroups(const ProcessGrid& grid, comm::Communicator& world, std::int64_t whole_seq, std::int64_t ranks_per_node)
-    : grid_(grid), world_(world), place_(grid.place(world.rank())), ranks_per_node_(ranks_per_node) {
+RankGroups::RankGroups(const ProcessGrid& grid, comm::Communicator& world, std::int64_t whole_seq, std::int64_t ranks_per_node,
+                       double expert_capacity)
+    : grid_(grid), world_(world), place_(grid.place(world.rank())), ranks_per_node_(ranks_per_node), expert_capacity_(expert_capacity) {
   HADAL_CHECK_EQ(static_cast<std::int64_t>(world.size()), grid.num_ranks());
   const int rank = world.rank();
   if (grid.tp() > 1) tp_ = make(grid.tp_group(rank), "tp");
@@ -28,9 +29,11 @@ LayerGroups RankGroups::layer_groups() const {
           .context = context_.get(),
           .selection = nullptr,
           .dispatch = nullptr,
+          .training_dispatch = nullptr,
           .expert = {place_.ep_rank, grid_.ep()},
           .expert_width = {place_.etp_rank, grid_.etp()},
-          .ranks_per_node = ranks_per_node_};
+          .ranks_per_node = ranks_per_node_,
+          .expert_capacity = expert_capacity_};
 }
 
 std::map<RankGroups::ReplicaKey, std::unique_ptr<comm::Communicator>> RankGroups::replica_groups(const std::vector<ReplicaKey>& keys) {

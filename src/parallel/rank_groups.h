@@ -15,7 +15,8 @@ namespace hadal::parallel {
 class RankGroups {
  public:
   /// `world` has grid.num_ranks() ranks and outlives this. `whole_seq`: S, for context parallelism.
-  RankGroups(const ProcessGrid& grid, comm::Communicator& world, std::int64_t whole_seq, std::int64_t ranks_per_node);
+  RankGroups(const ProcessGrid& grid, comm::Communicator& world, std::int64_t whole_seq, std::int64_t ranks_per_node,
+             double expert_capacity = 0);
   ~RankGroups();
 
   const ProcessGrid& grid() const { return grid_; }
@@ -39,6 +40,7 @@ class RankGroups {
   comm::Communicator& world_;
   Place place_;
   std::int64_t ranks_per_node_;
+  double expert_capacity_;
   std::unique_ptr<comm::Communicator> tp_, cp_, pp_, experts_, sequences_;
   std::unique_ptr<nn::SequenceShard> context_;
 };

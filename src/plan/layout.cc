@@ -63,6 +63,8 @@ void check_experts(const Config& config, const parallel::ProcessGrid& grid, Prob
   if (grid.ep() * grid.etp() == 1) {
     problems.require(config.parallel.ranks_per_node == 0, "parallel.ranks_per_node {} is for tokens that travel to experts; ep and etp are 1",
                      config.parallel.ranks_per_node);
+    problems.require(config.parallel.expert_capacity == 0, "parallel.expert_capacity {} is for tokens that travel to experts; ep and etp are 1",
+                     config.parallel.expert_capacity);
     return;
   }
   problems.require(moe.num_experts > 0, "parallel.ep {} and etp {} need experts; model.moe.num_experts is 0", grid.ep(), grid.etp());
@@ -70,6 +72,12 @@ void check_experts(const Config& config, const parallel::ProcessGrid& grid, Prob
   problems.require(moe.intermediate_size % grid.etp() == 0, "parallel.etp {} must divide model.moe.intermediate_size {}", grid.etp(), moe.intermediate_size);
   const std::int64_t node = config.parallel.ranks_per_node, ranks = grid.ep() * grid.etp();
   problems.require(node == 0 || ranks % node == 0, "parallel.ranks_per_node {} must divide ep {} x etp {} = {}", node, grid.ep(), grid.etp(), ranks);
+  const double capacity = config.parallel.expert_capacity;
+  problems.require(capacity == 0 || capacity >= 1, "parallel.expert_capacity {}: room for less than an even load; 1 or more, or 0 for exact counts", capacity);
+  problems.require(capacity == 0 || node == 0 || node % grid.etp() == 0 || grid.etp() % node == 0,
+                   "of parallel.ranks_per_node {} and etp {} one must divide the other where expert_capacity is set: the ranks of an expert's width fill "
+                   "nodes, or share one",
+                   node, grid.etp());
 }
 
 /// Every global batch that the run will see: on the way of the ramp, and at its end.

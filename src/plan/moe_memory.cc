@@ -1,4 +1,4 @@
-// The mirror of nn/moe: router, dispatch (local_exchange or parallel/expert_dispatch), experts, shared experts.
+// The mirror of nn/moe: router, dispatch (local_exchange, parallel/expert_dispatch or parallel/room_dispatch), experts, shared experts.
 #include <cmath>
 
 #include "plan/kernel_scratch.h"
@@ -18,7 +18,7 @@ class Moe final : public LayerMemory {
         num_experts_(shape.model.moe.num_experts),
         pairs_(tokens_ * shape.model.moe.top_k),
         width_(shape.model.moe.intermediate_size / shape.etp),
-        rows_(whole(shape.experts.expert)),
+        rows_(whole(shape.experts.room)),
         exchanges_(shape.ep * shape.etp > 1) {
     const std::int64_t shared = shape.model.moe.num_shared * shape.model.moe.intermediate_size;
     if (shared > 0) shared_ = between_borders(shape, feed_forward_memory(shape, shared / shape.tp, shape.tokens));
@@ -98,6 +98,12 @@ class Moe final : public LayerMemory {
     return whole(shape_.experts.second_sent > 0 ? shape_.experts.second_sent : shape_.experts.first_sent);
   }
 
+  /// Places that one token's experts are at, at most, and slots of the rows that arrive where room travels.
+  std::int64_t most_places() const { return std::min(shape_.model.moe.top_k, shape_.ep); }
+  std::int64_t slots() const { return received() * std::min(shape_.model.moe.top_k, experts_here()); }
+  /// Scalars that accompany rows on their way back.
+  std::int64_t scalars_back() const { return shape_.expert_room ? slots() : rows_; }
+
   void route(Tape& tape, Saved& s) const {
     const auto ints = [&](std::size_t i, std::int64_t count) { s.route[i] = tape.take(count, DType::kI32); };
     s.route[0] = tape.take(experts_here() + 1, DType::kI64);
@@ -108,6 +114,16 @@ class Moe final : public LayerMemory {
       tape.take(rows_, DType::kI32);
       return;
     }
+    if (shape_.expert_room) {
+      ints(1, tokens_ * shape_.model.moe.top_k * shape_.etp);  // pair_sends
+      ints(2, sent());                                         // sent_row
+      ints(3, tokens_ * most_places() * shape_.etp);           // row_sends
+      const Held out_experts = tape.take(slots(), DType::kI32), out_weights = tape.take(slots());
+      const Held in_experts = tape.take(slots(), DType::kI32), in_weights = tape.take(slots());
+      ints(6, slots());               // slot_row
+      s.route[7] = tape.take(rows_);  // row_weight
+      return;
+    }
     const std::int64_t items = whole(shape_.experts.items);
     ints(1, items);                                                          // item_pair
     ints(2, sent());                                                         // sent_row
@@ -115,7 +131,7 @@ class Moe final : public LayerMemory {
     ints(4, items);                                                          // item_position
     ints(5, 2 * rows_);                                                      // source, item_row
     ints(6, received() * std::min(shape_.model.moe.top_k, experts_here()));  // row_items
-    s.route[7] = tape.take_sums(rows_);                                           // row_weight
+    s.route[7] = tape.take_sums(rows_);                                      // row_weight
   }
 
   void start_dispatch(Tape& tape, Saved& s) const {
@@ -141,7 +157,7 @@ class Moe final : public LayerMemory {
       c.scalars_out = std::move(scalars);
       return c;
     }
-    if (scalars.defined()) c.scalars_out = tape.take_sums(rows_);
+    if (scalars.defined()) c.scalars_out = tape.take_sums(scalars_back());
     scalars.reset();
     c.out = tape.take(received() * d_);
     rows.reset();
@@ -150,7 +166,7 @@ class Moe final : public LayerMemory {
       c.out = tape.take(sent() * d_);
     }
     c.in = tape.take(sent() * d_);
-    if (c.scalars_out.defined()) c.scalars_in = tape.take_sums(whole(shape_.experts.items));
+    if (c.scalars_out.defined()) c.scalars_in = tape.take_sums(shape_.expert_room ? slots() : whole(shape_.experts.items));
     return c;
   }
 

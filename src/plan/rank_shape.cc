@@ -35,6 +35,7 @@ ExpertRows rows_of(const Config& config, const Layout& layout, double tokens, do
   if (moe.num_experts == 0) return rows;
   const auto ep = static_cast<double>(layout.grid.ep()), etp = static_cast<double>(layout.grid.etp()), members = ep * etp;
   rows.expert = tokens * static_cast<double>(moe.top_k) * etp * (members > 1 ? imbalance : 1.0);
+  rows.room = rows.expert;
   if (members == 1) return rows;
   rows.items = tokens * static_cast<double>(moe.top_k) * etp;
   const double hit = shares_of_token(moe, ep) * etp;  // members that a token goes to
@@ -51,6 +52,24 @@ ExpertRows rows_of(const Config& config, const Layout& layout, double tokens, do
   rows.second_sent = reached;
   rows.second_away = reached * (1 - 1 / node);
   return rows;
+}
+
+/// The same where room travels (parallel/room_dispatch.h): so much of it to each rank, whatever the groups of the router.
+void make_room(const Config& config, const Layout& layout, double tokens, ExpertRows& rows) {
+  const double capacity = config.parallel.expert_capacity;
+  if (capacity == 0 || rows.items == 0) return;
+  const MoeSection& moe = config.model.moe;
+  const auto ep = static_cast<double>(layout.grid.ep()), members = ep * static_cast<double>(layout.grid.etp());
+  const auto experts = static_cast<double>(moe.num_experts), top_k = static_cast<double>(moe.top_k);
+  const auto to_one = [&](double shares) { return capacity * tokens * distinct_boxes(shares, experts / shares, top_k) / shares; };
+  const bool two_hops = rows.second_sent > 0;
+  const double node = two_hops ? static_cast<double>(config.parallel.ranks_per_node) : 1, nodes = members / node;
+  rows.first_sent = nodes * std::min(tokens, to_one(std::min(nodes, ep)));
+  rows.first_away = rows.first_sent * (1 - 1 / nodes);
+  if (two_hops) rows.second_sent = node * std::min(rows.first_sent, nodes * to_one(ep));
+  rows.second_away = rows.second_sent * (1 - 1 / node);
+  const double slots = std::max(rows.first_sent, rows.second_sent) * std::min(top_k, experts / ep);
+  rows.room = std::min(slots, capacity * rows.items);
 }
 
 /// Where the machine's nodes begin decides which link a row takes; members of an expert group are neighbours in the stage.
@@ -101,6 +120,8 @@ RankShape::RankShape(const Config& config, const Layout& layout, const ForecastO
   const model::ModelOptions model_options = model::model_options(config);
   balance_loss = model.moe.num_experts > 0 && model_options.balance.any();
   experts = rows_of(config, layout, static_cast<double>(token_rows), options.expert_imbalance);
+  make_room(config, layout, static_cast<double>(token_rows), experts);
+  expert_room = config.parallel.expert_capacity > 0;
   split_by_link(config, layout, options.machine, experts);
 }
 

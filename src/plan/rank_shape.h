@@ -24,9 +24,11 @@ struct Formats {
 };
 Formats formats_of(const Config& config, const MachineSection& machine);
 
-/// Rows on their way to experts, of one token-wise rank's micro-batch; expected values under even routing.
+/// Rows on their way to experts, of one token-wise rank's micro-batch; expected values under even routing. With parallel.expert_capacity,
+/// room travels whole, whatever is in it.
 struct ExpertRows {
   double expert = 0;      ///< (token, expert) pairs that arrive at this rank's experts, at the busiest rank
+  double room = 0;        ///< rows that the buffers of these experts hold: those, or what parallel.expert_capacity makes room for
   double items = 0;       ///< pairs that leave, own rank included
   double first_sent = 0;  ///< rows of the first hop, own rank included; and those among them that leave the rank
   double first_away = 0;
@@ -54,6 +56,7 @@ struct RankShape {
   std::int64_t token_rows = 1;  ///< T' = T / tp
   std::int64_t vocabulary = 1;  ///< rows of embedding and head here
   bool balance_loss = false;
+  bool expert_room = false;  ///< parallel.expert_capacity
   ExpertRows experts;
 };
 

@@ -64,10 +64,12 @@ LayerTraffic ffn_traffic(const RankShape& shape, bool moe) {
   const ExpertRows& rows = shape.experts;
   if (rows.items == 0) return traffic;
   // Dispatch and combine, rows of d; forward the items say which experts, backward each brings its weight's gradient home.
-  constexpr double kItem = 24;
-  const double items = rows.items / std::max(rows.first_sent, 1.0);
-  traffic.forward.ep_intra = rows.intra_away * (2 * d * bytes_of(shape) + items * kItem);
-  traffic.forward.ep_inter = rows.inter_away * (2 * d * bytes_of(shape) + items * kItem);
+  // With room, slots for as many as can be meant, of an I32 and the weight.
+  const auto slots = static_cast<double>(std::min(shape.model.moe.top_k, shape.model.moe.num_experts / shape.ep));
+  const double item_bytes = shape.expert_room ? 8 : 24;
+  const double items = shape.expert_room ? slots : rows.items / std::max(rows.first_sent, 1.0);
+  traffic.forward.ep_intra = rows.intra_away * (2 * d * bytes_of(shape) + items * item_bytes);
+  traffic.forward.ep_inter = rows.inter_away * (2 * d * bytes_of(shape) + items * item_bytes);
   traffic.backward.ep_intra = rows.intra_away * (2 * d + items) * bytes_of(shape);
   traffic.backward.ep_inter = rows.inter_away * (2 * d + items) * bytes_of(shape);
   return traffic;

@@ -4,7 +4,7 @@ namespace hadal::train {
 
 RunModel::RunModel(const Config& config, const model::ModelOptions& options, comm::Communicator& world)
     : layout_(plan::make_layout(config, world.size())),
-      groups_(layout_.grid, world, config.data.sequence_length, config.parallel.ranks_per_node),
+      groups_(layout_.grid, world, config.data.sequence_length, config.parallel.ranks_per_node, config.parallel.expert_capacity),
       model_(options, layout_.stages, layout_.stage_placement(groups_.place().pp_rank), groups_) {}
 
 std::vector<optim::ReplicaGroup> optimizer_groups(RunModel& run) {

@@ -5,6 +5,8 @@
 
 #include "comm/position.h"
 #include "core/copy.h"
+#include "core/log.h"
+#include "kernels/expert_room.h"
 #include "train/micro_batch.h"
 
 namespace hadal::train {
@@ -41,12 +43,18 @@ TrainStep::TrainStep(RunModel& run, optim::ShardedAdamW& optimizer, bool recorde
   }
   const auto& layers = run.model().moe_layers();
   const std::int64_t num_experts = shape.moe.num_experts;
-  counts_ = Tensor::zeros({std::ssize(loads_), num_experts}, DType::kI64, run.options().device);
+  const std::int64_t num_counts = std::ssize(loads_) * num_experts;
+  counts_ = Tensor::zeros({num_counts + 1}, DType::kI64, run.options().device);
   balance_loss_ = Tensor::zeros({std::ssize(layers)}, DType::kF64, run.options().device);
+  const View counts = counts_.view().rows(0, num_counts).reshape({std::ssize(loads_), num_experts});
   for (std::int64_t i = 0; i < std::ssize(layers); ++i) {
     const model::Stage::PlacedMoe& moe = layers[static_cast<std::size_t>(i)];
     const std::int64_t place = std::ranges::find(loads_, moe.layer_idx, &LayerLoad::layer_idx) - loads_.begin();
-    moe.layer->bind_statistics(counts_.view().rows(place, place + 1).reshape({num_experts}), balance_loss_.view().rows(i, i + 1));
+    moe.layer->bind_statistics(counts.rows(place, place + 1).reshape({num_experts}), balance_loss_.view().rows(i, i + 1));
+  }
+  if (parallel::RoomDispatch* const room = run.model().room_dispatch()) {
+    room->bind_overflow(counts_.view().rows(num_counts, num_counts + 1));
+    judged_norm_ = Tensor::empty({1}, DType::kF64, run.options().device);
   }
 }
 
@@ -89,6 +97,11 @@ void TrainStep::enqueue_gradients(Stream& stream) {
 void TrainStep::enqueue_update(Stream& stream, double bias_speed) {
   const comm::Position position("optimizer");
   norm_squared_ = optimizer_.grad_norm_squared(stream);
+  if (judged_norm_.defined()) {
+    const std::int64_t last = counts_.numel() - 1;
+    kernels::run(stream, kernels::RefuseOverflow{.overflow = counts_.view().rows(last, last + 1), .x = norm_squared_, .y = judged_norm_});
+    norm_squared_ = judged_norm_;
+  }
   optimizer_.step(stream, norm_squared_);
   for (const model::Stage::PlacedMoe& moe : run_.model().moe_layers()) moe.layer->update_bias(stream, bias_speed, norm_squared_);
 }
@@ -96,29 +109,36 @@ void TrainStep::enqueue_update(Stream& stream, double bias_speed) {
 StepResult TrainStep::gradients(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, double mtp_weight) {
   const std::int64_t seq = rows.tokens.shape()[1];
   prepare(stream, rows, {rows.num_rows(), seq, global_rows, micro_batch, mtp_weight, 0});
-  enqueue_gradients(stream);
-  return read(stream, global_rows * seq);
+  StepResult result;
+  do {
+    enqueue_gradients(stream);
+    result = read(stream, global_rows * seq);
+  } while (has_made_room());
+  return result;
 }
 
 StepResult TrainStep::run(Stream& stream, const data::Batch& rows, std::int64_t global_rows, std::int64_t micro_batch, const StepInput& input) {
   const std::int64_t seq = rows.tokens.shape()[1];
   const Shape shape{rows.num_rows(), seq, global_rows, micro_batch, input.mtp_weight, input.bias_speed};
   prepare(stream, rows, shape);
-  optimizer_.begin_step(stream, input.lr);
   const auto work = [&] {
     enqueue_gradients(stream);
     enqueue_update(stream, shape.bias_speed);
   };
-  if (recorded_) {
-    work_.run(stream, shape, work);
-  } else {
-    work();
-  }
-  StepResult result = read(stream, global_rows * seq);
-  const Tensor norm = to_host(stream, norm_squared_);
-  result.grad_norm = std::sqrt(norm.span<double>()[0]);
-  result.applied = std::isfinite(result.grad_norm);
-  if (!result.applied) optimizer_.undo_step();
+  StepResult result;
+  do {
+    optimizer_.begin_step(stream, input.lr);
+    if (recorded_) {
+      work_.run(stream, shape, work);
+    } else {
+      work();
+    }
+    result = read(stream, global_rows * seq);
+    const Tensor norm = to_host(stream, norm_squared_);
+    result.grad_norm = std::sqrt(norm.span<double>()[0]);
+    result.applied = std::isfinite(result.grad_norm);
+    if (!result.applied) optimizer_.undo_step();
+  } while (has_made_room());
   return result;
 }
 
@@ -145,7 +165,20 @@ StepResult TrainStep::read(Stream& stream, std::int64_t tokens) {
     violation += loads_[i].max_violation();
   }
   if (!loads_.empty()) result.max_violation = violation / static_cast<double>(loads_.size());
+  overflow_ = counts.span<std::int64_t>().back();
   return result;
+}
+
+bool TrainStep::has_made_room() {
+  if (overflow_ == 0) return false;
+  parallel::RoomDispatch& room = *run_.model().room_dispatch();
+  room.set_capacity(2 * room.capacity());
+  if (run_.world().is_root()) {
+    log_info("{} rows on their way to experts found no room (parallel.expert_capacity): the step is done again with room for {:g} times an even load",
+             overflow_, room.capacity());
+  }
+  optimizer_.wait_values();
+  return true;
 }
 
 }  // namespace hadal::train

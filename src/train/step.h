@@ -1,6 +1,9 @@
 // One optimizer step over the layout of a run: micro-batches through the pipeline, gradient reduction, clipping, AdamW (ZeRO-1), balancer.
 // The host makes the micro-batches, sends them to the device, and enqueues the step, or launches it as a graph that an earlier step
 // has recorded (run.cuda_graph); it waits once, at the end, for the figures.
+//
+// Where experts' tokens travel in a bounded room (parallel.expert_capacity), those that find none come with the figures: then nothing was
+// updated on any rank, the room grows on all, and the same step is done again.
 #pragma once
 
 #include <optional>
@@ -67,10 +70,12 @@ class TrainStep {
   void prepare(Stream& stream, const data::Batch& rows, const Shape& shape);
   /// Enqueues forward, backward and the sums of gradients and loads over the ranks.
   void enqueue_gradients(Stream& stream);
-  /// Enqueues the rest: norm, update, balancer.
+  /// Enqueues the rest: norm, update, balancer; none of it where rows found no room.
   void enqueue_update(Stream& stream, double bias_speed);
   /// What the device has found, summed over the ranks; the host waits for it.
   StepResult read(Stream& stream, std::int64_t tokens);
+  /// Whether rows of the step that was read found no room: then there is twice as much, and the step is to be done again.
+  bool has_made_room();
 
   RunModel& run_;
   optim::ShardedAdamW& optimizer_;
@@ -78,10 +83,12 @@ class TrainStep {
   Pipeline pipeline_;
   std::optional<Shape> shape_;  ///< of micro_batches_
   std::vector<model::MicroBatch> micro_batches_;
-  Tensor counts_;               ///< I64 [MoE layers, E]: the loads of those that lie here, then of all
+  Tensor counts_;               ///< I64 [MoE layers * E + 1]: the loads of those that lie here, then of all; rows that found no room
   Tensor balance_loss_;         ///< F64 [MoE layers here]
   std::optional<model::LossTable> losses_;
   ConstView norm_squared_;
+  Tensor judged_norm_;          ///< F64 [1]: NaN where rows found no room
+  std::int64_t overflow_ = 0;   ///< rows that found no room in the step that was read
   RecordedWork<Shape> work_;
   std::vector<LayerLoad> loads_;
 };

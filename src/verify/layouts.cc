@@ -128,6 +128,7 @@ std::string describe(const ParallelSection& p, std::int64_t ranks) {
   add(p.ep > 1, fmt::format("ep {}", p.ep));
   add(p.etp > 1, fmt::format("etp {}", p.etp));
   add(p.ranks_per_node > 0, "two-hop");
+  add(p.expert_capacity > 0, fmt::format("expert room {:g}", p.expert_capacity));
   return text.empty() ? "one rank" : text;
 }
 

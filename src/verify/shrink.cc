@@ -86,7 +86,9 @@ ParallelSection scale_down(const ParallelSection& parallel, const Config& small,
     halve_largest({&p.ep, &p.etp});
   }
   if (p.ranks_per_node > 0) p.ranks_per_node = p.ep * p.etp % 2 == 0 ? std::max<std::int64_t>(p.ep * p.etp / 2, 1) : 0;
-  if (p.ep * p.etp == 1) p.ranks_per_node = 0;
+  if (p.ep * p.etp == 1) p.ranks_per_node = 0, p.expert_capacity = 0;
+  // Where the whole layout has ranks of a width that fill nodes or share one, so has the small one.
+  if (p.expert_capacity > 0 && p.ranks_per_node > 0 && p.ranks_per_node % p.etp != 0 && p.etp % p.ranks_per_node != 0) p.ranks_per_node = 0;
   return p;
 }
 

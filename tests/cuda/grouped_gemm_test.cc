@@ -109,6 +109,41 @@ TEST(CudaGroupedGemm, OverwritesWeightGradientsWhereAsked) {
   overwrite({500, 0, 131}, 1408, 512, DType::kBf16);
 }
 
+// Room that no expert has filled holds anything.
+TEST(CudaGroupedGemm, LeavesRowsPastTheLastOffsetAlone) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const DType dtype : {DType::kF32, DType::kBf16}) {
+    for (const std::int64_t in : {64, 23}) {  // with and without the copy engine
+      for (const std::int64_t used : {0, 100, 131}) {
+        SCOPED_TRACE(testing::Message() << name_of(dtype) << ", in " << in << ", " << used << " rows are used");
+        const std::int64_t rows = 300, out = 72;
+        Twin offsets = Twin::ints({4}, {0, used / 3, used / 3, used}, DType::kI64);
+        const auto spoilt = [&](std::int64_t width, std::uint64_t seed) {
+          Tensor values = Tensor::empty({rows, width}, DType::kF64);
+          const Random random(seed, RandomPurpose::kInit, 1);
+          for (std::int64_t i = 0; i < values.numel(); ++i) values.as<double>()[i] = i / width >= used ? nan : random.normal(static_cast<std::uint64_t>(i));
+          return Twin(std::move(values), dtype);
+        };
+        Twin x = spoilt(in, 1), d_y = spoilt(out, 3), w = Twin::normal({3, out, in}, dtype, 2);
+        const DType sums = accumulation_dtype(dtype);
+        Twin y = Twin::normal({rows, out}, dtype, 5), d_x = Twin::normal({rows, in}, dtype, 6), d_w = Twin::zeros({3, out, in}, sums),
+             d_w_set = Twin::output({3, out, in}, sums);
+        run_on_both({&x, &w, &d_y, &offsets}, {&y, &d_x, &d_w, &d_w_set}, [&](Stream& stream, auto side) {
+          run(stream, kernels::GroupedGemmForward{.x = side(x), .offsets = side(offsets), .w = side(w), .y = side(y)});
+          run(stream, kernels::GroupedGemmBackwardInput{.d_y = side(d_y), .offsets = side(offsets), .w = side(w), .d_x = side(d_x)});
+          run(stream, kernels::GroupedGemmBackwardWeight{.d_y = side(d_y), .x = side(x), .offsets = side(offsets), .d_w = side(d_w)});
+          run(stream, kernels::GroupedGemmBackwardWeight{
+                          .d_y = side(d_y), .x = side(x), .offsets = side(offsets), .d_w = side(d_w_set), .add = false});
+        });
+        EXPECT_TRUE(y.agrees(tolerance_of(dtype, in)));
+        EXPECT_TRUE(d_x.agrees(tolerance_of(dtype, out)));
+        EXPECT_TRUE(d_w.agrees(tolerance_of(sums, used + 1)));
+        EXPECT_TRUE(d_w_set.agrees(tolerance_of(sums, used + 1)));
+      }
+    }
+  }
+}
+
 // A tile reads its neighbours' rows; what is in them must not matter.
 TEST(CudaGroupedGemm, OtherRowsDoNotLeak) {
   const std::int64_t rows = 100, in = 64, out = 72;

@@ -107,6 +107,25 @@ TEST_F(OnDevice, AStepWaitsForItsFiguresAlone) {
   }
 }
 
+/// Two ranks whose device memory travels from device to device: four waits each. Exact counts are planned on the host, layer by layer.
+TEST_F(OnDevice, ExpertsWithRoomDoNotMakeTheHostWait) {
+  const auto waits_of_a_step = [&](const std::string& capacity) {
+    const auto waits = [&](const std::string& steps) {
+      const std::int64_t before = test::num_host_waits();
+      run_.train("waits " + capacity + " " + steps, 2, with(kBf16, {"train.steps=" + steps, "optim.schedule.decay_steps=17", "parallel.ep=2",
+                                                                 "parallel.device_transport=nccl", "parallel.expert_capacity=" + capacity}));
+      return test::num_host_waits() - before;
+    };
+    waits("1");
+    const std::int64_t three = waits("3"), eight = waits("8");
+    EXPECT_EQ((eight - three) % 5, 0);
+    return (eight - three) / 5;
+  };
+  EXPECT_EQ(waits_of_a_step("64"), 2 * 4);
+  // Experts and weights of three layers with experts (one of the model, two MTP modules), two micro-batches on two ranks.
+  EXPECT_EQ(waits_of_a_step("0"), 2 * 4 + 2 * 3 * 2 * 2);
+}
+
 /// tests/cuda/train_test.cc compares the bits.
 TEST_F(OnDevice, AStepIsRecordedOncePerShape) {
   const std::int64_t before = test::num_graph_launches();
@@ -127,7 +146,8 @@ TEST_F(OnDevice, RanksTrainWithTheBitsOfTheCpu) {
                                                       {"parallel.pp=2"},
                                                       {"parallel.pp=2", "parallel.schedule=dualpipe_v", "train.micro_batch=1"},
                                                       {"parallel.tp=2", "parallel.ep=2", "parallel.etp=2"},
-                                                      {"parallel.tp=2", "parallel.ep=4", "parallel.ranks_per_node=2"}};
+                                                      {"parallel.tp=2", "parallel.ep=4", "parallel.ranks_per_node=2"},
+                                                      {"parallel.ep=4", "parallel.expert_capacity=1"}};
   for (const std::vector<std::string>& layout : layouts) {
     std::string name;
     for (const std::string& key : layout) name += key.substr(key.find('.') + 1);

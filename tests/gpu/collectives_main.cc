@@ -1,4 +1,4 @@
-// Started under mpirun on a machine with a GPU (collectives_test.sh): every call on device memory, through the host or by NCCL, against
+// Started under mpirun on a machine with a GPU (ranks_test.sh): every call on device memory, through the host or by NCCL, against
 // the same call on host memory. Ranks that share a device and go by NCCL have different NCCL_HOSTIDs.
 //
 //   test_gpu_collectives host|nccl

@@ -15,7 +15,8 @@ import json
 import re
 import sys
 
-# XunhaoLai/native-sparse-attention-triton on one H100 80 GB HBM3, quoted from spec/gpu.md 14: another card of the same kind.
+# XunhaoLai/native-sparse-attention-triton on one H100 80 GB HBM3, quoted from spec/gpu.md 14 where peers.py could not run it: another card
+# of the same kind.
 TRITON_NSA = {8192: (1.60, 1.41, 2.48, 5.47), 32768: (13.0, 10.2, 10.1, 20.4), 65536: (43.8, 37.0, 22.9, 46.3)}
 TRITON_NSA_ROWS = ("nsa_compressed_select", "nsa_compressed_backward", "nsa_selected_forward", "nsa_selected_backward")
 SUMS = {"nsa two branches, forward": (TRITON_NSA_ROWS[0], TRITON_NSA_ROWS[2]), "nsa two branches, backward": (TRITON_NSA_ROWS[1], TRITON_NSA_ROWS[3])}
@@ -33,9 +34,12 @@ def nsa_shape(length):
     return f"b1 h64/4 s{length} d128"
 
 
-def published():
-    return [{"name": name, "shape": nsa_shape(length), "ms": ms, "peer": "Triton NSA, published, other H100"}
-            for length, times in TRITON_NSA.items() for name, ms in zip(TRITON_NSA_ROWS, times)]
+def with_published(peers):
+    """The peers, and what was published of those that were not measured."""
+    measured = {(row["name"], row["shape"]) for row in peers}
+    return peers + [{"name": name, "shape": nsa_shape(length), "ms": ms, "peer": "Triton NSA, published, other H100"}
+                    for length, times in TRITON_NSA.items() for name, ms in zip(TRITON_NSA_ROWS, times)
+                    if (name, nsa_shape(length)) not in measured]
 
 
 def rate_of(row):
@@ -54,16 +58,15 @@ def with_sums(ours, peers):
     """NSA's two branches together, ours and the peer's, and against dense attention of the same shape."""
     ours, peers = list(ours), list(peers)
     times = {(row["name"], row["shape"]): row["ms"] for row in ours}
-    quoted = {(row["name"], row["shape"]): row["ms"] for row in published()}
-    dense = {(row["name"], row["shape"]): row for row in peers}
+    by_key = {(row["name"], row["shape"]): row for row in peers}
     for name, parts in SUMS.items():
         for length in TRITON_NSA:
             keys = [(part, nsa_shape(length)) for part in parts]
             if not all(key in times for key in keys):
                 continue
             ours.append({"name": name, "shape": nsa_shape(length), "ms": sum(times[key] for key in keys)})
-            peers.append({"name": name, "shape": nsa_shape(length), "ms": sum(quoted[key] for key in keys), "peer": "Triton NSA, published, other H100"})
-            against = dense.get((DENSE[name], nsa_shape(length)))
+            peers.append({"name": name, "shape": nsa_shape(length), "ms": sum(by_key[key]["ms"] for key in keys), "peer": by_key[keys[0]]["peer"]})
+            against = by_key.get((DENSE[name], nsa_shape(length)))
             if against:
                 ours.append({**ours[-1], "name": name + " (against dense)"})
                 peers.append({**against, "name": ours[-1]["name"]})
@@ -137,10 +140,11 @@ def main():
     arguments = parser.parse_args()
     rows = read_rows(arguments.ours)
     ceilings = next((row for row in rows if row["name"] == "ceilings"), None)
-    ours, peers = with_sums([row for row in rows if row["name"] != "ceilings"], (read_rows(arguments.peers) if arguments.peers else []))
+    peers = with_published(read_rows(arguments.peers) if arguments.peers else [])
+    ours, peers = with_sums([row for row in rows if row["name"] != "ceilings"], peers)
     our_steps, peer_steps = step_rows(arguments.step, arguments.step_peer)
     graph, eager = graph_rows(arguments.graph)
-    table = [cells(our, peer) for our, peer in joined(ours + our_steps + graph, peers + published() + peer_steps + eager)]
+    table = [cells(our, peer) for our, peer in joined(ours + our_steps + graph, peers + peer_steps + eager)]
     widths = [max(len(line[i]) for line in [HEAD] + table) for i in range(len(HEAD))]
     for line in [HEAD] + table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The peers of the op benches, in PyTorch on this machine's GPU: peers.py [--only NAME[,NAME...]] [--out FILE]
+"""The peers of the op benches, in PyTorch and Triton on this machine's GPU: peers.py [--only NAME[,NAME...]] [--out FILE]
 
 One JSON object a line: name and shape (those of the rows of bench_cuda, which compare.py joins them with), ms, tflops or gbs, peer.
 Times are medians over at least 20 runs after warm-up, on random data, with the L2 cache swept before each run; the host runs ahead of
@@ -53,7 +53,7 @@ def time_ms(body):
 
 
 def add(name, shape, ms, peer, flops=0, moved=0, **more):
-    rate = {"tflops": round(flops / ms / 1e9, 2)} if flops else {"gbs": round(moved / ms / 1e6, 1)}
+    rate = {"tflops": round(flops / ms / 1e9, 2)} if flops else {"gbs": round(moved / ms / 1e6, 1)} if moved else {}
     rows.append({"name": name, "shape": shape, "ms": round(ms, 5), **rate, "peer": f"{VERSION} {peer}", **more})
     print(json.dumps(rows[-1]), flush=True)
 
@@ -106,6 +106,35 @@ def gqa_attention():
         attention("gqa_attention", f"b1 h64/4 s{length} d128", 1, 64, 4, length, 128, 128)
 
 
+@bench
+def sparse_attention():
+    """XunhaoLai/native-sparse-attention-triton, where PYTHONPATH has its folder native_sparse_attention. It waits for the device in places."""
+    try:
+        from native_sparse_attention.ops import compressed_attention, topk_sparse_attention
+    except ImportError as error:
+        print(f"sparse_attention: skipped, {error}", file=sys.stderr)
+        return
+    heads, kv_heads, dim, kernel, stride, block, top = 64, 4, 128, 32, 16, 64, 16
+    for length in (8192, 32768, 65536):
+        shape, entries = f"b1 h{heads}/{kv_heads} s{length} d{dim}", (length - kernel) // stride + 1
+        q = random(length, heads, dim, grad=True)
+        pooled, keys = ([random(rows, kv_heads, dim, grad=True) for _ in "kv"] for rows in (entries, length))
+        ends, pooled_ends = (torch.tensor([0, rows], device="cuda", dtype=torch.int32) for rows in (length, entries))
+
+        def compressed_select():
+            return compressed_attention(q, *pooled, kernel, stride, block, top, ends, pooled_ends, length, entries)
+
+        out, chosen = compressed_select()
+        add("nsa_compressed_select", shape, time_ms(compressed_select), "Triton NSA")
+        add_backward("nsa_compressed_backward", shape, out, (q, *pooled), "Triton NSA")
+
+        def selected():
+            return topk_sparse_attention(q, *keys, chosen, block, ends)
+
+        add("nsa_selected_forward", shape, time_ms(selected), "Triton NSA")
+        add_backward("nsa_selected_backward", shape, selected(), (q, *keys), "Triton NSA")
+
+
 def routed_ends(rows, experts, forced):
     """Where the experts' rows end, as in moe_bench.cc: equally many, or falling by exp(-2.8) in a scattered order and none for the last."""
     if forced:
@@ -137,27 +166,27 @@ def moe_core():
 
 @bench
 def linear_cross_entropy():
-    tokens, dim, vocab = 4096, 2048, 102400
     torch._functorch.config.donated_buffer = True  # the graph is not kept: logits may be overwritten
-    x, weight = random(tokens, dim, grad=True), random(vocab, dim, std=0.02, grad=True)
-    target = torch.randint(vocab, (tokens,), device="cuda")
+    for tokens, dim, vocab in ((4096, 2048, 102400), (4096, 7168, 129280)):
+        x, weight = random(tokens, dim, grad=True), random(vocab, dim, std=0.02, grad=True)
+        target = torch.randint(vocab, (tokens,), device="cuda")
 
-    @torch.compile
-    def loss_of(x, weight, target):
-        return F.cross_entropy(F.linear(x, weight).float(), target)
+        @torch.compile(dynamic=False)
+        def loss_of(x, weight, target):
+            return F.cross_entropy(F.linear(x, weight).float(), target)
 
-    def step():
-        return torch.autograd.grad(loss_of(x, weight, target), (x, weight))
+        def step():
+            return torch.autograd.grad(loss_of(x, weight, target), (x, weight))
 
-    step()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    held = torch.cuda.memory_allocated()
-    step()
-    torch.cuda.synchronize()
-    results = (x.numel() + weight.numel()) * 2
-    extra = (torch.cuda.max_memory_allocated() - held - results) / 2**20
-    add("linear_cross_entropy", f"{tokens}x{dim} v{vocab}", time_ms(step), "compiled", flops=6 * tokens * dim * vocab, extra_mib=round(extra))
+        step()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        step()
+        torch.cuda.synchronize()
+        results = (x.numel() + weight.numel()) * 2
+        extra = (torch.cuda.max_memory_allocated() - held - results) / 2**20
+        add("linear_cross_entropy", f"{tokens}x{dim} v{vocab}", time_ms(step), "compiled", flops=6 * tokens * dim * vocab, extra_mib=round(extra))
     torch._functorch.config.donated_buffer = False
 
 

@@ -9,7 +9,7 @@
 #   BUILD            build folder; default: build/gpu
 #   OUT              full logs and figures; default: build/gpu-logs
 #   HADAL_PKG        a folder with unpacked Debian packages (dpkg -x), where headers or libraries are not installed
-#   HADAL_PEERS      a folder with torch_step.py, the peer of the whole step
+#   HADAL_PEERS      a folder with torch_step.py, the peer of the whole step, and native_sparse_attention, that of sparse attention
 #   HADAL_CMAKE      further words for cmake, as -DCUDNN_FRONTEND_INCLUDE_DIR=...
 #   HADAL_PYTHON     Python with PyTorch; default: python3
 #
@@ -24,6 +24,7 @@ build=${BUILD:-build/gpu} out=${OUT:-build/gpu-logs} python=${HADAL_PYTHON:-pyth
 mkdir -p "$build" "$out"
 build=$(cd "$build" && pwd) out=$(cd "$out" && pwd)
 begin=$(date +%s)
+[ -z "${HADAL_PEERS-}" ] || export PYTHONPATH="$HADAL_PEERS${PYTHONPATH:+:$PYTHONPATH}"
 export HWLOC_COMPONENTS="${HWLOC_COMPONENTS:--opencl}"  # launch/mpirun.sh says why
 say() { printf '[%3d s] %s\n' $(($(date +%s) - begin)) "$*"; }
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || { echo 'run.sh: no GPU here'; exit 77; }
@@ -95,7 +96,10 @@ if [ "$what" != bench ]; then
   say tests
   rm -f "$out"/*.word
   # Ranks that share the GPU talk more than they compute: beside the suites.
-  for script in tests/gpu/*_test.sh; do run_one "gpu_$(basename "$script" _test.sh)" 240 "$script" "$build" & done
+  for ranks in "collectives 2 host" "collectives 4 host" "collectives 2 nccl" "collectives 4 nccl" "layouts 2 host" "layouts 2 nccl" "layouts 4 nccl"; do
+    # shellcheck disable=SC2086 # a list
+    run_one "gpu_$(echo "$ranks" | tr ' ' _)" 240 tests/gpu/ranks_test.sh "$build" $ranks &
+  done
   running=0 suites=''
   for suite in $("$build/tests/test_cuda" --gtest_list_tests | sed -n 's/^\([A-Za-z0-9_/]*\)\..*/\1/p'); do
     run_one "cuda_$(echo "$suite" | tr / _)" 150 "$build/tests/test_cuda" "--gtest_filter=$suite.*" &

@@ -99,6 +99,28 @@ TEST(GroupedGemm, EqualsOneProductPerExpert) {
   check<double>({0, 0}, 8, 8);
 }
 
+TEST(GroupedGemm, LeavesRowsPastTheLastOffsetAlone) {
+  const std::int64_t in = 24, out = 40;
+  Tensor offsets = Tensor::empty({4}, DType::kI64);
+  std::ranges::copy(std::vector<std::int64_t>{0, 5, 5, 38}, offsets.as<std::int64_t>());
+  Tensor x = random_tensor<double>({50, in}, 1), d_y = random_tensor<double>({50, out}, 2);
+  const Tensor w = random_tensor<double>({3, out, in}, 3), before = random_tensor<double>({50, out}, 4);
+  for (Tensor* rows : {&x, &d_y}) {
+    for (double& value : rows->view().rows(38, 50).span<double>()) value = std::numeric_limits<double>::quiet_NaN();
+  }
+  Tensor y = before.clone(), d_x = Tensor::empty({50, in}, DType::kF64), d_w = Tensor::zeros({3, out, in}, DType::kF64);
+  Tensor y_all = Tensor::empty({38, out}, DType::kF64), d_w_all = Tensor::zeros({3, out, in}, DType::kF64);
+  Stream stream;
+  run(stream, GroupedGemmForward{.x = x, .offsets = offsets, .w = w, .y = y});
+  run(stream, GroupedGemmBackwardInput{.d_y = d_y, .offsets = offsets, .w = w, .d_x = d_x});
+  run(stream, GroupedGemmBackwardWeight{.d_y = d_y, .x = x, .offsets = offsets, .d_w = d_w});
+  run(stream, GroupedGemmForward{.x = x.view().rows(0, 38), .offsets = offsets, .w = w, .y = y_all});
+  run(stream, GroupedGemmBackwardWeight{.d_y = d_y.view().rows(0, 38), .x = x.view().rows(0, 38), .offsets = offsets, .d_w = d_w_all});
+  EXPECT_TRUE(std::ranges::equal(y.view().rows(0, 38).span<double>(), y_all.span<double>()));
+  EXPECT_TRUE(std::ranges::equal(y.view().rows(38, 50).span<double>(), before.view().rows(38, 50).span<double>()));
+  EXPECT_TRUE(same(d_w, d_w_all));
+}
+
 TEST(GroupedGemm, RefusesOffsetsThatFall) {
   Tensor offsets = Tensor::zeros({3}, DType::kI64);
   offsets.as<std::int64_t>()[1] = 5;
@@ -106,6 +128,8 @@ TEST(GroupedGemm, RefusesOffsetsThatFall) {
   const Tensor x = random_tensor<float>({4, 3}, 1), w = random_tensor<float>({2, 5, 3}, 2);
   Tensor y = Tensor::zeros({4, 5}, DType::kF32);
   Stream stream;
+  EXPECT_THROW(run(stream, GroupedGemmForward{.x = x, .offsets = offsets, .w = w, .y = y}), ContractError);
+  offsets.as<std::int64_t>()[2] = 5;  // more rows than there are
   EXPECT_THROW(run(stream, GroupedGemmForward{.x = x, .offsets = offsets, .w = w, .y = y}), ContractError);
 }
 

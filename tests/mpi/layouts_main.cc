@@ -1,7 +1,7 @@
 // Started under mpirun by ctest: a covering dozen of layouts over real ranks, every schedule among them, against one rank. Each process
 // runs its rank; what they hold of each logical tensor meets on rank 0, which judges.
 //
-// With a word, `host` or `nccl`, all of it on CUDA in f32, and that is how device memory travels (tests/gpu/layouts_test.sh). Fewer
+// With a word, `host` or `nccl`, all of it on CUDA in f32, and that is how device memory travels (tests/gpu/ranks_test.sh). Fewer
 // layouts then: two ranks do not have as many.
 #include <fmt/core.h>
 
@@ -23,9 +23,13 @@ namespace {
 
 using namespace hadal;
 
-/// A covering set, and deeper pipelines than it has.
+/// Experts in bounded room so tight that steps are done again, a covering set, and deeper pipelines than it has.
 std::vector<ParallelSection> layouts_of(const Config& small, int ranks) {
-  std::vector<ParallelSection> layouts = verify::covering_layouts(small, ranks);
+  std::vector<ParallelSection> layouts{verify::test::Split{.ep = ranks, .expert_capacity = 1}.section(),
+                                       verify::test::Split{.tp = 2, .ep = ranks / 2, .etp = 2, .expert_capacity = 1.5}.section()};
+  if (ranks % 4 == 0) layouts.push_back(verify::test::Split{.ep = ranks, .ranks_per_node = ranks / 2, .expert_capacity = 1}.section());
+  const std::vector<ParallelSection> covering = verify::covering_layouts(small, ranks);
+  layouts.insert(layouts.end(), covering.begin(), covering.end());
   if (ranks % 4 != 0) return layouts;
   for (const ScheduleKind schedule : {ScheduleKind::kOneFOneB, ScheduleKind::kZeroBubbleH2, ScheduleKind::kDualPipeV, ScheduleKind::kDualPipe}) {
     layouts.push_back(verify::test::Split{.tp = ranks / 4, .pp = 4, .schedule = schedule}.section());

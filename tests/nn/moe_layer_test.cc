@@ -160,7 +160,11 @@ class NotingFeedForward final : public FeedForward {
 TEST(MoeLayer, SharedExpertsRunWhileTokensTravel) {
   Events events;
   MoeLayer layer("mlp", small_options(),
-                 {.experts = {}, .width = {}, .exchange = std::make_shared<NotingExchange>(events), .sequence_counts = nullptr},
+                 {.experts = {},
+                  .width = {},
+                  .exchange = std::make_shared<NotingExchange>(events),
+                  .training_exchange = nullptr,
+                  .sequence_counts = nullptr},
                  std::make_unique<NotingFeedForward>(events));
   Stream stream;
   Context ctx{.stream = stream, .batch = 1, .seq = 7};

@@ -102,6 +102,7 @@ TEST_P(SharedSequences, EqualWholeOnes) {
                        {.experts = {world.rank(), num_ranks},
                         .width = {},
                         .exchange = std::make_shared<ExpertDispatch>(world, ExpertDispatchOptions{.num_experts = kExperts}),
+                        .training_exchange = nullptr,
                         .sequence_counts = std::make_shared<GroupSequenceCounts>(world)},
                        nullptr);
     nn::ParameterList own;

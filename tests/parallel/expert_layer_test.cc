@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "comm/local/local_group.h"
-#include "parallel/expert_dispatch.h"
+#include "parallel/room_dispatch.h"
 #include "tests/support/gradient_check.h"
 #include "tests/support/small_experts.h"
 
@@ -25,6 +25,7 @@ struct Layout {
   std::vector<std::int64_t> tokens;  // per rank in the first micro-batch; the second one has them in reverse
   Router router = Router::kV3;
   Load load = Load::kNatural;
+  double capacity = 0;  // of room; 0: exact counts
 };
 
 void PrintTo(const Layout& layout, std::ostream* out) { *out << layout.name; }
@@ -106,12 +107,13 @@ Result run_ranks(const Layout& layout, const Tensor (&x)[2], const Tensor (&d_y)
     for (int i = 0; i < size; ++i) members[static_cast<std::size_t>(i)] = first + i;
     const auto group = world.subgroup(members, "experts");
     const nn::MoeOptions options = options_of(layout);
-    nn::MoeLayout place{
-        .experts = {group->rank() / layout.etp, layout.ep},
-        .width = {group->rank() % layout.etp, layout.etp},
-        .exchange = std::make_shared<ExpertDispatch>(
-            *group, ExpertDispatchOptions{.num_experts = kExperts, .etp = layout.etp, .ranks_per_node = layout.per_node}),
-        .sequence_counts = nullptr};
+    const ExpertDispatchOptions ways{.num_experts = kExperts, .etp = layout.etp, .ranks_per_node = layout.per_node};
+    nn::MoeLayout place{.experts = {group->rank() / layout.etp, layout.ep},
+                        .width = {group->rank() % layout.etp, layout.etp},
+                        .exchange = std::make_shared<ExpertDispatch>(*group, ways),
+                        .training_exchange = nullptr,
+                        .sequence_counts = nullptr};
+    if (layout.capacity > 0) place.training_exchange = std::make_shared<RoomDispatch>(*group, ways, layout.capacity, kCpu);
     nn::MoeLayer layer(
         "mlp", options, std::move(place),
         std::make_unique<nn::FeedForward>("mlp.shared_experts", kHidden, options.width, options.init_std, options.dtype));
@@ -196,7 +198,12 @@ INSTANTIATE_TEST_SUITE_P(
                     Layout{"ep8_nodes_2x4_half_unused", 8, 8, 1, 4, {2, 5, 1, 1, 7, 3, 4, 2}, Router::kV3, Load::kHalfUnused},
                     Layout{"ep8_nodes_4x2_one_expert", 8, 8, 1, 2, {2, 5, 1, 1, 7, 3, 4, 2}, Router::kV3, Load::kOneExpert},
                     Layout{"ep4_etp2_nodes_2x4", 8, 4, 2, 4, {2, 5, 1, 1, 7, 3, 4, 2}},
-                    Layout{"ep2_etp4_nodes_4x2", 8, 2, 4, 2, {2, 5, 1, 1, 7, 3, 4, 2}}),
+                    Layout{"ep2_etp4_nodes_4x2", 8, 2, 4, 2, {2, 5, 1, 1, 7, 3, 4, 2}},
+                    Layout{"room_ep4", 4, 4, 1, 0, {7, 7, 7, 7}, Router::kV3, Load::kNatural, 16},
+                    Layout{"room_ep8_one_expert", 8, 8, 1, 0, {3, 3, 3, 3, 3, 3, 3, 3}, Router::kV3, Load::kOneExpert, 16},
+                    Layout{"room_ep2_etp2_half_unused", 4, 2, 2, 0, {6, 6, 6, 6}, Router::kV3, Load::kHalfUnused, 16},
+                    Layout{"room_ep8_nodes_2x4_v2", 8, 8, 1, 4, {4, 4, 4, 4, 4, 4, 4, 4}, Router::kV2, Load::kNatural, 16},
+                    Layout{"room_ep4_etp2_nodes_2x4", 8, 4, 2, 4, {3, 3, 3, 3, 3, 3, 3, 3}, Router::kV3, Load::kNatural, 16}),
     [](const auto& layout) { return std::string(layout.param.name); });
 
 TEST(ExpertNodes, GiveTheExpertsTheSameBitsAsOneHop) {

@@ -97,6 +97,12 @@ TEST(PlanMemory, ExpertParallelRanks) {
   compare(all({kMoe, parallel_of("ep: 2, etp: 2, tp: 2")}), 4);
 }
 
+TEST(PlanMemory, RoomForExperts) {
+  compare(all({kMoe, parallel_of("ep: 2, expert_capacity: 1.5")}), 2);
+  compare(all({kMoe, parallel_of("ep: 4, ranks_per_node: 2, expert_capacity: 2")}), 4);
+  compare(all({kMoe, parallel_of("ep: 2, etp: 2, tp: 2, expert_capacity: 1.25")}), 4);
+}
+
 TEST(PlanMemory, EverySchedule) {
   for (const char* schedule : {"gpipe", "1f1b", "interleaved", "zb_h1", "zb_h2", "dualpipe_v", "dualpipe"}) {
     const std::string parallel = std::string("pp: 2, schedule: ") + schedule;

@@ -8,6 +8,7 @@
 // Results in f32 are those of the CPU bit for bit.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "core/device.h"
@@ -18,16 +19,10 @@ inline constexpr Device kFakeCuda{DeviceKind::kCuda, 0};
 
 /// From here on, in this process, CUDA is this device (and no other).
 void use_fake_cuda();
+/// Where the device itself reaches an address of its memory.
+std::byte* reach_fake(const void* address);
 /// How often the host would have waited for the device so far: copies to the host, and synchronize().
 std::int64_t num_host_waits();
-/// While there is one, those of this thread are not counted.
-class HostWaitsUncounted {
- public:
-  HostWaitsUncounted();
-  ~HostWaitsUncounted();
-  HostWaitsUncounted(const HostWaitsUncounted&) = delete;
-  HostWaitsUncounted& operator=(const HostWaitsUncounted&) = delete;
-};
 /// Launches of recorded graphs so far.
 std::int64_t num_graph_launches();
 

@@ -34,6 +34,21 @@ TEST_P(KindOfModel, covering_layouts_equal_one_rank) {
 INSTANTIATE_TEST_SUITE_P(layouts, KindOfModel, testing::ValuesIn(test::kinds()),
                          [](const testing::TestParamInfo<test::Kind>& kind) { return kind.param.name; });
 
+TEST(ExpertRoom, equals_one_rank_however_tight) {
+  const Reference reference(shrink(test::everything(), 8, 8));
+  for (const double capacity : {1.0, 100.0}) {
+    for (const test::Split& split : {test::Split{.ep = 8},
+                                     {.tp = 2, .cp = 2, .ep = 4, .etp = 2},
+                                     {.pp = 2, .ep = 4, .schedule = ScheduleKind::kDualPipe},
+                                     {.ep = 8, .ranks_per_node = 4},
+                                     {.tp = 2, .ep = 4, .etp = 2, .ranks_per_node = 4}}) {
+      ParallelSection layout = split.section();
+      layout.expert_capacity = capacity;
+      expect_equal(reference, layout, 8);
+    }
+  }
+}
+
 /// Every split of `ranks` ranks once; schedules and dispatches take turns.
 std::vector<ParallelSection> every_split(const Config& small, std::int64_t ranks) {
   using Split = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;

@@ -66,6 +66,7 @@ ParallelSection Split::section() const {
   p.schedule = schedule;
   p.stages = stages;
   p.ranks_per_node = ranks_per_node;
+  p.expert_capacity = expert_capacity;
   return p;
 }
 

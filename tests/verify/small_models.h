@@ -22,6 +22,7 @@ struct Split {
   ScheduleKind schedule = ScheduleKind::kOneFOneB;
   std::vector<StageSection> stages{};
   std::int64_t ranks_per_node = 0;
+  double expert_capacity = 0;
 
   ParallelSection section() const;
 };

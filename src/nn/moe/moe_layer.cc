@@ -54,6 +54,7 @@ MoeLayer::MoeLayer(const std::string& name, const MoeOptions& options, MoeLayout
                                    .storage = options.storage()}),
       shared_(std::move(shared)),
       exchange_(std::move(layout.exchange)),
+      training_exchange_(std::move(layout.training_exchange)),
       balance_(options.num_experts, options.router, options.balance, std::move(layout.sequence_counts), options.device) {
   HADAL_CHECK((shared_ != nullptr) == (options.num_shared > 0), "{}: {} shared experts", name, options.num_shared);
   if (exchange_ == nullptr) {
@@ -83,7 +84,8 @@ void MoeLayer::route(Context& ctx, ConstView x, bool training, Record& r) {
                                          .scores = r.scores,
                                          .experts = r.experts,
                                          .weights = weights});
-  r.route = exchange_->route(ctx.stream, r.experts, weights);
+  ExpertExchange& exchange = training && training_exchange_ ? *training_exchange_ : *exchange_;
+  r.route = exchange.route(ctx.stream, r.experts, weights);
   r.route->start_dispatch(ctx.stream, x);
   if (training) r.d_scores = balance_.add(ctx, r.scores, r.experts);
 }

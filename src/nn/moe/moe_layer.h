@@ -36,6 +36,7 @@ struct MoeLayout {
   Shard experts;                                    ///< those that lie here
   Shard width;                                      ///< what lies here of each expert's width
   std::shared_ptr<ExpertExchange> exchange;         ///< null: all experts lie here, whole
+  std::shared_ptr<ExpertExchange> training_exchange;  ///< of what backward follows; null: `exchange`
   std::shared_ptr<SequenceCounts> sequence_counts;  ///< null: whole sequences lie here
 };
 
@@ -92,7 +93,7 @@ class MoeLayer : public Layer {
   Parameter bias_;    ///< F32 [E], a buffer; only with has_bias
   Experts experts_;
   std::unique_ptr<Layer> shared_;
-  std::shared_ptr<ExpertExchange> exchange_;
+  std::shared_ptr<ExpertExchange> exchange_, training_exchange_;
   Balance balance_;
 };
 
