@@ -121,7 +121,7 @@ class Moe final : public LayerMemory {
       const Held out_experts = tape.take(slots(), DType::kI32), out_weights = tape.take(slots());
       const Held in_experts = tape.take(slots(), DType::kI32), in_weights = tape.take(slots());
       ints(6, slots());               // slot_row
-      s.route[7] = tape.take(rows_);  // row_weight
+      s.route[7] = tape.take_sums(rows_);  // row_weight
       return;
     }
     const std::int64_t items = whole(shape_.experts.items);
