@@ -2,51 +2,12 @@
 
 #include <cuda_bf16.h>
 
-#include <algorithm>
-#include <functional>
-#include <numeric>
-#include <vector>
-
 #include "kernels/cuda/check.h"
 
 namespace hadal::kernels::cuda {
 namespace {
 
 using bf16 = __nv_bfloat16;
-
-// An estimate's unit is the time in which a block multiplies a tile of queries, about 1.4 us.
-constexpr int kMultiprocessors = 132;   ///< of an H100 or H200; no property of the card at hand, so that the cut is the same on any
-constexpr int kStartTiles = 3;          ///< a block's first copies and its stores
-constexpr int kSumTiles = 4;            ///< the launch that sums
-constexpr double kBytesPerTile = 3.5e6; ///< moved by the card meanwhile
-
-struct Estimate {
-  double time, least;  ///< of this cut, and of any cut into no fewer parts
-};
-
-Estimate estimate(const AttentionSizes& sizes, const KeyParts& parts) {
-  std::vector<int> walks;  // query tiles of a block, for each kind of block
-  for (int key = 0; key < sizes.keys; key += kKeyTile) {
-    const TileSpan seen = parts.seen(sizes, key);
-    for (int range = 0; range < parts.ranges; ++range) {
-      const TileSpan span = parts.seen_in(seen, range);
-      if (span.first < span.last) walks.push_back(span.last - span.first);
-    }
-  }
-  std::ranges::sort(walks, std::greater<>());
-  const std::int64_t alike = std::int64_t{sizes.batch} * sizes.key_heads * parts.heads, blocks = alike * static_cast<std::int64_t>(walks.size());
-  const int heads = (sizes.group + parts.heads - 1) / parts.heads;
-  const double tiles = std::accumulate(walks.begin(), walks.end(), 0.0) * sizes.batch * sizes.heads;
-  const double filled = (tiles + static_cast<double>(blocks) * kStartTiles) / kMultiprocessors;
-  double longest = filled;
-  for (std::int64_t round = 0; round * kMultiprocessors < blocks; ++round) {  // so many heavier blocks and one: somebody gets round + 1
-    const int walk = walks[static_cast<std::size_t>(round * kMultiprocessors / alike)];
-    longest = std::max(longest, static_cast<double>((round + 1) * (walk * heads + kStartTiles)));
-  }
-  const double rows = static_cast<double>(parts.count()) * sizes.batch * sizes.keys * sizes.key_heads;
-  const double sums = parts.count() == 1 ? 0 : kSumTiles + 2 * sizeof(float) * rows * partial_width(sizes) / kBytesPerTile;
-  return {longest + sums, filled + sums};
-}
 
 /// One thread sums four columns of a row.
 __global__ void sum_parts(const __grid_constant__ AttentionSizes sizes, const KeyParts parts, const float4* partial, Strided<bf16> d_k,
@@ -84,21 +45,18 @@ __global__ void sum_parts(const __grid_constant__ AttentionSizes sizes, const Ke
 }  // namespace
 
 KeyParts key_parts(const AttentionSizes& sizes, int tile_queries) {
-  const int tiles = std::max(1, (sizes.tokens + tile_queries - 1) / tile_queries);
-  KeyParts best;
-  double best_time = 0;
-  for (int count = 1; count <= sizes.group * tiles; count *= 2) {
-    KeyParts parts{.heads = std::min(count, sizes.group), .ranges = 1, .range_tiles = tiles, .tile_queries = tile_queries};
-    parts.range_tiles = (tiles * parts.heads + count - 1) / count;
-    parts.ranges = (tiles + parts.range_tiles - 1) / parts.range_tiles;
-    const Estimate found = estimate(sizes, parts);
-    if (count == 1 || found.time < best_time) {
-      best = parts;
-      best_time = found.time;
-    }
-    if (found.least >= best_time) break;
-  }
-  return best;
+  const KeyCut cut = cut_keys({.batch = sizes.batch,
+                               .tokens = sizes.tokens,
+                               .keys = sizes.keys,
+                               .heads = sizes.heads,
+                               .key_heads = sizes.key_heads,
+                               .columns = partial_width(sizes),
+                               .query_start = sizes.query_start,
+                               .window = sizes.blocks ? 0 : sizes.window,
+                               .block_length = sizes.blocks ? sizes.block_length : 0,
+                               .block_stride = sizes.blocks ? sizes.block_stride : 0},
+                              tile_queries);
+  return {static_cast<int>(cut.heads), static_cast<int>(cut.ranges), static_cast<int>(cut.range_tiles), tile_queries};
 }
 
 void sum_key_parts(cudaStream_t stream, const FlashAttentionBackward& args, const KeyParts& parts, const float* partial, float* shared_sums) {

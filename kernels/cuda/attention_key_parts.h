@@ -6,10 +6,9 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/attention_params.h"
+#include "kernels/key_cut.h"
 
 namespace hadal::kernels::cuda {
-
-inline constexpr int kKeyTile = 128;  ///< keys of a block
 
 /// Tiles [first, last) of queries; none where the first is not below the last.
 struct TileSpan {
@@ -38,7 +37,7 @@ struct KeyParts {
   }
 };
 
-/// The cut that ends first by a count of tiles; one part where the blocks fill the card anyway.
+/// key_cut.h's.
 KeyParts key_parts(const AttentionSizes& sizes, int tile_queries);
 
 /// Columns of a row of partial sums: d_k, d_v, d_k_shared.

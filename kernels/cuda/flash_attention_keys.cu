@@ -27,7 +27,7 @@ constexpr int kRowChunk = kTileRows * kChunkRowBytes;  ///< bytes of a chunk of 
 template <int NA, int NB, int NV>
 struct Form {
   static constexpr int kChunks = NA + NB + NV;
-  static constexpr int kQueries = kChunks == 5 ? 48 : 64;  ///< of a tile
+  static constexpr int kQueries = key_gradient_queries(kChunks);  ///< of a tile
   static constexpr int kQueryChunk = kQueries * kChunkRowBytes;
   static constexpr int kStatisticsBytes = 2 * kQueries * static_cast<int>(sizeof(float));
   static constexpr int kTileBytes = kChunks * (kRowChunk + kStages * kQueryChunk);

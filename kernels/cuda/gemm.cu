@@ -17,6 +17,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/visit.h"
+#include "kernels/cuda_scratch.h"
 #include "kernels/gemm.h"
 #include "kernels/op.h"
 
@@ -24,8 +25,6 @@ namespace hadal::kernels::cuda {
 namespace {
 
 using std::int64_t;
-
-constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
 void check(cublasStatus_t status, const char* call, const Gemm& args) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -84,7 +83,7 @@ Plan make_plan(cublasLtHandle_t handle, const Key& key, const Gemm& args) {
   const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t name, const auto& value) {
     check(cublasLtMatmulPreferenceSetAttribute(preference, name, &value, sizeof(value)), "cublasLtMatmulPreferenceSetAttribute", args);
   };
-  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{kWorkspaceBytes});
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{kGemmWorkspaceBytes});
   prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.alignments[1]);
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.alignments[0]);
@@ -123,7 +122,7 @@ Prepared prepare(const Stream& stream, const Key& key, const Gemm& args) {
   auto plan = library.plans.find(key);
   if (plan == library.plans.end()) plan = library.plans.emplace(key, make_plan(library.handle, key, args)).first;
   void*& workspace = library.workspaces[stream.native()];
-  if (workspace == nullptr) workspace = allocate(stream.device(), kWorkspaceBytes);
+  if (workspace == nullptr) workspace = allocate(stream.device(), kGemmWorkspaceBytes);
   return {library.handle, &plan->second, workspace};
 }
 
@@ -163,7 +162,7 @@ void gemm(Stream& stream, const Gemm& args) {
   const auto alpha = static_cast<float>(args.alpha), beta = static_cast<float>(args.beta);
   const Plan& plan = *ready.plan;
   check(cublasLtMatmul(ready.handle, plan.product, &alpha, args.b.data, plan.b, args.a.data, plan.a, &beta, args.c.data, plan.c, args.c.data, plan.c,
-                       &plan.algorithm, ready.workspace, kWorkspaceBytes, native(stream)),
+                       &plan.algorithm, ready.workspace, kGemmWorkspaceBytes, native(stream)),
         "cublasLtMatmul", args);
 }
 

@@ -1,7 +1,7 @@
 // Linear + cross-entropy on CUDA: chunks of rows, each three products (cuBLASLt) and between them one kernel that reads the
 // chunk's logits once and writes their gradient over them.
 //
-// A chunk is as large as 508 MiB allow: its weight gradient reads and writes all of d_w in f32, so that fewer chunks mean less
+// A chunk is as large as 508 MiB allow (cuda_scratch.h): its weight gradient reads and writes all of d_w in f32, so that fewer chunks mean less
 // traffic (V 102400, d 2048: 1.7 GB for each). Logits are held in the dtype of h, so in bf16 they and their gradients are rounded
 // as any other activation; everything between is f32.
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cross_entropy_rows.cuh"
 #include "kernels/cuda/visit.h"
+#include "kernels/cuda_scratch.h"
 #include "kernels/gemm.h"
 #include "kernels/linear_cross_entropy.h"
 #include "kernels/loss_sum.h"
@@ -21,16 +22,7 @@ using std::int64_t;
 
 constexpr int kThreads = 1024, kFewThreads = 128;  ///< of a block; the latter for small vocabularies
 constexpr int kFewColumns = 4096;
-constexpr int64_t kChunkBytes = int64_t{508} << 20;
-constexpr int64_t kRowStep = 128;                 ///< chunks of whole tiles of a product
 constexpr int64_t kKeptPieces = 216 * 1024 / 16;  ///< of a row in shared memory; a multiprocessor has 227 KiB for its blocks
-
-/// Rows of a chunk: equal chunks of whole tiles, as few as fit.
-int64_t chunk_rows(int64_t tokens, int64_t row_bytes) {
-  const int64_t fitting = std::max(kChunkBytes / row_bytes / kRowStep * kRowStep, kRowStep);
-  const int64_t chunks = (tokens + fitting - 1) / fitting, each = (tokens + chunks - 1) / chunks;
-  return std::min({fitting, (each + kRowStep - 1) / kRowStep * kRowStep, tokens});
-}
 
 template <class T>
 struct Chunk {
@@ -74,8 +66,7 @@ void softmax_chunk(Stream& stream, const LinearCrossEntropy& args, const Chunk<T
 template <class T>
 void compute(Stream& stream, const LinearCrossEntropy& args) {
   const int64_t tokens = args.h.shape[0], columns = args.w.shape[0];
-  const int64_t stride = (columns + kPiece<T> - 1) / kPiece<T> * kPiece<T>;
-  const int64_t rows = chunk_rows(tokens, stride * static_cast<int64_t>(sizeof(T)));
+  const int64_t stride = head_row_elements(columns, args.h.dtype), rows = head_chunk_rows(tokens, stride * static_cast<int64_t>(sizeof(T)));
   Tensor memory = Tensor::empty({rows, stride}, args.h.dtype, stream.device());
   for (int64_t offset = 0; offset < tokens; offset += rows) {
     const int64_t end = std::min(offset + rows, tokens);

@@ -459,8 +459,7 @@ __global__ void __launch_bounds__(kThreads, kResident) backward_kernel(const __g
   }
 }
 
-// Thread blocks that 132 multiprocessors (a Hopper's) hold at the same time, on any device: the order of sums follows from sizes alone.
-constexpr std::int64_t kAtOnce = 132 * kResident;
+static_assert(kResident == kPoolingResident && kChannels == kPoolingChannels && kWarps == kPoolingWarps);
 constexpr std::int64_t kMostOfGrid = 65535;
 
 template <class Args>
@@ -490,14 +489,6 @@ std::int64_t tiles_of(const Args& args) {
   return (args.x.width + kChannels - 1) / kChannels;
 }
 
-/// How many of `count` a run takes so that the grid fills the device, in whole turns, of which the neighbours take `shared` chunks.
-template <class Args>
-int per_run(const Args& args, std::int64_t count, std::int64_t shared) {
-  const std::int64_t runs = std::max<std::int64_t>(1, kAtOnce / (lanes_of(args) * tiles_of(args)));
-  const std::int64_t turns = ((count + runs - 1) / runs + shared + kWarps - 1) / kWarps;
-  return static_cast<int>(turns * kWarps - shared);
-}
-
 template <class Args>
 dim3 grid_of(const Args& args, std::int64_t runs) {
   return {static_cast<unsigned>(runs), static_cast<unsigned>(tiles_of(args)), static_cast<unsigned>(lanes_of(args))};
@@ -520,20 +511,20 @@ bool fits_tiles(const NsaCompressBackward& args) {
 
 void compress_by_tiles(Stream& stream, const NsaCompressForward& args) {
   Inputs in = inputs_of(args);
-  in.per_run = per_run(args, in.blocks, 1);
+  const PoolingRuns cut = pooling_runs(lanes_of(args), args.x.width, in.blocks, 1);
+  in.per_run = static_cast<int>(cut.per_run);
   constexpr std::size_t kBytes = sizeof(Shared<kForwardPieces>);
   allow_shared_memory(forward_kernel, kBytes, args.kName);
-  launch_early(stream, args.kName, forward_kernel, grid_of(args, (in.blocks + in.per_run - 1) / in.per_run), kThreads, kBytes,
-               maps_of(args), in, rows_of<bf16>(args.y));
+  launch_early(stream, args.kName, forward_kernel, grid_of(args, cut.runs), kThreads, kBytes, maps_of(args), in, rows_of<bf16>(args.y));
 }
 
 void compress_by_tiles(Stream& stream, const NsaCompressBackward& args) {
   Inputs in = inputs_of(args);
   const std::int64_t chunks = (in.tokens + kStride - 1) / kStride;
   // The first and the last chunk of a sequence have no neighbour.
-  in.per_run = per_run(args, chunks - 2, 2);
-  const std::int64_t runs = std::max<std::int64_t>(1, (chunks - 2 + in.per_run - 1) / in.per_run), sums = runs * lanes_of(args),
-                     size = kLength * args.x.width;
+  const auto [each, runs] = pooling_runs(lanes_of(args), args.x.width, chunks - 2, 2);
+  in.per_run = static_cast<int>(each);
+  const std::int64_t sums = runs * lanes_of(args), size = kLength * args.x.width;
   Tensor partial = Tensor::empty({sums, size}, DType::kF32, stream.device());
   const Gradients gradients{rows_of<bf16>(args.d_y), rows_of<bf16>(args.d_x), rows_of<bf16>(args.d_logits), partial.as<float>()};
   const auto kernel = args.add_to_x ? backward_kernel<true> : backward_kernel<false>;

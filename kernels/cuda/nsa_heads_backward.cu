@@ -10,8 +10,6 @@
 namespace hadal::kernels::cuda {
 namespace {
 
-constexpr int kPieceTiles = 16;
-
 template <int kWidth, int kShared, int kValue>
 __global__ void __launch_bounds__(kHeadThreads, 2)
     query_gradient_kernel(SelectedInputs<bf16> in, HeadPiecesView pieces, HeadRows<const bf16> d_o, HeadStatistics statistics, HeadPartials to) {
@@ -54,7 +52,7 @@ __global__ void __launch_bounds__(kHeadThreads, 2)
 template <int kWidth, int kShared, int kValue>
 void query_gradient(Stream& stream, const NsaSelectedBackward& args, const float* delta) {
   const SelectedInputs<bf16> in = selected_inputs<bf16>(args);
-  const HeadPieces pieces(stream, in.sizes, in.blocks, kPieceTiles);
+  const HeadPieces pieces(stream, in.sizes, in.blocks, kHeadPieceTiles);
   const PartialRoom room(stream, in.sizes, kWidth, false);
   const auto kernel = query_gradient_kernel<kWidth, kShared, kValue>;
   constexpr std::size_t kBytes = memory_of_tiles(2 * (kWidth + kValue));
@@ -72,7 +70,7 @@ void query_gradient(Stream& stream, const NsaSelectedBackward& args, const float
 
 bool heads_backward(Stream& stream, const NsaSelectedBackward& args) {
   const SelectedSizes sizes = selected_sizes(args);
-  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || args.q.tokens == 0 || !is_key_major(sizes) || !HeadSegments::possible(sizes) ||
+  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || args.q.tokens == 0 || !is_key_major(shape_of(sizes)) || !HeadSegments::possible(sizes) ||
       !aligned16(args.q) || !aligned16(args.k) || !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.d_o) ||
       !aligned16(args.d_q) || !aligned16(args.d_k) || !aligned16(args.d_v)) {
     return false;

@@ -96,13 +96,10 @@ void start(Stream& stream, const SelectedInputs<bf16>& in, const HeadPartials& p
 
 PartialRoom::PartialRoom(Stream& stream, const SelectedSizes& sizes, int width, bool with_lse) : heads_(sizes.heads) {
   const int key_tiles = key_tiles_of(sizes);
-  const std::int64_t rows = sizes.batch * sizes.tokens * sizes.chosen * key_tiles;
-  const std::int64_t bytes = rows * (width * static_cast<std::int64_t>(sizeof(bf16)) + (with_lse ? static_cast<std::int64_t>(sizeof(float)) : 0));
-  const auto most = static_cast<int>(std::clamp<std::int64_t>(kMostPartialBytes / bytes, 1, heads_));
-  const int turns = (heads_ + most - 1) / most, heads = (heads_ + turns - 1) / turns;
+  const auto [heads, rows] = head_turns(shape_of(sizes), width, with_lse);
   rows_ = Tensor::empty({heads, rows, width}, DType::kBf16, stream.device());
   if (with_lse) lse_ = Tensor::empty({heads, rows}, DType::kF32, stream.device());
-  first_ = {static_cast<bf16*>(rows_.view().data), with_lse ? lse_.as<float>() : nullptr, rows, 0, heads, key_tiles};
+  first_ = {static_cast<bf16*>(rows_.view().data), with_lse ? lse_.as<float>() : nullptr, rows, 0, static_cast<int>(heads), key_tiles};
 }
 
 void combine_outputs(Stream& stream, const SelectedInputs<bf16>& in, const HeadPartials& partials, int width, HeadRows<bf16> o, float* lse) {

@@ -8,7 +8,6 @@
 namespace hadal::kernels::cuda {
 namespace {
 
-constexpr int kPieceTiles = 16;
 
 // Scores to probabilities over the largest of a row, whose logarithm to the base 2 and inverse sum come back.
 __device__ __forceinline__ void softmax_rows(float (&s)[32], float scale, const int (&limit)[2], float (&lse)[2], float (&inverse)[2]) {
@@ -89,7 +88,7 @@ __global__ void __launch_bounds__(kHeadThreads, 3) forward_kernel(SelectedInputs
 template <int kWidth, int kShared, int kValue>
 void start(Stream& stream, const NsaSelectedForward& args) {
   const SelectedInputs<bf16> in = selected_inputs<bf16>(args);
-  const HeadPieces pieces(stream, in.sizes, in.blocks, kPieceTiles);
+  const HeadPieces pieces(stream, in.sizes, in.blocks, kHeadPieceTiles);
   const PartialRoom room(stream, in.sizes, kValue, true);
   const auto kernel = forward_kernel<kWidth, kShared, kValue>;
   constexpr std::size_t kBytes = memory_of_tiles(2 * kWidth + kValue);
@@ -106,7 +105,7 @@ void start(Stream& stream, const NsaSelectedForward& args) {
 
 bool heads_forward(Stream& stream, const NsaSelectedForward& args) {
   const SelectedSizes sizes = selected_sizes(args);
-  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !is_key_major(sizes) || !aligned16(args.q) || !aligned16(args.k) ||
+  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !is_key_major(shape_of(sizes)) || !aligned16(args.q) || !aligned16(args.k) ||
       !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.o)) {
     return false;
   }

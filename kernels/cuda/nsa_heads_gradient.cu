@@ -11,7 +11,6 @@
 namespace hadal::kernels::cuda {
 namespace {
 
-constexpr int kPieceTiles = 64;  // most lists stay whole
 constexpr int kStages = 3, kBuffers = 2;
 constexpr int kThreads = 2 * kHeadThreads;
 
@@ -243,7 +242,7 @@ __global__ void __launch_bounds__(kThreads) sum_parts_kernel(SelectedSizes sizes
 template <int kWidth, int kShared, int kValue>
 void own_keys_gradient(Stream& stream, const NsaSelectedBackward& args, const float* delta) {
   const SelectedInputs<bf16> in = selected_inputs<bf16>(args);
-  const HeadPieces pieces(stream, in.sizes, in.blocks, kPieceTiles);
+  const HeadPieces pieces(stream, in.sizes, in.blocks, kOwnKeysPieceTiles);
   const PartialRoom room(stream, in.sizes, kWidth, false);
   Tensor partial = Tensor::empty({room.heads_of_turn(), pieces.most_slots(), key_tiles_of(in.sizes), kHeadTile, kWidth + kValue}, DType::kF32,
                                  stream.device());

@@ -39,10 +39,10 @@ __global__ void __launch_bounds__(kThreads)
 
 HeadPieces::HeadPieces(Stream& stream, const SelectedSizes& sizes, const std::int32_t* blocks, int tiles) : lists_(stream, sizes, blocks) {
   const char* const op = "nsa: pieces of the lists of tokens by block";
-  const std::int64_t lists = sizes.batch * sizes.num_blocks, cuts = sizes.batch * sizes.tokens * sizes.chosen / (kHeadTile * tiles);
-  HADAL_CHECK(2 * cuts + lists < INT32_MAX, "{}: {} lists, {} cuts", op, lists, cuts);
-  most_ = static_cast<int>(cuts + lists);
-  most_slots_ = static_cast<int>(2 * cuts);
+  const auto [most, slots] = head_piece_counts(shape_of(sizes), tiles);
+  HADAL_CHECK(most + slots < INT32_MAX, "{}: {} pieces, {} of lists that are cut", op, most, slots);
+  most_ = static_cast<int>(most);
+  most_slots_ = static_cast<int>(slots);
   pieces_ = Tensor::empty({sizes.groups, most_, static_cast<std::int64_t>(sizeof(HeadPiece))}, DType::kU8, stream.device());
   counts_ = Tensor::empty({sizes.groups}, DType::kI32, stream.device());
   pieces_kernel<<<sizes.groups, kThreads, 0, native(stream)>>>(sizes, lists_.view(), tiles, most_, static_cast<HeadPiece*>(pieces_.view().data),

@@ -7,17 +7,9 @@
 
 namespace hadal::kernels::cuda {
 
-inline constexpr int kMostSharing = 8;  ///< heads of a key head and a selection that go this way
-inline constexpr int kHeadTile = 64;    ///< queries, and keys, of a tile
-/// Partial results at a time: heads go in turns of so many bytes, or one by one where a single head has more.
-inline constexpr std::int64_t kMostPartialBytes = std::int64_t{512} << 20;
+inline constexpr int kHeadTile = static_cast<int>(kHeadTileRows);  ///< queries, and keys, of a tile
 
 inline int key_tiles_of(const SelectedSizes& sizes) { return (sizes.select_block + kHeadTile - 1) / kHeadTile; }
-
-/// Whether the path of nsa_heads.h is meant for these heads.
-inline bool is_key_major(const SelectedSizes& sizes) {
-  return sizes.heads_per_key() <= kMostSharing || sizes.heads_per_group() <= kMostSharing;
-}
 
 /// Queries entries[begin] .. entries[begin + rows) of the lists, which read `block` of a sequence: piece `number` of `parts` of its list.
 /// Every block has one, if without queries.
@@ -26,6 +18,7 @@ struct alignas(16) HeadPiece {
   std::int32_t number, parts;
   std::int32_t slot;  ///< of the pieces of the group's lists that are cut, which one this is
 };
+static_assert(sizeof(HeadPiece) == kHeadPieceBytes);
 
 /// What kernels read.
 struct HeadPiecesView {

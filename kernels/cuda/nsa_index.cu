@@ -13,17 +13,10 @@ namespace hadal::kernels::cuda {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr std::int64_t kLeastTokens = 32;  // of a piece
 
 struct Pieces {
   std::int64_t tokens_of_piece, count;
 };
-
-// As many counters as entries, about.
-Pieces pieces_of(const SelectedSizes& sizes) {
-  const std::int64_t wanted = std::max<std::int64_t>(kLeastTokens, sizes.num_blocks / sizes.chosen);
-  return {wanted, std::max<std::int64_t>(1, (sizes.tokens + wanted - 1) / wanted)};
-}
 
 // counters [B, Gs, blocks, pieces]; entries null: count, else write entries and move the counters on.
 __global__ void __launch_bounds__(kWarps* kWarp)
@@ -54,12 +47,12 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 BlockLists::BlockLists(Stream& stream, const SelectedSizes& sizes, const std::int32_t* blocks)
     : groups_(sizes.groups),
       blocks_(sizes.num_blocks),
-      pieces_(static_cast<int>(pieces_of(sizes).count)),
+      pieces_(static_cast<int>(block_list_sizes(shape_of(sizes)).pieces)),
       place_bits_(std::bit_width(static_cast<unsigned>(sizes.chosen))) {
   const char* const op = "nsa: lists of tokens by block";
-  const Pieces pieces = pieces_of(sizes);
-  const std::int64_t lists = sizes.batch * sizes.groups, counters = lists * sizes.num_blocks * pieces.count;
-  const std::int64_t entries = sizes.batch * sizes.tokens * sizes.groups * sizes.chosen;
+  const auto [tokens_of_piece, count, counters, entries] = block_list_sizes(shape_of(sizes));
+  const Pieces pieces{tokens_of_piece, count};
+  const std::int64_t lists = sizes.batch * sizes.groups;
   HADAL_CHECK(counters < INT32_MAX && entries < INT32_MAX, "{}: {} counters, {} entries", op, counters, entries);
   HADAL_CHECK(sizes.tokens < INT32_MAX >> place_bits_, "{}: {} tokens with {} blocks each", op, sizes.tokens, sizes.chosen);
   const auto queue = native(stream);

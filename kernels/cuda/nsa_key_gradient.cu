@@ -19,11 +19,10 @@ constexpr int kStages = 5;  // tiles in flight or in use
 constexpr int kAhead = 4;   // tiles whose tokens are asked for before their rows
 constexpr int kGatherRegisters = 56, kMultiplyRegisters = 224;
 constexpr int kKeyChunk = kKeys * kChunkRowBytes;
-constexpr std::int64_t kPieces = 2048;
 
 template <int kWidth, int kValue>
 struct Form {
-  static constexpr int kRows = kWidth + kValue > 256 ? 48 : 64;  ///< of a tile
+  static constexpr int kRows = key_tile_rows(kWidth, kValue);  ///< of a tile
   static constexpr int kChunk = kRows * kChunkRowBytes;
   static constexpr int kKeyBytes = (kWidth + kValue) / 64 * kKeyChunk, kStageBytes = (kWidth + kValue) / 64 * kChunk;
   static constexpr int kTileBytes = kKeyBytes + kStages * kStageBytes;
@@ -355,13 +354,13 @@ void start(Stream& stream, const NsaSelectedBackward& args, const float* delta) 
   const auto kernel = key_gradient_kernel<kWidth, kShared, kValue>;
   allow_shared_memory(kernel, kBytes, op);
 
-  const int at_once = key_heads_at_once(sizes), count = at_once > 0 ? at_once : sizes.key_heads;
+  const int at_once = static_cast<int>(key_heads_at_once(shape_of(sizes))), count = at_once > 0 ? at_once : sizes.key_heads;
   for (int first = 0; first < sizes.key_heads; first += count) {
     const KeyHeads heads{first, sizes.key_heads - first < count ? sizes.key_heads - first : count};
-    const KeyPlan plan(stream, sizes, lists, heads, kKeys, kPieces);
+    const KeyPlan plan(stream, sizes, lists, heads, kKeys, kKeyPieces);
     const Work& work = plan.work();
     Tensor partial = Tensor::empty({plan.slots(), work.key_tiles, kKeys, kWidth + kValue}, DType::kF32, stream.device());
-    Tensor kept = Tensor::empty({at_once > 0 ? score_bytes(sizes) * heads.count : 0}, DType::kU8, stream.device());
+    Tensor kept = Tensor::empty({at_once > 0 ? score_bytes(shape_of(sizes)) * heads.count : 0}, DType::kU8, stream.device());
     const KeyGradients grad{rows_of<bf16>(args.d_o), args.lse.as<float>(), delta,           rows_of<bf16>(args.d_k), rows_of<bf16>(args.d_v),
                             shared_sums.as<float>(), partial.as<float>(),  args.add_to_keys};
     const ScoreGradients scores{at_once > 0 ? reinterpret_cast<uint4*>(kept.view().data) : nullptr, first * sizes.heads_per_key(),

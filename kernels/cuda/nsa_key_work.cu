@@ -72,12 +72,10 @@ __global__ void __launch_bounds__(kScanThreads) order_kernel(int outputs, const 
 
 KeyPlan::KeyPlan(Stream& stream, const SelectedSizes& sizes, const Lists& lists, KeyHeads heads, int keys_of_tile, std::int64_t wanted) {
   const char* const op = "nsa: plan of the keys' gradients";
-  const std::int64_t outputs = sizes.batch * sizes.num_blocks * heads.count, key_tiles = (sizes.select_block + keys_of_tile - 1) / keys_of_tile;
-  const std::int64_t rows = sizes.batch * sizes.tokens * heads.count * sizes.heads_per_key() * sizes.chosen;
-  const std::int64_t tiles = rows / lists.tile_rows + outputs * lists.segments_of_key;
-  const std::int64_t piece_tiles = std::max<std::int64_t>(kLeastPieceRows / lists.tile_rows, tiles / wanted + 1);
-  pieces_ = tiles / piece_tiles + outputs;
-  slots_ = 2 * (tiles / piece_tiles);
+  const std::int64_t key_tiles = (sizes.select_block + keys_of_tile - 1) / keys_of_tile;
+  const auto [outputs, tiles, piece_tiles, pieces, slots] = key_piece_counts(shape_of(sizes), heads.count, lists.tile_rows, wanted);
+  pieces_ = pieces;
+  slots_ = slots;
   HADAL_CHECK(pieces_ * key_tiles < INT32_MAX && tiles < INT32_MAX, "{}: {} pieces of work, {} tiles", op, pieces_ * key_tiles, tiles);
   plan_ = Tensor::empty({2, outputs + 1}, DType::kI32, stream.device());
   items_ = Tensor::empty({pieces_, 2}, DType::kI32, stream.device());

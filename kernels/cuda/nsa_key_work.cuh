@@ -9,8 +9,7 @@
 
 namespace hadal::kernels::cuda {
 
-inline constexpr int kLeastPieceRows = 16384;
-inline constexpr int kMostKeys = 64;  ///< of a tile of keys
+inline constexpr int kMostKeys = static_cast<int>(kKeyTileKeys);  ///< of a tile of keys
 
 /// Key heads [first, first + count).
 struct KeyHeads {
@@ -65,7 +64,7 @@ struct Lists {
 /// The work of an op, planned on the device; upper bounds on the host.
 class KeyPlan {
  public:
-  /// At most `wanted` pieces more than there are outputs, unless they would be shorter than kLeastPieceRows.
+  /// At most `wanted` pieces more than there are outputs, unless they would be short (cuda_scratch.h).
   KeyPlan(Stream& stream, const SelectedSizes& sizes, const Lists& lists, KeyHeads heads, int keys_of_tile, std::int64_t wanted);
   const Work& work() const { return work_; }
   unsigned blocks() const { return static_cast<unsigned>(pieces_ * work_.key_tiles); }  ///< (piece, key tile)

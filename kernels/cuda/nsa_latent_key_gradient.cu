@@ -11,9 +11,8 @@ namespace hadal::kernels::cuda {
 namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * kWarp;
-constexpr int kKeys = 32, kKeyParts16 = kKeys / 16;
+constexpr int kKeys = static_cast<int>(kLatentTileKeys), kKeyParts16 = kKeys / 16;
 constexpr int kStages = 2;
-constexpr std::int64_t kPieces = 512;
 constexpr int kKeyTiles = kLatentWidth / 8 / kWarps, kValueTiles = kLatent / 8 / kWarps;  // of 8 channels, of a warp
 static_assert(kKeyParts16 * (kRows / 8) == kWarps && kKeys <= kMostKeys);
 
@@ -183,7 +182,7 @@ bool latent_key_gradient(Stream& stream, const NsaSelectedBackward& args, const 
   const BlockLists index(stream, sizes, in.blocks);
   const HeadSegments segments(sizes);
   const Lists lists{index.view(), segments, segments.count, kRows};
-  const KeyPlan plan(stream, sizes, lists, {0, 1}, kKeys, kPieces);
+  const KeyPlan plan(stream, sizes, lists, {0, 1}, kKeys, kLatentKeyPieces);
   const Work& work = plan.work();
   Tensor partial = Tensor::empty({plan.slots(), work.key_tiles, kKeys, kLatentWidth + kLatent}, DType::kF32, stream.device());
   Tensor rotated = Tensor::empty({args.k.tokens, kRotated}, DType::kF32, stream.device());

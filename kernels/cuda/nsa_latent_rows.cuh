@@ -6,7 +6,7 @@
 
 namespace hadal::kernels::cuda {
 
-inline constexpr int kRows = 32;  ///< of a tile
+inline constexpr int kRows = static_cast<int>(kLatentTileRows);  ///< of a tile
 
 template <int kWidth, int kValue>
 struct Stage {

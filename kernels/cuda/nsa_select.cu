@@ -6,13 +6,13 @@
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_select.cuh"
 #include "kernels/cuda/visit.h"
+#include "kernels/cuda_scratch.h"
 
 namespace hadal::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 128;
 constexpr int kHeadsAtOnce = 4;
-constexpr std::int64_t kScratchBytes = std::int64_t{128} << 20;  // of importance: enough queries to fill the device several times over
 
 // A block a (query, group), a thread a compressed key.
 template <class T>
@@ -251,10 +251,9 @@ void top_blocks(Stream& stream, const NsaTopBlocks& args) {
 void select(Stream& stream, const NsaSelect& args) {
   check_positions(args);
   visit(args.q.dtype, [&]<class T>() {
-    const std::int64_t tokens = args.q.tokens / args.batch, row_bytes = args.num_groups * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t tokens = args.q.tokens / args.batch;
     const std::int64_t blocks = (args.query_start + tokens - 1) / args.select_block + 1;
-    const std::int64_t fits = std::max<std::int64_t>(kScratchBytes / (row_bytes * blocks), 64);
-    const std::int64_t sequences = std::clamp<std::int64_t>(fits / tokens, 1, args.batch), queries = std::min(fits, tokens);
+    const auto [sequences, queries] = importance_chunk(args.batch, tokens, args.num_groups, blocks);
     Tensor scratch = Tensor::empty({sequences * queries, args.num_groups, blocks}, DType::kF32, stream.device());
     ImportanceInputs<T> in = inputs_of<T>(args, blocks);
     for (std::int64_t b = 0; b < args.batch; b += sequences) {

@@ -127,7 +127,7 @@ void start(Stream& stream, const NsaSelectedForward& args) {
 
 bool mma_forward(Stream& stream, const NsaSelectedForward& args) {
   const SelectedSizes sizes = selected_sizes(args);
-  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !HeadSegments::possible(sizes) || is_key_major(sizes) ||
+  if (args.q.dtype != DType::kBf16 || sizes.keys == 0 || !HeadSegments::possible(sizes) || is_key_major(shape_of(sizes)) ||
       !aligned16(args.q) || !aligned16(args.k) || !aligned16(args.k_shared) || !aligned16(args.v) || !aligned16(args.o)) {
     return false;
   }

@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda_scratch.h"
 #include "kernels/heads.h"
 
 namespace hadal::kernels::cuda {
@@ -42,6 +43,12 @@ struct SelectedSizes {
   __host__ __device__ int heads_per_key() const { return heads / key_heads; }
   __host__ __device__ int heads_per_group() const { return heads / groups; }
 };
+
+/// What memory follows from.
+inline SelectedShape shape_of(const SelectedSizes& sizes) {
+  return {sizes.batch,  sizes.tokens,       sizes.keys,      sizes.heads,        sizes.key_heads,  sizes.groups,
+          sizes.chosen, sizes.select_block, sizes.key_width, sizes.shared_width, sizes.value_width};
+}
 
 template <class Args>
 SelectedSizes selected_sizes(const Args& args) {

@@ -23,6 +23,7 @@ AttentionShape::AttentionShape(const RankShape& rank)
            .width = a.kind == AttentionKind::kMla ? a.qk_nope_head_dim + a.qk_rope_head_dim : a.head_dim,
            .value = a.v_head_dim,
            .shared = a.kind == AttentionKind::kMla ? a.qk_rope_head_dim : 0};
+  spans.query_start = spans.keys - spans.queries;
   const auto entries_of = [&](std::int64_t length) {
     return kernels::num_compressed(length, a.nsa.block_length, a.nsa.block_stride);
   };
@@ -35,7 +36,7 @@ void LatentMemory::forward(Tape& tape, const AttentionShape& s) {
   if (s.a.q_lora_rank > 0) {
     q_a = tape.take(s.tokens * s.a.q_lora_rank);
     gemm_scratch(tape, Product::kForward, s.tokens, s.a.q_lora_rank, s.d);
-    q_a_rms = tape.take(s.tokens);
+    q_a_rms = tape.take_sums(s.tokens);
     c_q = tape.take(s.tokens * s.a.q_lora_rank);
   }
   q = tape.take(s.tokens * s.query_width());
@@ -43,7 +44,7 @@ void LatentMemory::forward(Tape& tape, const AttentionShape& s) {
   kv_a = tape.take(s.tokens * (s.a.kv_lora_rank + s.a.qk_rope_head_dim));
   c = tape.take(s.tokens * s.a.kv_lora_rank);
   gemm_scratch(tape, Product::kForward, s.tokens, s.a.kv_lora_rank + s.a.qk_rope_head_dim, s.d);
-  kv_a_rms = tape.take(s.tokens);
+  kv_a_rms = tape.take_sums(s.tokens);
 }
 
 void LatentMemory::backward_input(Tape& tape, const AttentionShape& s) {
@@ -79,7 +80,7 @@ class Mla final : public LayerMemory {
       tape.touch(s_.whole * latent_width());
     }
     m->o = tape.take(s_.tokens * s_.value_width());
-    m->lse = tape.take(s_.tokens * s_.heads);
+    m->lse = tape.take_sums(s_.tokens * s_.heads);
     m->kv = tape.take(s_.causal * s_.up_width());
     gemm_scratch(tape, Product::kForward, s_.causal, s_.up_width(), s_.a.kv_lora_rank);
     attention_scratch(tape, s_.spans);
@@ -146,7 +147,7 @@ class Gqa final : public LayerMemory {
       m->v = std::move(v);
     }
     m->o = tape.take(s_.tokens * s_.value_width());
-    m->lse = tape.take(s_.tokens * s_.heads);
+    m->lse = tape.take_sums(s_.tokens * s_.heads);
     attention_scratch(tape, s_.spans);
     Held y = tape.take(s_.tokens * s_.d);
     gemm_scratch(tape, Product::kForward, s_.tokens, s_.d, s_.value_width());

@@ -39,38 +39,43 @@ std::int64_t gradient_parts(const Tape& tape, const AttentionSizes& s, std::int6
 
 void gemm_scratch(Tape& tape, Product product, std::int64_t m, std::int64_t n, std::int64_t k) {
   constexpr std::int64_t kSerialWork = 200'000, kThinRows = 4;
-  if (tape.cpu_threads() == 0 || m * n * k <= kSerialWork || m <= kThinRows || reads_stored(tape, product, m, n)) return;
+  if (!tape.cpu() || m * n * k <= kSerialWork || m <= kThinRows || reads_stored(tape, product, m, n)) return;
   const std::int64_t depth = k > m ? std::min(k, 2048 / element(tape)) : k;
   const std::int64_t columns = std::max<std::int64_t>(16 * kMiB / (depth * panel(tape) * element(tape)), 1) * panel(tape);
   tape.touch(packed(tape, std::min(columns, n), depth));
 }
 
 void grouped_scratch(Tape& tape, Product product, std::int64_t count, std::int64_t rows, std::int64_t n, std::int64_t k) {
-  if (tape.cpu_threads() == 0 || reads_stored(tape, product, rows / std::max<std::int64_t>(count, 1), n)) return;
+  if (!tape.cpu() || reads_stored(tape, product, rows / std::max<std::int64_t>(count, 1), n)) return;
   const bool weight = product == Product::kBackwardWeight;
   const std::int64_t one = weight ? packed(tape, n, rows / std::max<std::int64_t>(count, 1)) : packed(tape, n, k);
-  const std::int64_t limit = (weight ? kMiB * tape.cpu_threads() : 32 * kMiB) / element(tape);
+  const std::int64_t limit = (weight ? kMiB * tape.threads() : 32 * kMiB) / element(tape);
   const std::int64_t fitting = one > 0 ? std::clamp<std::int64_t>(limit / one, 1, count) : 0;
   tape.touch(fitting * one);
 }
 
 void norm_scratch(Tape& tape, std::int64_t rows, std::int64_t width) {
   constexpr std::int64_t kMaxPartials = 32;
-  if (tape.cpu_threads() == 0) return;
+  if (!tape.cpu()) return;
   const std::int64_t grain = std::max<std::int64_t>(64, (rows + kMaxPartials - 1) / kMaxPartials);
   tape.touch((rows + grain - 1) / grain * width);
 }
 
 void attention_scratch(Tape& tape, const AttentionSizes& s) {
-  if (tape.cpu_threads() == 0) return;
+  if (!tape.cpu()) return;
   const std::int64_t keys = round_up(s.keys, 128), wp = round_up(s.width, lanes(tape)), vp = round_up(s.value, lanes(tape));
   const std::int64_t rows = std::max<std::int64_t>(64, s.heads / s.key_heads);
-  const std::int64_t tasks = std::min<std::int64_t>(tape.cpu_threads(), s.batch * s.heads);
+  const std::int64_t tasks = std::min<std::int64_t>(tape.threads(), s.batch * s.heads);
   tape.touch(tasks * (s.width * keys + keys * vp + rows * (wp + vp) + 1024));
 }
 
+void selected_backward_scratch(Tape& tape, const AttentionSizes& sizes, const kernels::SelectedShape& shape) {
+  tape.cuda() ? cuda_selected_backward_scratch(tape, shape) : attention_backward_scratch(tape, sizes);
+}
+
 void attention_backward_scratch(Tape& tape, const AttentionSizes& s) {
-  if (tape.cpu_threads() == 0) return;
+  if (tape.cuda()) return cuda_attention_backward_scratch(tape, s);
+  if (!tape.cpu()) return;
   const std::int64_t keys = round_up(s.keys, 128), wp = round_up(s.width, lanes(tape)), vp = round_up(s.value, lanes(tape));
   const std::int64_t rows = std::max<std::int64_t>(64, s.heads / s.key_heads);
   const std::int64_t one = s.keys * (wp + vp), sums = s.batch * s.key_heads * one;
@@ -79,7 +84,7 @@ void attention_backward_scratch(Tape& tape, const AttentionSizes& s) {
   const Held partial = parts > 1 ? tape.take(parts * sums)
                        : apart   ? tape.take(s.batch * s.key_heads * s.keys * s.shared)
                                  : Held();
-  const std::int64_t tasks = std::min<std::int64_t>(tape.cpu_threads(), s.batch * s.key_heads * parts);
+  const std::int64_t tasks = std::min<std::int64_t>(tape.threads(), s.batch * s.key_heads * parts);
   tape.touch(tasks * ((s.width + s.value) * keys + keys * wp + rows * (2 * wp + vp) + 2 * rows * 128 + 2 * rows + one));
 }
 

@@ -116,7 +116,7 @@ class Block final : public LayerMemory {
   std::int64_t rows() const { return shape_.token_rows * shape_.model.hidden_size; }
   void norm(Tape& tape, Held& y, Held& inverse_rms) const {
     y = tape.take(rows());
-    inverse_rms = tape.take(shape_.token_rows);
+    inverse_rms = tape.take_sums(shape_.token_rows);
   }
 
   const RankShape& shape_;

@@ -27,14 +27,15 @@ class Moe final : public LayerMemory {
   Held forward(Tape& tape, SavedMemoryPtr& saved) const override {
     auto s = std::make_unique<Saved>();
     {
-      const Held logits = tape.take(tokens_ * num_experts_);
+      const Held logits = tape.take_sums(tokens_ * num_experts_);
       gemm_scratch(tape, Product::kForward, tokens_, num_experts_, d_);
-      s->scores = tape.take(tokens_ * num_experts_);
+      router_scratch(tape, tokens_, num_experts_, d_);
+      s->scores = tape.take_sums(tokens_ * num_experts_);
       s->experts = tape.take(pairs_, DType::kI32);
-      const Held weights = tape.take(pairs_);
+      const Held weights = tape.take_sums(pairs_);
       route(tape, *s);
       start_dispatch(tape, *s);
-      if (shape_.balance_loss) s->d_scores = tape.take(tokens_ * num_experts_);
+      if (shape_.balance_loss) s->d_scores = tape.take_sums(tokens_ * num_experts_);
     }
     Held base = shared_ ? shared_->forward(tape, s->shared) : Held();
     s->rows = finish_dispatch(tape, *s);
@@ -55,7 +56,7 @@ class Moe final : public LayerMemory {
     start_dispatch(tape, s);
     Held d_x = shared_ ? shared_->backward_input(tape, *s.shared) : tape.take(tokens_ * d_);
     s.d_y = finish_dispatch(tape, s);
-    Held d_row_weight = tape.take(rows_);
+    Held d_row_weight = tape.take_sums(rows_);
     {
       const Held d_h = tape.take(rows_ * width_);
       grouped_scratch(tape, Product::kBackwardInput, experts_here(), rows_, width_, d_);
@@ -63,11 +64,12 @@ class Moe final : public LayerMemory {
     Held d_rows = tape.take(rows_ * d_);
     grouped_scratch(tape, Product::kBackwardInput, experts_here(), rows_, d_, 2 * width_);
     Combine combine = start_combine(tape, std::move(d_rows), std::move(d_row_weight));
-    const Held d_weights = tape.take(pairs_);
+    const Held d_weights = tape.take_sums(pairs_);
     combine = {};
-    const Held d_logits = tape.take(tokens_ * num_experts_);
+    const Held d_logits = tape.take_sums(tokens_ * num_experts_);
     gemm_scratch(tape, Product::kBackwardInput, tokens_, d_, num_experts_);
     gemm_scratch(tape, Product::kBackwardWeight, num_experts_, d_, tokens_);
+    router_backward_scratch(tape, tokens_, num_experts_, d_);
     return d_x;
   }
 
@@ -107,7 +109,7 @@ class Moe final : public LayerMemory {
     s.route[0] = tape.take(experts_here() + 1, DType::kI64);
     if (!exchanges_) {
       ints(1, rows_);
-      s.route[2] = tape.take(rows_);
+      s.route[2] = tape.take_sums(rows_);
       const Held row_token = tape.take(rows_, DType::kI32);
       tape.take(rows_, DType::kI32);
       return;
@@ -119,7 +121,7 @@ class Moe final : public LayerMemory {
       const Held out_experts = tape.take(slots(), DType::kI32), out_weights = tape.take(slots());
       const Held in_experts = tape.take(slots(), DType::kI32), in_weights = tape.take(slots());
       ints(6, slots());               // slot_row
-      s.route[7] = tape.take(rows_);  // row_weight
+      s.route[7] = tape.take_sums(rows_);  // row_weight
       return;
     }
     const std::int64_t items = whole(shape_.experts.items);
@@ -129,7 +131,7 @@ class Moe final : public LayerMemory {
     ints(4, items);                                                          // item_position
     ints(5, 2 * rows_);                                                      // source, item_row
     ints(6, received() * std::min(shape_.model.moe.top_k, experts_here()));  // row_items
-    s.route[7] = tape.take(rows_);                                           // row_weight
+    s.route[7] = tape.take_sums(rows_);                                      // row_weight
   }
 
   void start_dispatch(Tape& tape, Saved& s) const {
@@ -155,7 +157,7 @@ class Moe final : public LayerMemory {
       c.scalars_out = std::move(scalars);
       return c;
     }
-    if (scalars.defined()) c.scalars_out = tape.take(scalars_back());
+    if (scalars.defined()) c.scalars_out = tape.take_sums(scalars_back());
     scalars.reset();
     c.out = tape.take(received() * d_);
     rows.reset();
@@ -164,7 +166,7 @@ class Moe final : public LayerMemory {
       c.out = tape.take(sent() * d_);
     }
     c.in = tape.take(sent() * d_);
-    if (c.scalars_out.defined()) c.scalars_in = tape.take(shape_.expert_room ? slots() : whole(shape_.experts.items));
+    if (c.scalars_out.defined()) c.scalars_in = tape.take_sums(shape_.expert_room ? slots() : whole(shape_.experts.items));
     return c;
   }
 

@@ -24,24 +24,40 @@ class Sparse : public LayerMemory {
     blocks_of_sequence_ = (rank.last_position - 1) / s_.a.nsa.select_block + 1;
     compressed_ = s_.spans;
     compressed_.keys = s_.causal_entries / rank.batch;
+    compressed_.block_length = s_.a.nsa.block_length;
+    compressed_.block_stride = s_.a.nsa.block_stride;
     window_ = s_.spans;
     if (s_.shards) window_.keys = std::min(window_.keys, window_.queries + s_.a.nsa.window - 1);
+    window_.query_start = window_.keys - window_.queries;
+    window_.window = s_.a.nsa.window;
+    shape_ = {.batch = selected_.batch,
+              .tokens = selected_.queries,
+              .keys = selected_.keys,
+              .heads = selected_.heads,
+              .key_heads = selected_.key_heads,
+              .groups = select_groups_,
+              .chosen = std::min(s_.a.nsa.num_selected, blocks_of_sequence_),
+              .select_block = s_.a.nsa.select_block,
+              .key_width = selected_.width - selected_.shared,
+              .shared_width = selected_.shared,
+              .value_width = selected_.value};
   }
 
   void take_outputs(Tape& tape, Branches& m) const {
     for (const Branch branch : kBranches) {
       m.o[branch] = tape.take(s_.tokens * s_.value_width());
-      m.lse[branch] = tape.take(s_.tokens * s_.heads);
+      m.lse[branch] = tape.take_sums(s_.tokens * s_.heads);
     }
   }
   void select(Tape& tape, Branches& m) const {
     attention_scratch(tape, compressed_);
-    m.blocks = tape.take(s_.tokens * select_groups_ * std::min(s_.a.nsa.num_selected, blocks_of_sequence_), DType::kI32);
+    m.blocks = tape.take(s_.tokens * select_groups_ * shape_.chosen, DType::kI32);
+    select_scratch(tape, shape_.batch, shape_.tokens, select_groups_, blocks_of_sequence_);
   }
   Held mix(Tape& tape, Branches& m) const {
     {
       const Held logits = tape.take(s_.tokens * 3 * s_.heads);
-      m.gate = tape.take(s_.tokens * 3 * s_.heads);
+      m.gate = tape.take_sums(s_.tokens * 3 * s_.heads);
       m.mixed = tape.take(s_.tokens * s_.value_width());
     }
     Held y = tape.take(s_.tokens * s_.d);
@@ -70,10 +86,15 @@ class Sparse : public LayerMemory {
     return s_.shards ? s_.entries * s_.a.nsa.block_stride + 2 * (s_.a.nsa.block_length - s_.a.nsa.block_stride) : s_.tokens;
   }
 
+  void pooling_backward(Tape& tape, std::int64_t heads, std::int64_t width) const {
+    pooling_backward_scratch(tape, shape_.batch, pool_rows() / shape_.batch, heads, width, s_.a.nsa.block_length, s_.a.nsa.block_stride);
+  }
+
   AttentionShape s_;
   std::int64_t select_groups_;
   std::int64_t blocks_of_sequence_ = 1;
   AttentionSizes compressed_, selected_, window_;
+  kernels::SelectedShape shape_;  ///< of the selected branch
 };
 
 class NsaMla final : public Sparse {
@@ -101,6 +122,7 @@ class NsaMla final : public Sparse {
     select(tape, *m);
     m->kv[kSelected] = tape.take(s_.causal * s_.up_width());
     gemm_scratch(tape, Product::kForward, s_.causal, s_.up_width(), rank_);
+    selected_scratch(tape, shape_);
     if (!window_shares_keys_) m->kv[kWindow] = tape.take(window_rows_ * s_.up_width());
     attention_scratch(tape, window_);
     if (s_.shards) m->kv[kSelected].reset();
@@ -158,7 +180,7 @@ class NsaMla final : public Sparse {
 
   void compress(Tape& tape, Saved& m) const {
     m.pooled = tape.take(s_.entries * rank_);
-    m.pooled_rms = tape.take(s_.entries);
+    m.pooled_rms = tape.take_sums(s_.entries);
     m.c_pooled = tape.take(s_.entries * rank_);
     m.k_rope_pooled = tape.take(s_.entries * rope_);
     m.pool_latent = tape.take(pool_rows() * rank_);
@@ -180,7 +202,7 @@ class NsaMla final : public Sparse {
     attention_backward_scratch(tape, compressed_);
     Held d_q;
     gradient(kSelected, d_q, s_.causal, s_.whole_rows());
-    attention_backward_scratch(tape, selected_);
+    selected_backward_scratch(tape, selected_, shape_);
     gradient(kWindow, d_q, window_rows_, s_.whole_rows());
     attention_backward_scratch(tape, window_);
   }
@@ -195,8 +217,10 @@ class NsaMla final : public Sparse {
     }
     const Held d_pooled = tape.take(s_.entries * rank_);
     m.d_pool_latent = tape.take(pool_rows() * rank_);
+    pooling_backward(tape, 1, rank_);
     m.pool_latent.reset();
     m.d_pool_rope = tape.take(pool_rows() * rope_);
+    pooling_backward(tape, 1, rope_);
     m.pool_rope.reset();
     for (Held* done : {&m.pooled, &m.pooled_rms, &m.k_rope_pooled}) done->reset();
   }
@@ -225,6 +249,7 @@ class NsaGqa final : public Sparse {
     m->phi_v = tape.take(pool_rows() * s_.kv_value_width());
     if (s_.shards) exchange_pooled(tape, s_.all_entries, m->k_pooled, m->v_pooled);
     select(tape, *m);
+    selected_scratch(tape, shape_);
     attention_scratch(tape, window_);
     Held y = mix(tape, *m);
     saved = std::move(m);
@@ -245,13 +270,15 @@ class NsaGqa final : public Sparse {
     const std::array sizes{compressed_, selected_, window_};
     for (const Branch branch : kBranches) {
       d_q[branch] = tape.take(s_.tokens * s_.query_width());
-      attention_backward_scratch(tape, sizes[branch]);
+      branch == kSelected ? selected_backward_scratch(tape, selected_, shape_) : attention_backward_scratch(tape, sizes[branch]);
     }
     m.d_q = std::move(d_q[kCompressed]);
     if (s_.shards) exchange_pooled(tape, s_.entries, d_k_pooled, d_v_pooled);
     m.d_phi_k = tape.take(pool_rows() * s_.key_width());
+    pooling_backward(tape, s_.groups, s_.a.head_dim);
     m.phi_k.reset();
     m.d_phi_v = tape.take(pool_rows() * s_.kv_value_width());
+    pooling_backward(tape, s_.groups, s_.a.v_head_dim);
     m.phi_v.reset();
     if (s_.shards) exchange_all(tape, s_.tokens, m.d_k, m.d_v);
     gemm_scratch(tape, Product::kBackwardInput, s_.tokens, s_.d, s_.query_width());

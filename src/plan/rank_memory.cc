@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/allocator.h"
+#include "kernels/cuda_scratch.h"
 #include "optim/flat_layout.h"
 #include "optim/sharded_adamw.h"
 
@@ -42,19 +43,19 @@ void add_state(const Config& config, const Layout& layout, const RankShape& shap
   }
 }
 
-/// data::Batch of this rank's rows, model::MicroBatch of each micro-batch, and what the layers hold beside their parameters.
+/// data::Batch of this rank's rows (always on the host), model::MicroBatch of each micro-batch, and what the layers hold beside their parameters.
 void add_inputs(const Config& config, const Layout& layout, const RankShape& shape, const parallel::Place& place,
                 std::int64_t micro_batches, RankMemory& memory) {
   const std::int64_t dp = layout.grid.dp(), global = config.train.global_batch, s = shape.whole_seq;
   const std::int64_t rows = global / dp + (place.dp_rank < global % dp ? 1 : 0);
-  memory.inputs += 4 * block(rows * s, DType::kI32) + block(rows * s, DType::kU8);
-  const std::int64_t prediction = block(shape.tokens, DType::kI32) + block(shape.tokens, shape.formats.compute);
+  if (shape.on_host) memory.inputs += 4 * block(rows * s, DType::kI32) + block(rows * s, DType::kU8);
+  const std::int64_t prediction = block(shape.tokens, DType::kI32) + block(shape.tokens, accumulation_dtype(shape.formats.compute));
   memory.inputs += micro_batches * (block(shape.tokens, DType::kI32) + prediction +
                                     shape.model.mtp.depth * (block(shape.tokens, DType::kI32) + prediction));
   const AttentionSection& a = shape.model.attention;
   const std::int64_t rope = a.kind == AttentionKind::kMla ? a.qk_rope_head_dim : a.head_dim;
   for (const std::int64_t stage : layout.stage_placement(place.pp_rank).slots) {
-    memory.inputs += 2 * block(shape.model.max_positions * rope / 2, shape.formats.compute);
+    memory.inputs += 2 * block(shape.model.max_positions * rope / 2, accumulation_dtype(shape.formats.compute));
     const model::StageContent& content = layout.stages[static_cast<std::size_t>(stage)];
     if (shape.model.moe.num_experts > 0)
       memory.inputs += (content.num_layers + content.num_mtp) * block(shape.model.moe.num_experts, DType::kI64);
@@ -151,6 +152,7 @@ RankMemory rank_memory(const Config& config, const Layout& layout, const RankSha
   RankMemory memory;
   add_state(config, layout, shape, place, memory);
   add_inputs(config, layout, shape, place, plan.placement.num_micro_batches(), memory);
+  if (shape.kernels == Kernels::kCuda) memory.inputs += static_cast<std::int64_t>(kernels::kGemmWorkspaceBytes);
   Walk(stages, memory).run(plan.ranks[static_cast<std::size_t>(place.pp_rank)]);
   memory.peak = memory.weights + memory.gradients + memory.optimizer + memory.average + memory.inputs + memory.activations +
                 memory.transfers + memory.work;

@@ -19,7 +19,7 @@ struct RankMemory {
   std::int64_t gradients = 0;
   std::int64_t optimizer = 0;  ///< this rank's share (ZeRO-1): moments, master weights
   std::int64_t average = 0;    ///< this rank's share of the moving average
-  std::int64_t inputs = 0;     ///< the step's batch and micro-batches, rotation tables, loads of the experts
+  std::int64_t inputs = 0;     ///< the step's batch and micro-batches, rotation tables, loads of the experts, the products' workspace
   // At the peak.
   std::int64_t activations = 0;     ///< records of all micro-batches in flight
   std::int64_t transfers = 0;       ///< tensors between stages

@@ -103,7 +103,9 @@ Formats formats_of(const Config& config, const MachineSection& machine) {
 RankShape::RankShape(const Config& config, const Layout& layout, const ForecastOptions& options, std::int64_t cp_rank)
     : model(config.model), formats(formats_of(config, options.machine)) {
   const parallel::ProcessGrid& grid = layout.grid;
-  cpu_threads = options.machine.precision == MachinePrecision::kConfig ? options.threads : 0;
+  on_host = options.machine.precision == MachinePrecision::kConfig;
+  kernels = on_host ? Kernels::kCpu : Kernels::kCuda;
+  threads = options.threads;
   tp = grid.tp();
   cp = grid.cp();
   ep = grid.ep();

@@ -3,6 +3,7 @@
 
 #include "config/machine_section.h"
 #include "plan/layout.h"
+#include "plan/tape.h"
 
 namespace hadal::plan {
 
@@ -43,7 +44,9 @@ struct RankShape {
 
   const ModelSection& model;
   Formats formats;
-  int cpu_threads = 0;             ///< 0: not a CPU
+  bool on_host = true;             ///< computes in the host's memory
+  Kernels kernels = Kernels::kCpu;
+  int threads = 1;                 ///< of a CPU rank
   std::int64_t batch = 1;          ///< B: sequences of a micro-batch
   std::int64_t seq = 1;            ///< s: tokens of each that lie here
   std::int64_t whole_seq = 1;      ///< S

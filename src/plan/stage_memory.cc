@@ -43,7 +43,7 @@ class Stage {
     }
     if (content_.head) {
       Held normed = tape.take(rows());
-      r.final_rms = tape.take(s_.token_rows);
+      r.final_rms = tape.take_sums(s_.token_rows);
       r.d_normed = tape.take(rows());
       r.told = loss(tape);
       r.head_in = std::move(h);
@@ -121,7 +121,7 @@ class Stage {
   /// Head::loss: its token_loss.
   Held loss(Tape& tape) const {
     const std::int64_t d = s_.model.hidden_size, columns = s_.vocabulary;
-    Held token_loss = tape.take(s_.tokens);
+    Held token_loss = tape.take_sums(s_.tokens);
     if (s_.tp > 1) {
       const std::int64_t chunk = std::min<std::int64_t>(512, s_.tokens);
       const Held h = tape.take(s_.tokens * d), d_h = tape.take(s_.tokens * d);
@@ -134,11 +134,13 @@ class Stage {
       tape.take(rows());
       return token_loss;
     }
+    if (!tape.cpu()) {
+      head_scratch(tape, s_.tokens, columns);
+      return token_loss;
+    }
     const std::int64_t fitting = (std::int64_t{16} << 20) / (columns * static_cast<std::int64_t>(size_of(tape.compute())));
     const std::int64_t chunk = std::min(std::clamp<std::int64_t>(fitting / 64 * 64, 64, 512), s_.tokens);
-    const Held packed = tape.cpu_threads() > 0 ? tape.take(columns * d) : Held(),
-               packed_back = tape.cpu_threads() > 0 ? tape.take(columns * d) : Held();
-    const Held logits = tape.take(chunk * columns);
+    const Held packed = tape.take(columns * d), packed_back = tape.take(columns * d), logits = tape.take(chunk * columns);
     gemm_scratch(tape, Product::kBackwardWeight, columns, d, chunk);
     return token_loss;
   }
@@ -147,13 +149,13 @@ class Stage {
     Held embedding = embed(tape);
     Module& m = r.mtp.emplace_back();
     m.embedding = tape.take(rows());
-    m.embedding_rms = tape.take(s_.token_rows);
+    m.embedding_rms = tape.take_sums(s_.token_rows);
     m.hidden = tape.take(rows());
-    m.hidden_rms = tape.take(s_.token_rows);
+    m.hidden_rms = tape.take_sums(s_.token_rows);
     m.projected = tape.take(rows());
     m.block_out = modules_[i]->forward(tape, m.block);
     Held out = tape.take(rows());
-    m.out_rms = tape.take(s_.token_rows);
+    m.out_rms = tape.take_sums(s_.token_rows);
     r.embeddings.push_back(std::move(embedding));
     r.d_mtp.push_back(tape.take(rows()));
     loss(tape);
@@ -180,7 +182,7 @@ StageMemory stage_memory(const RankShape& shape, const model::StageContent& cont
   };
   // Forward, then both ways of going back.
   for (const bool weights : {true, false}) {
-    Tape tape(shape.formats.compute, shape.cpu_threads);
+    Tape tape(shape.formats.compute, shape.kernels, shape.threads);
     Stage::Record record;
     Held x = boundary(tape, !content.embedding);
     memory.boundary = boundary(tape, true).bytes();

@@ -12,6 +12,9 @@ namespace hadal::plan {
 
 class Tape;
 
+/// Whose scratch memory is counted.
+enum class Kernels { kNone, kCpu, kCuda };
+
 /// Stands for a Tensor. Movable; gives its bytes back on reset, destruction or assignment.
 class Held {
  public:
@@ -38,14 +41,18 @@ class Held {
 
 class Tape {
  public:
-  /// `compute`: weights and activations. `cpu_threads` > 0: with the scratch memory of the CPU's kernels, on so many threads.
-  Tape(DType compute, int cpu_threads) : compute_(compute), cpu_threads_(cpu_threads) {}
+  /// `compute`: weights and activations. With the scratch memory of `kernels`, the CPU's on `threads` threads.
+  Tape(DType compute, Kernels kernels, int threads) : compute_(compute), kernels_(kernels), threads_(threads) {}
 
   DType compute() const { return compute_; }
-  int cpu_threads() const { return cpu_threads_; }
+  bool cpu() const { return kernels_ == Kernels::kCpu; }
+  bool cuda() const { return kernels_ == Kernels::kCuda; }
+  int threads() const { return threads_; }
 
   Held take(std::int64_t numel, DType dtype);
   Held take(std::int64_t numel) { return take(numel, compute_); }
+  /// Statistics of rows, choices and weights of experts, losses: never below f32.
+  Held take_sums(std::int64_t numel) { return take(numel, accumulation_dtype(compute_)); }
   /// Taken and given back at once.
   void touch(std::int64_t numel) { take(numel); }
 
@@ -57,7 +64,8 @@ class Tape {
   friend class Held;
 
   DType compute_;
-  int cpu_threads_;
+  Kernels kernels_;
+  int threads_;
   std::int64_t live_ = 0;
   std::int64_t peak_ = 0;
 };

@@ -1,20 +1,11 @@
 // The planned memory of a rank against what the allocator counted in a real training step.
 #include <gtest/gtest.h>
 
-#include <mutex>
 #include <string>
 #include <vector>
 
-#include "comm/local/local_group.h"
 #include "config/load.h"
-#include "core/allocator.h"
-#include "core/parallel_for.h"
-#include "core/rng.h"
-#include "model/layer_options.h"
-#include "optim/sharded_adamw.h"
-#include "plan/forecast.h"
-#include "schedule/make_plan.h"
-#include "train/step.h"
+#include "tests/support/plan_memory.h"
 
 namespace hadal::plan {
 namespace {
@@ -51,56 +42,7 @@ Overrides all(std::initializer_list<Overrides> lists) {
 
 Config config_of(const Overrides& overrides) { return load_config_text(kBase, "base.yaml", overrides).config; }
 
-data::Batch synthetic_rows(const Config& config, std::int64_t rows) {
-  const std::int64_t seq = config.data.sequence_length;
-  const Shape shape{rows, seq};
-  data::Batch batch{Tensor::empty(shape, DType::kI32), Tensor::empty(shape, DType::kI32), Tensor::empty(shape, DType::kU8),
-                    Tensor::zeros(shape, DType::kI32), Tensor::zeros(shape, DType::kI32)};
-  const Random random(7, RandomPurpose::kSynthetic);
-  for (std::int64_t i = 0; i < rows * seq; ++i) {
-    const auto id = [&](std::int64_t draw) {
-      return static_cast<std::int32_t>(
-          random.below(static_cast<std::uint64_t>(draw), static_cast<std::uint64_t>(config.model.vocab_size)));
-    };
-    batch.tokens.as<std::int32_t>()[i] = id(2 * i);
-    batch.targets.as<std::int32_t>()[i] = id(2 * i + 1);
-    batch.loss_mask.as<std::uint8_t>()[i] = 1;
-  }
-  return batch;
-}
-
-/// By rank: peak of the second of two steps.
-std::vector<double> measured(const Config& config, int ranks) {
-  std::vector<double> peaks(static_cast<std::size_t>(ranks));
-  const int threads = num_threads();
-  set_num_threads(1);
-  comm::run_local_group(ranks, [&](comm::Communicator& world) {
-    train::RunModel run(
-        config,
-        [&] {
-          model::ModelOptions options = model::model_options(config);
-          options.forced_routing = true;  // evenly, as the plan expects
-          return options;
-        }(),
-        world);
-    run.model().initialize(1);
-    optim::ShardedAdamW optimizer(config.optim, train::optimizer_groups(run), world);
-    train::TrainStep step(run, optimizer);
-    Stream stream;
-    const std::int64_t dp = run.layout().grid.dp(), rows = config.train.global_batch;
-    const data::Batch batch = synthetic_rows(config, rows / dp + (run.place().dp_rank < rows % dp ? 1 : 0));
-    const train::StepInput input{.lr = 1e-4, .mtp_weight = 0.3, .bias_speed = 1e-3};
-    step.run(stream, batch, rows, config.train.micro_batch, input);
-    reset_thread_peak();
-    step.run(stream, batch, rows, config.train.micro_batch, input);
-    optimizer.wait_values();
-    peaks[static_cast<std::size_t>(world.rank())] = static_cast<double>(thread_memory_stats().peak_bytes);
-  });
-  set_num_threads(threads);
-  return peaks;
-}
-
-MachineSection this_machine() {
+MachineSection cpu_core() {
   MachineSection machine;
   machine.name = "test";
   machine.memory_gib = 1;
@@ -111,31 +53,12 @@ MachineSection this_machine() {
   return machine;
 }
 
-/// By rank.
-std::vector<double> planned(const Config& config, int ranks) {
-  const ForecastOptions options{.machine = this_machine(), .expert_imbalance = 1.0, .threads = 1};
-  const Layout layout = make_layout(config, ranks);
-  std::vector<double> peaks;
-  for (int rank = 0; rank < ranks; ++rank) {
-    const parallel::Place place = layout.grid.place(rank);
-    const RankShape shape(config, layout, options, place.cp_rank);
-    const schedule::Plan plan =
-        schedule::make_plan(layout.request(num_micro_batches(config, layout.grid, config.train.global_batch, place.dp_rank)));
-    std::map<std::int64_t, StageMemory> stages;
-    for (const std::int64_t s : layout.stage_placement(place.pp_rank).slots) {
-      stages[s] = stage_memory(shape, layout.stages[static_cast<std::size_t>(s)], plan.placement.is_last(static_cast<int>(s)));
-    }
-    peaks.push_back(static_cast<double>(rank_memory(config, layout, shape, place, plan, stages).peak));
-  }
-  return peaks;
-}
-
 void compare(const Overrides& overrides, int ranks = 1) {
   std::string text;
   for (const std::string& one : overrides) text += one + " ";
   SCOPED_TRACE(text);
   const Config config = config_of(overrides);
-  const std::vector<double> plan = planned(config, ranks), real = measured(config, ranks);
+  const std::vector<double> plan = test::planned_peaks(config, ranks, cpu_core()), real = test::measured_peaks(config, ranks);
   fmt::print("{:+6.2f} % on {} ranks: {}\n", 100 * (plan[0] / real[0] - 1), ranks, text);
   for (std::size_t rank = 0; rank < plan.size(); ++rank) {
     EXPECT_NEAR(plan[rank] / real[rank], 1.0, 0.05)
