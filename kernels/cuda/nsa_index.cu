@@ -19,9 +19,8 @@ struct Pieces {
   std::int64_t tokens_of_piece, count;
 };
 
-// As many counters as entries, about.
 Pieces pieces_of(const SelectedSizes& sizes) {
-  const std::int64_t wanted = std::max<std::int64_t>(kLeastTokens, sizes.num_blocks / sizes.chosen);
+  const std::int64_t wanted = tokens_of_list_piece(sizes);
   return {wanted, std::max<std::int64_t>(1, (sizes.tokens + wanted - 1) / wanted)};
 }
 
@@ -51,11 +50,15 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 
 }  // namespace
 
+// As many counters as entries, about.
+std::int64_t tokens_of_list_piece(const SelectedSizes& sizes) { return std::max<std::int64_t>(kLeastTokens, sizes.num_blocks / sizes.chosen); }
+
 BlockLists::BlockLists(Stream& stream, const SelectedSizes& sizes, const std::int32_t* blocks)
     : groups_(sizes.groups),
       blocks_(sizes.num_blocks),
       pieces_(static_cast<int>(pieces_of(sizes).count)),
-      place_bits_(std::bit_width(static_cast<unsigned>(sizes.chosen))) {
+      place_bits_(std::bit_width(static_cast<unsigned>(sizes.chosen))),
+      tokens_of_piece_(tokens_of_list_piece(sizes)) {
   const char* const op = "nsa: lists of tokens by block";
   const Pieces pieces = pieces_of(sizes);
   const std::int64_t lists = sizes.batch * sizes.groups, counters = lists * sizes.num_blocks * pieces.count;
@@ -82,6 +85,13 @@ BlockLists::BlockLists(Stream& stream, const SelectedSizes& sizes, const std::in
   check_launch(op);
 }
 
-BlockListsView BlockLists::view() const { return {starts_.as<std::int32_t>(), entries_.as<std::int32_t>(), groups_, blocks_, pieces_, place_bits_}; }
+BlockListsView BlockLists::view() const { return view(0, pieces_ * tokens_of_piece_); }
+
+BlockListsView BlockLists::view(std::int64_t first, std::int64_t last) const {
+  const auto piece = [&](std::int64_t token) {
+    return static_cast<int>(std::min<std::int64_t>((token + tokens_of_piece_ - 1) / tokens_of_piece_, pieces_));
+  };
+  return {starts_.as<std::int32_t>(), entries_.as<std::int32_t>(), groups_, blocks_, pieces_, place_bits_, piece(first), piece(last)};
+}
 
 }  // namespace hadal::kernels::cuda
