@@ -27,7 +27,7 @@ std::int64_t head_chunk_rows(std::int64_t tokens, std::int64_t row_bytes) {
 }
 
 ImportanceChunk importance_chunk(std::int64_t batch, std::int64_t tokens, std::int64_t groups, std::int64_t blocks) {
-  constexpr std::int64_t kBytes = 128 * kMiB;  // enough queries to fill the device several times over
+  constexpr std::int64_t kBytes = 256 * kMiB;  // enough queries to fill the device several times over
   const std::int64_t fits = std::max<std::int64_t>(kBytes / (groups * static_cast<std::int64_t>(sizeof(float)) * blocks), 64);
   return {std::clamp<std::int64_t>(fits / tokens, 1, batch), std::min(fits, tokens)};
 }
@@ -66,23 +66,28 @@ HeadTurns head_turns(const SelectedShape& shape, std::int64_t width, bool with_l
   return {up(shape.heads, turns), rows};
 }
 
-KeyPieceCounts key_piece_counts(const SelectedShape& shape, std::int64_t count, std::int64_t tile_rows, std::int64_t wanted) {
+KeyPieceCounts key_piece_counts(const SelectedShape& shape, std::int64_t count, std::int64_t tokens, std::int64_t tile_rows, std::int64_t wanted,
+                                bool all_partial) {
   constexpr std::int64_t kLeastRows = 16384;
   const std::int64_t segments = shape.heads / segment_heads(shape) / shape.key_heads, outputs = shape.batch * shape.num_blocks() * count;
-  const std::int64_t rows = shape.batch * shape.tokens * count * shape.heads_per_key() * shape.chosen;
+  const std::int64_t rows = shape.batch * tokens * count * shape.heads_per_key() * shape.chosen;
   const std::int64_t tiles = rows / tile_rows + outputs * segments;
   const std::int64_t piece_tiles = std::max(kLeastRows / tile_rows, tiles / wanted + 1);
-  return {outputs, tiles, piece_tiles, tiles / piece_tiles + outputs, 2 * (tiles / piece_tiles)};
+  return {outputs, tiles, piece_tiles, tiles / piece_tiles + outputs, 2 * (tiles / piece_tiles) + (all_partial ? outputs : 0)};
 }
 
-std::int64_t score_bytes(const SelectedShape& shape) {
-  return shape.batch * shape.tokens * shape.heads_per_key() * shape.chosen * shape.select_block * static_cast<std::int64_t>(sizeof(Bf16));
+std::int64_t score_bytes(const SelectedShape& shape, std::int64_t tokens) {
+  return shape.batch * tokens * shape.heads_per_key() * shape.chosen * shape.select_block * static_cast<std::int64_t>(sizeof(Bf16));
 }
 
-std::int64_t key_heads_at_once(const SelectedShape& shape) {
+ScoreTurns score_turns(const SelectedShape& shape) {
   constexpr std::int64_t kBytes = 1024 * kMiB, kRowsAtOnce = 16;
-  if (segment_heads(shape) % kRowsAtOnce != 0 || shape.select_block % 16 != 0 || shape.tokens == 0) return 0;
-  return std::min(kBytes / score_bytes(shape), shape.key_heads);
+  const ScoreTurns all{false, shape.key_heads, shape.tokens};
+  const std::int64_t of_head = score_bytes(shape, shape.tokens);
+  if (segment_heads(shape) % kRowsAtOnce != 0 || shape.select_block % 16 != 0 || of_head == 0) return all;
+  if (of_head <= kBytes) return {true, std::min(kBytes / of_head, shape.key_heads), shape.tokens};
+  const std::int64_t piece = block_list_sizes(shape).tokens_of_piece, fitting = kBytes / score_bytes(shape, 1) / piece * piece;
+  return shape.batch == 1 && fitting > 0 ? ScoreTurns{true, 1, fitting} : all;
 }
 
 }  // namespace hadal::kernels

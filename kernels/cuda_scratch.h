@@ -72,19 +72,26 @@ struct HeadTurns {
 };
 HeadTurns head_turns(const SelectedShape& shape, std::int64_t width, bool with_lse);
 
-/// The gradients of the keys of `count` key heads: upper bounds of pieces and of partial sums, `wanted` pieces or so.
+/// The gradients of the keys of `count` key heads by `tokens` of each sequence: upper bounds of pieces and of partial sums (of outputs that
+/// are cut, or of all), `wanted` pieces or so.
 struct KeyPieceCounts {
   std::int64_t outputs, tiles, piece_tiles, pieces, slots;
 };
-KeyPieceCounts key_piece_counts(const SelectedShape& shape, std::int64_t count, std::int64_t tile_rows, std::int64_t wanted);
+KeyPieceCounts key_piece_counts(const SelectedShape& shape, std::int64_t count, std::int64_t tokens, std::int64_t tile_rows, std::int64_t wanted,
+                                bool all_partial);
 inline constexpr std::int64_t kKeyPieces = 2048, kKeyTileKeys = 64;  ///< of cuda/nsa_key_gradient.cu
 /// Rows (token, head) of one of its tiles.
 constexpr int key_tile_rows(int width, int value) { return width + value > 256 ? 48 : 64; }
 inline constexpr std::int64_t kLatentKeyPieces = 512, kLatentTileKeys = 32, kLatentTileRows = 32;  ///< of cuda/nsa_latent_key_gradient.cu
 
-/// Bytes of d_s of one key head's queries over all their blocks.
-std::int64_t score_bytes(const SelectedShape& shape);
-/// Key heads whose d_s fit into 1 GiB; 0: d_s is not kept, as heads do not come by 16, or there are too many.
-std::int64_t key_heads_at_once(const SelectedShape& shape);
+/// Bytes of d_s of one key head's queries, `tokens` of each sequence, over all their blocks.
+std::int64_t score_bytes(const SelectedShape& shape, std::int64_t tokens);
+/// How many key heads, and tokens of them, are done at once, so that their d_s fit into 1 GiB.
+struct ScoreTurns {
+  bool keeps;  ///< false: d_s is not kept, as heads do not come by 16 or several sequences are too long; all is done at once
+  std::int64_t key_heads;
+  std::int64_t tokens;  ///< all, or of the only sequence a multiple of BlockListSizes::tokens_of_piece
+};
+ScoreTurns score_turns(const SelectedShape& shape);
 
 }  // namespace hadal::kernels

@@ -220,4 +220,23 @@ __device__ __forceinline__ void pack(const float (&d)[N], uint32_t (&a)[N / 2]) 
   }
 }
 
+__device__ __forceinline__ uint32_t pack_pair(float a, float b) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
+  return reinterpret_cast<const uint32_t&>(pair);
+}
+
+/// Lane p of a quad gets word p of its lanes 0 .. 3: from pairs of columns of four 8-column tiles, the 8 columns of one, to be stored at once.
+__device__ __forceinline__ uint4 exchange_in_quad(uint32_t (&words)[4]) {
+  const auto swap = [](uint32_t& low, uint32_t& high, int lane_bit) {
+    const bool upper = (threadIdx.x & lane_bit) != 0;
+    const uint32_t got = __shfl_xor_sync(0xffffffffu, upper ? low : high, lane_bit);
+    (upper ? low : high) = got;
+  };
+  swap(words[0], words[1], 1);
+  swap(words[2], words[3], 1);
+  swap(words[0], words[2], 2);
+  swap(words[1], words[3], 2);
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 }  // namespace hadal::kernels::cuda::hopper

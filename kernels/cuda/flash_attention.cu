@@ -22,7 +22,7 @@ bool inputs_fit(const Args& args) {
 
 void forward(Stream& stream, const FlashAttentionForward& args) {
   if (fits_hopper(args)) {
-    hopper_forward(native(stream), args);
+    hopper_forward(stream, args);
   } else {
     general_forward(stream, args);
   }
@@ -54,7 +54,7 @@ const RegisterCuda<FlashAttentionBackward> registered_backward{chosen_backward};
 
 }  // namespace
 
-bool fits_hopper(const FlashAttentionForward& args) { return inputs_fit(args) && can_store_pairs(args.o); }
+bool fits_hopper(const FlashAttentionForward& args) { return inputs_fit(args) && hopper::can_map(args.o); }
 
 bool fits_hopper(const FlashAttentionBackward& args) {
   return inputs_fit(args) && hopper::can_map(args.d_o) && can_store_pairs(args.d_q) && can_store_pairs(args.d_k) && can_store_pairs(args.d_v);

@@ -14,7 +14,7 @@ void general_backward(cudaStream_t stream, const FlashAttentionBackward& args, c
 
 /// Whether the Hopper kernels take it: bf16, w <= 128, ws <= 64, dv <= 128, all multiples of 8 and 16-byte aligned, scale > 0.
 bool fits_hopper(const FlashAttentionForward& args);
-void hopper_forward(cudaStream_t stream, const FlashAttentionForward& args);
+void hopper_forward(Stream& stream, const FlashAttentionForward& args);
 bool fits_hopper(const FlashAttentionBackward& args);
 /// d_q, and the rest: each needs `statistics`; `shared_sums` as above.
 void hopper_backward_queries(Stream& stream, const FlashAttentionBackward& args, const float* statistics);

@@ -1,7 +1,7 @@
-// Importance of selection blocks for bf16 on tensor cores. A warp owns 16 queries; a tile of compressed keys lies in shared memory and
-// meets the queries of one head after another, whose fragments come through a ring in shared memory, several steps ahead: each thread
-// copies what it will read itself. exp(s - lse) is added up over the group's heads in registers, and the sums are spread over the
-// selection blocks at the end of the tile.
+// Importance of selection blocks for bf16 heads that are too wide for the tiles of nsa_importance_tiles.cu, on tensor cores. A warp owns 16
+// queries; a tile of compressed keys lies in shared memory and meets the queries of one head after another, whose fragments come through a
+// ring in shared memory, a step ahead: each thread copies what it will read itself. exp(s - lse) is added up over the group's heads in
+// registers, and the sums are spread over the selection blocks at the end of the tile.
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_mma.cuh"
 #include "kernels/cuda/nsa_select.cuh"
@@ -9,24 +9,22 @@
 namespace hadal::kernels::cuda {
 namespace {
 
+constexpr int kWarps = 8;
 constexpr int kRows = 16;   // queries of a warp
 constexpr int kKeys = 128;  // of a tile
 constexpr int kSumsStride = kKeys + 4;
 constexpr std::size_t kLargestShared = 227 * 1024;
 
-// Steps of 32 channels of queries in flight, of a warp.
-constexpr int ring_of(int warps) { return warps == 4 ? 8 : 2; }
-constexpr std::size_t ring_bytes(int warps) { return static_cast<std::size_t>(warps) * ring_of(warps) * 2 * kWarp * sizeof(uint4); }
-constexpr std::size_t shared_bytes(int warps, int width) {
-  return static_cast<std::size_t>(kKeys) * width * sizeof(bf16) + static_cast<std::size_t>(warps) * kRows * kSumsStride * sizeof(float) +
-         ring_bytes(warps);
+constexpr int kRing = 2;  // steps of 32 channels of queries in flight, of a warp
+constexpr std::size_t kRingBytes = static_cast<std::size_t>(kWarps) * kRing * 2 * kWarp * sizeof(uint4);
+constexpr std::size_t shared_bytes(int width) {
+  return static_cast<std::size_t>(kKeys) * width * sizeof(bf16) + static_cast<std::size_t>(kWarps) * kRows * kSumsStride * sizeof(float) + kRingBytes;
 }
 
 // 16-byte pieces of a row change places in odd rows, so that 8 lanes that read 4 pieces of 2 rows meet all banks once.
 __device__ int piece_of(int row, int piece) { return piece ^ (row % 2 * 4); }
 
-template <int kWarps, int kRing>
-__global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps) importance_kernel(ImportanceInputs<bf16> in, float* importance) {
+__global__ void __launch_bounds__(kWarps* kWarp, 1) importance_kernel(ImportanceInputs<bf16> in, float* importance) {
   extern __shared__ __align__(128) unsigned char shared[];
   const ImportanceSizes& sizes = in.sizes;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp, quad = lane / 4, pair = lane % 4;
@@ -161,15 +159,13 @@ __global__ void __launch_bounds__(kWarps* kWarp, 8 / kWarps) importance_kernel(I
   }
 }
 
-template <int kWarps>
 void start(Stream& stream, const char* op, const ImportanceInputs<bf16>& in, float* importance) {
-  const std::size_t shared = shared_bytes(kWarps, in.sizes.width());
-  const auto kernel = importance_kernel<kWarps, ring_of(kWarps)>;
-  allow_shared_memory(kernel, shared, op);
+  const std::size_t shared = shared_bytes(in.sizes.width());
+  allow_shared_memory(importance_kernel, shared, op);
   const std::int64_t queries = in.range.last - in.range.first;
   const dim3 grid(static_cast<unsigned>((queries + kWarps * kRows - 1) / (kWarps * kRows)), static_cast<unsigned>(in.sizes.groups),
                   static_cast<unsigned>(in.range.end - in.range.begin));
-  kernel<<<grid, kWarps * kWarp, shared, native(stream)>>>(in, importance);
+  importance_kernel<<<grid, kWarps * kWarp, shared, native(stream)>>>(in, importance);
   check_launch(op);
 }
 
@@ -182,16 +178,11 @@ bool aligned(const Rows& x) {
 
 bool mma_importance(Stream& stream, const char* op, const ImportanceInputs<bf16>& in, float* importance) {
   const int width = in.sizes.width();
-  if (width % 64 != 0 || in.sizes.key_width % 8 != 0 || shared_bytes(8, width) > kLargestShared || !aligned(in.q) || !aligned(in.k) ||
+  if (width % 64 != 0 || in.sizes.key_width % 8 != 0 || shared_bytes(width) > kLargestShared || !aligned(in.q) || !aligned(in.k) ||
       !aligned(in.k_shared)) {
     return false;
   }
-  // Two small blocks on a multiprocessor, or one that fills it.
-  if (2 * shared_bytes(4, width) <= kLargestShared) {
-    start<4>(stream, op, in, importance);
-  } else {
-    start<8>(stream, op, in, importance);
-  }
+  start(stream, op, in, importance);
   return true;
 }
 

@@ -48,7 +48,8 @@ BlockLists::BlockLists(Stream& stream, const SelectedSizes& sizes, const std::in
     : groups_(sizes.groups),
       blocks_(sizes.num_blocks),
       pieces_(static_cast<int>(block_list_sizes(shape_of(sizes)).pieces)),
-      place_bits_(std::bit_width(static_cast<unsigned>(sizes.chosen))) {
+      place_bits_(std::bit_width(static_cast<unsigned>(sizes.chosen))),
+      tokens_of_piece_(block_list_sizes(shape_of(sizes)).tokens_of_piece) {
   const char* const op = "nsa: lists of tokens by block";
   const auto [tokens_of_piece, count, counters, entries] = block_list_sizes(shape_of(sizes));
   const Pieces pieces{tokens_of_piece, count};
@@ -75,6 +76,13 @@ BlockLists::BlockLists(Stream& stream, const SelectedSizes& sizes, const std::in
   check_launch(op);
 }
 
-BlockListsView BlockLists::view() const { return {starts_.as<std::int32_t>(), entries_.as<std::int32_t>(), groups_, blocks_, pieces_, place_bits_}; }
+BlockListsView BlockLists::view() const { return view(0, pieces_ * tokens_of_piece_); }
+
+BlockListsView BlockLists::view(std::int64_t first, std::int64_t last) const {
+  const auto piece = [&](std::int64_t token) {
+    return static_cast<int>(std::min<std::int64_t>((token + tokens_of_piece_ - 1) / tokens_of_piece_, pieces_));
+  };
+  return {starts_.as<std::int32_t>(), entries_.as<std::int32_t>(), groups_, blocks_, pieces_, place_bits_, piece(first), piece(last)};
+}
 
 }  // namespace hadal::kernels::cuda

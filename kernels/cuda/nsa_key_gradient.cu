@@ -2,6 +2,8 @@
 // shared memory; the rows (token, head) that read the block come by nsa_key_rows.cuh into a ring, one warpgroup gathering them for two that
 // multiply. These take turns at the tiles, all transposed: s^T = k q^T and d_p^T = v d_o^T have the keys as rows, so that p^T and d_s^T
 // stay in registers as operands of d_v += p^T d_o and d_k += d_s^T q. Where heads come by 16, d_s is kept for d_q (nsa_query_sum.cu).
+#include <algorithm>
+
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/nsa_key_gradient.cuh"
 #include "kernels/cuda/nsa_key_rows.cuh"
@@ -267,7 +269,7 @@ __device__ __forceinline__ void differentiate(const SelectedSizes& sizes, const 
     if (at >= task.num_keys) continue;
     const std::int64_t row = piece.out.b * sizes.keys + task.first_key + at;
     const int kv = piece.out.kv;
-    if (piece.pieces > 1) {
+    if (grad.is_partial(piece.pieces)) {
       const std::int64_t slot = (static_cast<std::int64_t>(work.slots[piece.index] + piece.number) * work.key_tiles + task.key_tile) * kKeys + at;
       float* const to = grad.partial + slot * (kWidth + kValue);
       const auto put = [&](int column, float a, float b) { *reinterpret_cast<float2*>(to + column) = make_float2(a, b); };
@@ -348,31 +350,43 @@ void start(Stream& stream, const NsaSelectedBackward& args, const float* delta) 
   const SelectedSizes& sizes = in.sizes;
   const BlockLists index(stream, sizes, in.blocks);
   const HeadSegments segments(sizes);
-  const Lists lists{index.view(), segments, segments.count / sizes.key_heads, F::kRows};
   Tensor shared_sums = Tensor::empty({args.k.tokens, sizes.key_heads, kShared}, DType::kF32, stream.device());
   constexpr std::size_t kBytes = F::kTileBytes + sizeof(Shared<kWidth, kValue>) + 1024;
   const auto kernel = key_gradient_kernel<kWidth, kShared, kValue>;
   allow_shared_memory(kernel, kBytes, op);
 
-  const int at_once = static_cast<int>(key_heads_at_once(shape_of(sizes))), count = at_once > 0 ? at_once : sizes.key_heads;
-  for (int first = 0; first < sizes.key_heads; first += count) {
-    const KeyHeads heads{first, sizes.key_heads - first < count ? sizes.key_heads - first : count};
-    const KeyPlan plan(stream, sizes, lists, heads, kKeys, kKeyPieces);
-    const Work& work = plan.work();
-    Tensor partial = Tensor::empty({plan.slots(), work.key_tiles, kKeys, kWidth + kValue}, DType::kF32, stream.device());
-    Tensor kept = Tensor::empty({at_once > 0 ? score_bytes(shape_of(sizes)) * heads.count : 0}, DType::kU8, stream.device());
-    const KeyGradients grad{rows_of<bf16>(args.d_o), args.lse.as<float>(), delta,           rows_of<bf16>(args.d_k), rows_of<bf16>(args.d_v),
-                            shared_sums.as<float>(), partial.as<float>(),  args.add_to_keys};
-    const ScoreGradients scores{at_once > 0 ? reinterpret_cast<uint4*>(kept.view().data) : nullptr, first * sizes.heads_per_key(),
-                                heads.count * sizes.heads_per_key() / kGroupRows};
-    kernel<<<plan.blocks(), kThreads, kBytes, queue>>>(in, grad, scores, lists, work);
-    check_launch(op);
-    if (plan.slots() > 0) {
-      const dim3 grid(static_cast<unsigned>(work.outputs * work.key_tiles), kKeys);
-      sum_pieces_kernel<kWidth, kShared, kValue, kKeys, kWidth + kValue><<<grid, kWidth + kValue, 0, queue>>>(sizes, grad, work);
+  const ScoreTurns turns = score_turns(shape_of(sizes));
+  const bool in_turns = turns.tokens < sizes.tokens;  // of tokens: sums go on in f32
+  Tensor carried = Tensor::empty({in_turns ? args.k.tokens : 0, kWidth + kValue}, DType::kF32, stream.device());
+  for (int first = 0; first < sizes.key_heads; first += static_cast<int>(turns.key_heads)) {
+    const KeyHeads heads{first, static_cast<int>(std::min<std::int64_t>(turns.key_heads, sizes.key_heads - first))};
+    std::int64_t token = 0;
+    do {
+      const std::int64_t tokens = std::min(turns.tokens, sizes.tokens - token);
+      const Lists lists{index.view(token, token + tokens), segments, segments.count / sizes.key_heads, F::kRows};
+      const KeyPlan plan(stream, sizes, lists, heads, kKeys, kKeyPieces, tokens, in_turns);
+      const Work& work = plan.work();
+      Tensor partial = Tensor::empty({plan.slots(), work.key_tiles, kKeys, kWidth + kValue}, DType::kF32, stream.device());
+      Tensor kept = Tensor::empty({turns.keeps ? score_bytes(shape_of(sizes), tokens) * heads.count : 0}, DType::kU8, stream.device());
+      KeyGradients grad{rows_of<bf16>(args.d_o), args.lse.as<float>(), delta,           rows_of<bf16>(args.d_k), rows_of<bf16>(args.d_v),
+                        shared_sums.as<float>(), partial.as<float>(),  args.add_to_keys};
+      if (in_turns) {
+        grad.carried = carried.as<float>();
+        grad.is_first_turn = token == 0;
+        grad.is_last_turn = token + tokens == sizes.tokens;
+      }
+      const ScoreGradients scores{turns.keeps ? reinterpret_cast<uint4*>(kept.view().data) : nullptr, first * sizes.heads_per_key(),
+                                  heads.count * sizes.heads_per_key() / kGroupRows, token, sizes.batch * tokens};
+      kernel<<<plan.blocks(), kThreads, kBytes, queue>>>(in, grad, scores, lists, work);
       check_launch(op);
-    }
-    if (at_once > 0) query_sum<kWidth, kShared>(stream, in, scores, rows_of<bf16>(args.d_q));
+      if (plan.slots() > 0) {
+        const dim3 grid(static_cast<unsigned>(work.outputs * work.key_tiles), kKeys);
+        sum_pieces_kernel<kWidth, kShared, kValue, kKeys, kWidth + kValue><<<grid, kWidth + kValue, 0, queue>>>(sizes, grad, work);
+        check_launch(op);
+      }
+      if (turns.keeps) query_sum<kWidth, kShared>(stream, in, scores, rows_of<bf16>(args.d_q));
+      token += tokens;
+    } while (token < sizes.tokens);
   }
   if (kShared > 0) sum_shared<bf16>(stream, sizes, shared_sums.as<float>(), rows_of<bf16>(args.d_k_shared), args.add_to_keys);
 }

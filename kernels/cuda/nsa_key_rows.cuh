@@ -10,14 +10,16 @@ namespace hadal::kernels::cuda {
 inline constexpr int kGroupRows = 16;  ///< rows that a warp gathers; where heads come by 16, those of one token
 
 /// d_s of the rows by token, kept for d_q: bf16 words in the order of A of mma.sync (heads by keys), so that a product takes them as they
-/// are. [B*S * n, parts, select_block / 16, lanes], parts: groups of 16 heads from first_head on. Null data: not kept.
+/// are. [tokens * n, parts, select_block / 16, lanes], tokens (over all sequences) from first_token on, parts: groups of 16 heads from first_head
+/// on. Null data: not kept.
 struct ScoreGradients {
   uint4* data;
   int first_head, parts;
+  std::int64_t first_token, tokens;
 
   /// Of 16 keys, step `step` of the block that is entry `place` of all tokens' lists.
   __device__ uint4* at(const SelectedSizes& sizes, std::int64_t place, int part, int step) const {
-    return data + ((place * parts + part) * (sizes.select_block / 16) + step) * kWarp;
+    return data + (((place - first_token * sizes.chosen) * parts + part) * (sizes.select_block / 16) + step) * kWarp;
   }
 };
 

@@ -26,7 +26,8 @@ __device__ int2 sum_before(int2 own, int2* sums) {
 
 // One block of threads: exclusive sums of the pieces and of the partial sums of all outputs.
 __global__ void __launch_bounds__(kScanThreads)
-    plan_kernel(SelectedSizes sizes, Lists lists, KeyHeads heads, int outputs, int piece_tiles, std::int32_t* starts, std::int32_t* slots) {
+    plan_kernel(SelectedSizes sizes, Lists lists, KeyHeads heads, int outputs, int piece_tiles, bool all_partial, std::int32_t* starts,
+                std::int32_t* slots) {
   __shared__ int2 sums[kScanThreads];
   const int each = (outputs + kScanThreads - 1) / kScanThreads, thread = static_cast<int>(threadIdx.x);
   const int begin = min(thread * each, outputs), end = min(begin + each, outputs);
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(kScanThreads)
   for (int i = begin; i < end; ++i) {
     const int pieces = pieces_of(i);
     sum.x += pieces;
-    sum.y += pieces > 1 ? pieces : 0;
+    sum.y += pieces > 1 || all_partial ? pieces : 0;
   }
   int2 at = sum_before(sum, sums);
   for (int i = begin; i < end; ++i) {
@@ -43,7 +44,7 @@ __global__ void __launch_bounds__(kScanThreads)
     starts[i] = at.x;
     slots[i] = at.y;
     at.x += pieces;
-    at.y += pieces > 1 ? pieces : 0;
+    at.y += pieces > 1 || all_partial ? pieces : 0;
   }
   if (thread == kScanThreads - 1) {
     starts[outputs] = sums[thread].x;
@@ -70,10 +71,11 @@ __global__ void __launch_bounds__(kScanThreads) order_kernel(int outputs, const 
 
 }  // namespace
 
-KeyPlan::KeyPlan(Stream& stream, const SelectedSizes& sizes, const Lists& lists, KeyHeads heads, int keys_of_tile, std::int64_t wanted) {
+KeyPlan::KeyPlan(Stream& stream, const SelectedSizes& sizes, const Lists& lists, KeyHeads heads, int keys_of_tile, std::int64_t wanted,
+                 std::int64_t tokens, bool all_partial) {
   const char* const op = "nsa: plan of the keys' gradients";
   const std::int64_t key_tiles = (sizes.select_block + keys_of_tile - 1) / keys_of_tile;
-  const auto [outputs, tiles, piece_tiles, pieces, slots] = key_piece_counts(shape_of(sizes), heads.count, lists.tile_rows, wanted);
+  const auto [outputs, tiles, piece_tiles, pieces, slots] = key_piece_counts(shape_of(sizes), heads.count, tokens, lists.tile_rows, wanted, all_partial);
   pieces_ = pieces;
   slots_ = slots;
   HADAL_CHECK(pieces_ * key_tiles < INT32_MAX && tiles < INT32_MAX, "{}: {} pieces of work, {} tiles", op, pieces_ * key_tiles, tiles);
@@ -82,9 +84,10 @@ KeyPlan::KeyPlan(Stream& stream, const SelectedSizes& sizes, const Lists& lists,
   auto* const starts = plan_.as<std::int32_t>();
   auto* const items = reinterpret_cast<Item*>(items_.as<std::int32_t>());
   work_ = {starts, starts + outputs + 1, items, heads, static_cast<int>(outputs), static_cast<int>(key_tiles), static_cast<int>(piece_tiles)};
-  plan_kernel<<<1, kScanThreads, 0, native(stream)>>>(sizes, lists, heads, work_.outputs, work_.piece_tiles, starts, starts + outputs + 1);
+  plan_kernel<<<1, kScanThreads, 0, native(stream)>>>(sizes, lists, heads, work_.outputs, work_.piece_tiles, all_partial, starts,
+                                                      starts + outputs + 1);
   check_launch(op);
-  const std::int64_t longest = sizes.tokens * sizes.heads_per_key() / lists.tile_rows + lists.segments_of_key;  // tiles of an output
+  const std::int64_t longest = tokens * sizes.heads_per_key() / lists.tile_rows + lists.segments_of_key;  // tiles of an output
   order_kernel<<<static_cast<unsigned>(longest / piece_tiles + 1), kScanThreads, 0, native(stream)>>>(work_.outputs, starts, items);
   check_launch(op);
 }

@@ -21,9 +21,9 @@ struct Item {
   int output, number;  ///< number: counted from the end of the output's tiles
 };
 
-/// Outputs (key head, block, sequence). Of output i: starts[i + 1] - starts[i] pieces, and if those are several, partial sums slots[i] ..
-/// slots[i + 1). Items are in the order in which they are worked on: by falling number, then by output, so that the shortest run last. Pieces of
-/// one number cover about the same tokens where lists are equally dense.
+/// Outputs (key head, block, sequence). Of output i: starts[i + 1] - starts[i] pieces, and if those are several, or all are partial,
+/// partial sums slots[i] .. slots[i + 1). Items are in the order in which they are worked on: by falling number, then by output, so that
+/// the shortest run last. Pieces of one number cover about the same tokens where lists are equally dense.
 struct Work {
   const std::int32_t* starts;
   const std::int32_t* slots;
@@ -64,8 +64,10 @@ struct Lists {
 /// The work of an op, planned on the device; upper bounds on the host.
 class KeyPlan {
  public:
-  /// At most `wanted` pieces more than there are outputs, unless they would be short (cuda_scratch.h).
-  KeyPlan(Stream& stream, const SelectedSizes& sizes, const Lists& lists, KeyHeads heads, int keys_of_tile, std::int64_t wanted);
+  /// At most `wanted` pieces more than there are outputs, unless they would be short (cuda_scratch.h). `tokens`: of a sequence, that the
+  /// lists hold.
+  KeyPlan(Stream& stream, const SelectedSizes& sizes, const Lists& lists, KeyHeads heads, int keys_of_tile, std::int64_t wanted, std::int64_t tokens,
+          bool all_partial = false);
   const Work& work() const { return work_; }
   unsigned blocks() const { return static_cast<unsigned>(pieces_ * work_.key_tiles); }  ///< (piece, key tile)
   std::int64_t slots() const { return slots_; }                                         ///< partial sums
@@ -101,6 +103,11 @@ struct KeyGradients {
   float* shared;   ///< [B*Sk, Hk, kShared]: d_k_shared of each key head
   float* partial;  ///< [slots, key tiles, kKeys, kWidth + kValue]
   bool add_to_keys;
+  float* carried = nullptr;  ///< [B*Sk, kWidth + kValue] of one key head: sums of the tokens of turns before and of this one
+  bool is_first_turn = true, is_last_turn = true;
+
+  /// Whether partial sums are the only result of a piece.
+  __device__ bool is_partial(int pieces) const { return pieces > 1 || carried != nullptr; }
 };
 
 /// To or onto two neighbouring channels.
@@ -123,10 +130,15 @@ __global__ void __launch_bounds__(kThreads) sum_pieces_kernel(SelectedSizes size
   const int in_block = key_tile * kKeys + key, position = out.block * sizes.select_block + in_block;
   if (begin == end || in_block >= sizes.select_block || position >= sizes.keys) return;
   const std::int64_t row = out.b * sizes.keys + position;
+  float* const carried = grad.carried == nullptr ? nullptr : grad.carried + row * (kWidth + kValue);
   for (int channel = static_cast<int>(threadIdx.x); channel < kWidth + kValue; channel += kThreads) {
-    float sum = 0;
+    float sum = grad.is_first_turn ? 0.0f : carried[channel];
     for (int slot = begin; slot < end; ++slot) {
       sum += grad.partial[((static_cast<std::int64_t>(slot) * work.key_tiles + key_tile) * kKeys + key) * (kWidth + kValue) + channel];
+    }
+    if (!grad.is_last_turn) {
+      carried[channel] = sum;
+      continue;
     }
     if (channel >= kWidth - kShared && channel < kWidth) {
       grad.shared[(row * sizes.key_heads + out.kv) * kShared + channel - (kWidth - kShared)] = sum;

@@ -182,7 +182,7 @@ bool latent_key_gradient(Stream& stream, const NsaSelectedBackward& args, const 
   const BlockLists index(stream, sizes, in.blocks);
   const HeadSegments segments(sizes);
   const Lists lists{index.view(), segments, segments.count, kRows};
-  const KeyPlan plan(stream, sizes, lists, {0, 1}, kKeys, kLatentKeyPieces);
+  const KeyPlan plan(stream, sizes, lists, {0, 1}, kKeys, kLatentKeyPieces, sizes.tokens);
   const Work& work = plan.work();
   Tensor partial = Tensor::empty({plan.slots(), work.key_tiles, kKeys, kLatentWidth + kLatent}, DType::kF32, stream.device());
   Tensor rotated = Tensor::empty({args.k.tokens, kRotated}, DType::kF32, stream.device());

@@ -8,14 +8,14 @@ namespace {
 
 constexpr int kWarps = 4;
 
-// grid (tokens of all sequences / kWarps, parts of 16 heads): neighbours run together, the keys of one head after another's.
+// grid (tokens of the turn / kWarps, parts of 16 heads): neighbours run together, the keys of one head after another's.
 template <int kWidth, int kShared>
 __global__ void __launch_bounds__(kWarps* kWarp, kWidth > 128 ? 2 : 3)
     query_sum_kernel(const __grid_constant__ SelectedInputs<bf16> in, const __grid_constant__ ScoreGradients scores, HeadRows<bf16> d_q) {
   const SelectedSizes& sizes = in.sizes;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, quad = lane / 4, pair = lane % 4, part = static_cast<int>(blockIdx.y);
-  const std::int64_t token = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  if (token >= sizes.batch * sizes.tokens) return;
+  const std::int64_t in_turn = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp, token = scores.first_token + in_turn;
+  if (in_turn >= scores.tokens) return;
   const std::int64_t sequence = token / sizes.tokens, seen = sizes.query_start + token % sizes.tokens + 1;
   const int head = scores.first_head + part * kGroupRows, visible = static_cast<int>(seen < sizes.keys ? seen : sizes.keys);
   const KeySource<kShared> source{in.k,           in.k_shared, sequence * sizes.keys, head / sizes.heads_per_key(), static_cast<int>(sizes.keys) - 1,
@@ -69,8 +69,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kWidth > 128 ? 2 : 3)
 
 template <int kWidth, int kShared>
 void query_sum(Stream& stream, const SelectedInputs<bf16>& in, const ScoreGradients& scores, HeadRows<bf16> d_q) {
-  const std::int64_t tokens = in.sizes.batch * in.sizes.tokens;
-  const dim3 grid(static_cast<unsigned>((tokens + kWarps - 1) / kWarps), static_cast<unsigned>(scores.parts));
+  const dim3 grid(static_cast<unsigned>((scores.tokens + kWarps - 1) / kWarps), static_cast<unsigned>(scores.parts));
   query_sum_kernel<kWidth, kShared><<<grid, kWarps * kWarp, 0, native(stream)>>>(in, scores, d_q);
   check_launch("nsa: d_q from d_s");
 }

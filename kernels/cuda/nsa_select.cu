@@ -79,9 +79,10 @@ struct Choice {
 };
 
 // Bits of importance in its order, from 1 on (0 is nothing); forced blocks above all. A NaN counts as zero.
+constexpr unsigned kForcedRank = 0x7f800001u;
 __device__ unsigned rank_of(float x, unsigned j, unsigned own) {
   const bool forced = j == 0 || j == own || j + 1 == own;
-  return 1u + (forced ? 0x7f800000u : x > 0.0f ? __float_as_uint(x) : 0u);
+  return forced ? kForcedRank : 1u + (x > 0.0f ? __float_as_uint(x) : 0u);
 }
 
 // If there are no more than n, all are chosen: true, and it is done.
@@ -91,46 +92,49 @@ __device__ bool choose_all(const ChoiceRow& row, unsigned n, unsigned lane) {
   return true;
 }
 
-// A warp a row of at most 32 kEach blocks, kEach of them in a lane's registers. n times the best lane's best is taken, ties to the lower
-// block; then the taken ones are written in their order.
+// A warp a row of at most 32 kEach blocks, kEach of them in a lane's registers. The n-th largest rank is closed in from both sides by counting;
+// blocks above it are taken, and the lowest of those that have it.
 template <int kEach>
 __global__ void __launch_bounds__(kThreads) top_blocks_kernel(Choice choice) {
   const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   if (index >= choice.rows) return;
-  const unsigned lane = threadIdx.x % kWarp;
+  const unsigned lane = threadIdx.x % kWarp, n = static_cast<unsigned>(choice.n);
   const ChoiceRow row = choice.row(index);
-  if (choose_all(row, static_cast<unsigned>(choice.n), lane)) return;
-  unsigned ranks[kEach], taken = 0;
+  if (choose_all(row, n, lane)) return;
+  unsigned ranks[kEach], largest = 0;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     const unsigned j = static_cast<unsigned>(i) * kWarp + lane;
     ranks[i] = j < row.count ? rank_of(row.from[j], j, row.own) : 0u;
+    if (ranks[i] < kForcedRank) largest = max(largest, ranks[i]);
   }
-  for (int k = 0; k < choice.n; ++k) {
-    unsigned best = 0, at = 0;
+  const auto count = [&](unsigned least) {
+    unsigned sum = 0;
 #pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      if (ranks[i] > best) {
-        best = ranks[i];
-        at = static_cast<unsigned>(i);
-      }
-    }
-    const unsigned largest = __reduce_max_sync(0xffffffffu, best);
-    const unsigned lowest = __reduce_min_sync(0xffffffffu, best == largest ? at * kWarp + lane : 0xffffffffu);
-    if (lowest % kWarp == lane) {
-      taken |= 1u << lowest / kWarp;
-#pragma unroll
-      for (int i = 0; i < kEach; ++i) {
-        if (static_cast<unsigned>(i) == lowest / kWarp) ranks[i] = 0;
-      }
-    }
+    for (int i = 0; i < kEach; ++i) sum += ranks[i] >= least ? 1u : 0u;
+    return __reduce_add_sync(0xffffffffu, sum);
+  };
+  // At least n have `low`, fewer than n have `high`: with n lanes or more that hold a block, the lanes' largest are n blocks.
+  unsigned low = n <= kWarp ? __reduce_min_sync(0xffffffffu, largest) : 0u, high = __reduce_max_sync(0xffffffffu, largest) + 1;
+  if (count(high) >= n) {
+    low = kForcedRank;
+    high = kForcedRank + 1;
   }
+  while (high - low > 1) {
+    const unsigned middle = low + (high - low) / 2, found = count(middle);
+    (found >= n ? low : high) = middle;
+    if (found == n) break;
+  }
+  unsigned equal = n - count(low + 1);  // how many of those that have `low` are taken
   int written = 0;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    const unsigned mask = __ballot_sync(0xffffffffu, taken >> i & 1u);
-    if (taken >> i & 1u) row.to[written + __popc(mask & ((1u << lane) - 1u))] = i * kWarp + static_cast<std::int32_t>(lane);
+    const unsigned same = __ballot_sync(0xffffffffu, ranks[i] == low), before = (1u << lane) - 1u;
+    const bool taken = ranks[i] > low || (ranks[i] == low && static_cast<unsigned>(__popc(same & before)) < equal);
+    const unsigned mask = __ballot_sync(0xffffffffu, taken);
+    if (taken) row.to[written + __popc(mask & before)] = i * kWarp + static_cast<std::int32_t>(lane);
     written += __popc(mask);
+    equal -= min(equal, static_cast<unsigned>(__popc(same)));
   }
 }
 
@@ -191,7 +195,7 @@ std::int64_t queries_of(const ImportanceRange& range) { return (range.end - rang
 template <class T>
 void find_importance(Stream& stream, const char* op, const ImportanceInputs<T>& in, float* to) {
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    if (mma_importance(stream, op, in, to)) return;
+    if (tiled_importance(stream, op, in, to) || mma_importance(stream, op, in, to)) return;
   }
   const auto grid = static_cast<unsigned>(queries_of(in.range) * in.sizes.groups);
   const std::size_t shared = static_cast<std::size_t>(kHeadsAtOnce * in.sizes.width()) * sizeof(float);

@@ -66,7 +66,8 @@ __device__ inline void add_shares(const ImportanceSizes& sizes, const float* p, 
   }
 }
 
-/// True if it did the work: bf16 heads of a size and alignment that it knows.
+/// True if they did the work: bf16 heads of a size and alignment that they know.
+bool tiled_importance(Stream& stream, const char* op, const ImportanceInputs<__nv_bfloat16>& in, float* importance);
 bool mma_importance(Stream& stream, const char* op, const ImportanceInputs<__nv_bfloat16>& in, float* importance);
 
 }  // namespace hadal::kernels::cuda

@@ -324,7 +324,7 @@ void plain_backward(Stream& stream, const NsaSelectedBackward& args) {
 
 void forward(Stream& stream, const NsaSelectedForward& args) {
   check_sizes(args.kName, selected_sizes(args));
-  if (heads_forward(stream, args) || mma_forward(stream, args) || latent_forward(stream, args)) return;
+  if (heads_forward(stream, args) || union_forward(stream, args) || mma_forward(stream, args) || latent_forward(stream, args)) return;
   visit(args.q.dtype, [&]<class T>() { plain_forward<T>(stream, args); });
 }
 

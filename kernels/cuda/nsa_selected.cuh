@@ -6,7 +6,8 @@
 
 namespace hadal::kernels::cuda {
 
-/// True if it did the work: bf16 heads of a size and alignment that it knows.
+/// True if they did the work: bf16 heads of a size and alignment that they know.
+bool union_forward(Stream& stream, const NsaSelectedForward& args);
 bool mma_forward(Stream& stream, const NsaSelectedForward& args);
 bool mma_backward(Stream& stream, const NsaSelectedBackward& args);
 

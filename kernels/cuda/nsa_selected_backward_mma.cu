@@ -106,7 +106,7 @@ void start(Stream& stream, const NsaSelectedBackward& args) {
   const HeadSegments segments(in.sizes);
   Tensor delta = Tensor::empty({args.q.tokens, in.sizes.heads}, DType::kF32, stream.device());
   if (args.q.tokens > 0) row_products<bf16>(stream, in.sizes, rows_of<bf16>(args.o), rows_of<bf16>(args.d_o), delta.as<float>());
-  if (args.q.tokens > 0 && key_heads_at_once(shape_of(in.sizes)) == 0) {
+  if (args.q.tokens > 0 && !score_turns(shape_of(in.sizes)).keeps) {
     const std::int64_t tiles = in.sizes.batch * in.sizes.tokens;
     const dim3 grid(static_cast<unsigned>((tiles + kWarps - 1) / kWarps), static_cast<unsigned>(segments.count * segments.tiles()));
     query_gradient_kernel<kWidth, kShared, kValue><<<grid, kWarps * kWarp, 0, native(stream)>>>(

@@ -63,18 +63,21 @@ void query_gradient(Tape& tape, const SelectedShape& shape) {
 void key_gradient(Tape& tape, const SelectedShape& shape) {
   const BlockLists lists = block_lists(tape, shape);
   const Held shared = tape.take_sums(shape.batch * shape.keys * shape.key_heads * shape.shared_width);
-  const std::int64_t at_once = kernels::key_heads_at_once(shape), count = at_once > 0 ? at_once : shape.key_heads;
+  const kernels::ScoreTurns turns = kernels::score_turns(shape);
+  const bool in_turns = turns.tokens < shape.tokens;
   const std::int64_t width = width_of(shape) + shape.value_width, tiles = up(shape.select_block, kernels::kKeyTileKeys) * kernels::kKeyTileKeys;
   const std::int64_t rows = kernels::key_tile_rows(static_cast<int>(width_of(shape)), static_cast<int>(shape.value_width));
-  const Held partial = tape.take_sums(kernels::key_piece_counts(shape, count, rows, kernels::kKeyPieces).slots * tiles * width);
-  tape.take(at_once > 0 ? kernels::score_bytes(shape) * count : 0, DType::kU8);
+  const Held carried = tape.take_sums(in_turns ? shape.batch * shape.keys * width : 0);
+  const std::int64_t slots = kernels::key_piece_counts(shape, turns.key_heads, turns.tokens, rows, kernels::kKeyPieces, in_turns).slots;
+  const Held partial = tape.take_sums(slots * tiles * width);
+  tape.take(turns.keeps ? kernels::score_bytes(shape, turns.tokens) * turns.key_heads : 0, DType::kU8);
 }
 
 void latent_gradient(Tape& tape, const SelectedShape& shape) {
   const Held shared = tape.take_sums(shape.batch * shape.keys * shape.shared_width);
   const BlockLists lists = block_lists(tape, shape);
   const std::int64_t tiles = up(shape.select_block, kernels::kLatentTileKeys) * kernels::kLatentTileKeys;
-  const std::int64_t slots = kernels::key_piece_counts(shape, 1, kernels::kLatentTileRows, kernels::kLatentKeyPieces).slots;
+  const std::int64_t slots = kernels::key_piece_counts(shape, 1, shape.tokens, kernels::kLatentTileRows, kernels::kLatentKeyPieces, false).slots;
   const Held partial = tape.take_sums(slots * tiles * (width_of(shape) + shape.value_width));
   tape.take_sums(shape.batch * shape.keys * shape.shared_width);
 }

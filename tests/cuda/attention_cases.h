@@ -202,6 +202,9 @@ inline std::vector<Case> block_cases() {
       {1, 700, 42, 6, 2, 128, 0, 128, blocks(32, 16)},
       {1, 900, 230, 4, 1, 128, 64, 128, blocks(8, 4)},
       {2, 1300, 400, 3, 1, 64, 0, 64, blocks(16, 4), 300},
+      // More tiles than multiprocessors: several of a block of threads, some without keys.
+      {2, 1250, 77, 16, 2, 128, 0, 128, blocks(32, 16)},
+      {1, 1290, 71, 16, 2, 128, 64, 128, blocks(160, 16)},
   };
 }
 inline std::vector<Case> start_cases() {

@@ -117,6 +117,7 @@ const std::vector<SelectedCase>& cases() {
       {1, 40, 2, 1, 512, 64, 512, 1, 16, 40},         // more lists than blocks, the widest heads
       {1, 300, 16, 1, 128, 0, 128, 1, 64, 3, 0, 8},   // a group of 16
       {2, 130, 32, 2, 128, 0, 128, 2, 64, 16, 500},   // a chunk of a longer sequence
+      {1, 61, 16, 1, 128, 0, 128, 1, 64, 16, 6000},   // neighbours that select many different blocks
       {1, 150, 64, 4, 128, 0, 128, 4, 32, 4},         // smaller blocks
       {1, 100, 24, 2, 64, 0, 64, 2, 16, 4},           // groups of 12 heads
       {1, 200, 32, 2, 192, 0, 128, 2, 64, 3, 50, 8},  // queries and keys wider than values

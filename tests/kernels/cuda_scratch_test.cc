@@ -39,16 +39,24 @@ TEST(CudaScratch, HeadsTakeTurnsOfHalfAGibibyte) {
   EXPECT_EQ(head_turns(large, 192, true).heads, 1);  // more than that for one head
 }
 
-TEST(CudaScratch, ScoresOfSoManyKeyHeadsAreKept) {
-  const SelectedShape shape = selected(64, 4, 4);
-  EXPECT_EQ(score_bytes(shape), std::int64_t{32768} * 16 * 16 * 64 * 2);  // 1 GiB
-  EXPECT_EQ(key_heads_at_once(shape), 1);
-  EXPECT_EQ(key_heads_at_once(selected(60, 4, 4)), 0);  // 15 heads of a key head
-  SelectedShape shorter = shape;
-  shorter.tokens = 4096;
-  EXPECT_EQ(key_heads_at_once(shorter), 4);
-  shorter.batch = 16;
-  EXPECT_EQ(key_heads_at_once(shorter), 0);
+TEST(CudaScratch, ScoresOfSoManyKeyHeadsAndTokensAreKept) {
+  const auto expect_turns = [](const SelectedShape& shape, bool keeps, std::int64_t key_heads, std::int64_t tokens) {
+    const ScoreTurns turns = score_turns(shape);
+    EXPECT_EQ(turns.keeps, keeps);
+    EXPECT_EQ(turns.key_heads, key_heads);
+    EXPECT_EQ(turns.tokens, tokens);
+  };
+  SelectedShape shape = selected(64, 4, 4);
+  EXPECT_EQ(score_bytes(shape, shape.tokens), std::int64_t{32768} * 16 * 16 * 64 * 2);  // 1 GiB
+  expect_turns(shape, true, 1, 32768);
+  expect_turns(selected(60, 4, 4), false, 4, 32768);  // 15 heads of a key head
+  shape.tokens = shape.keys = 100000;                 // in turns of whole pieces of the lists
+  expect_turns(shape, true, 1, 32768 / block_list_sizes(shape).tokens_of_piece * block_list_sizes(shape).tokens_of_piece);
+  EXPECT_GT(block_list_sizes(shape).tokens_of_piece, 32);
+  shape.tokens = 4096;
+  expect_turns(shape, true, 4, 4096);
+  shape.batch = 16;  // of several sequences, all or none
+  expect_turns(shape, false, 4, 4096);
   EXPECT_FALSE(is_key_major(shape));
   EXPECT_TRUE(is_key_major(selected(64, 64, 1)));
   EXPECT_TRUE(is_key_major(selected(64, 8, 4)));
