@@ -80,7 +80,7 @@ TEST(CudaScratch, ImportanceOfSomeQueriesAtATime) {
   const ImportanceChunk few = importance_chunk(2, 1 << 20, 64, 16384);
   EXPECT_EQ(all.sequences * all.queries, 4000);
   EXPECT_EQ(some.sequences, 1);
-  EXPECT_EQ(some.queries * 4 * 4096 * 4, 128 * kMiB);
+  EXPECT_EQ(some.queries * 4 * 4096 * 4, 256 * kMiB);
   EXPECT_EQ(few.queries, 64);
 }
 
