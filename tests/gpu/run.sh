@@ -95,11 +95,13 @@ run_one() {
 if [ "$what" != bench ]; then
   say tests
   rm -f "$out"/*.word
-  # Ranks that share the GPU talk more than they compute: beside the suites. Of the layouts of four, a third (all of them: 4 minutes).
-  for ranks in "collectives 2 host" "collectives 4 host" "collectives 2 nccl" "collectives 4 nccl" "layouts 2 host" "layouts 2 nccl" \
-    "layouts 4 nccl 0/3"; do
-    # shellcheck disable=SC2086 # a list
-    run_one "gpu_$(echo "$ranks" | tr ' /' __)" 240 tests/gpu/ranks_test.sh "$build" $ranks &
+  # Ranks that share the GPU talk more than they compute: beside the suites, three groups at a time, for each process takes memory of the
+  # GPU. Of the layouts of four ranks a fourth (all of them: 4 minutes).
+  for chain in "collectives 2 nccl,layouts 2 nccl" "collectives 4 nccl,layouts 4 nccl 0/4" "collectives 2 host,collectives 4 host,layouts 2 host"; do
+    echo "$chain" | tr ',' '\n' | while read -r ranks; do
+      # shellcheck disable=SC2086 # a list
+      run_one "gpu_$(echo "$ranks" | tr ' /' __)" 240 tests/gpu/ranks_test.sh "$build" $ranks < /dev/null
+    done &
   done
   running=0 suites=''
   for suite in $("$build/tests/test_cuda" --gtest_list_tests | sed -n 's/^\([A-Za-z0-9_/]*\)\..*/\1/p'); do
@@ -107,7 +109,7 @@ if [ "$what" != bench ]; then
     suites="$suites $!"
     running=$((running + 1))
     # shellcheck disable=SC2086 # a list
-    [ $((running % 6)) -ne 0 ] || { wait $suites; suites=''; }
+    [ $((running % 5)) -ne 0 ] || { wait $suites; suites=''; }
   done
   wait
   run_one mpi_mpirun_sh 120 tests/mpi/mpirun_sh_test.sh
