@@ -8,6 +8,7 @@
 #include "kernels/rows.h"
 #include "parallel/expert_arrival.h"
 #include "parallel/row_hop.h"
+#include "parallel/strided_group.h"
 
 namespace hadal::parallel {
 
@@ -114,17 +115,6 @@ class DispatchRoute final : public nn::ExpertRoute {
   ExpertArrival arrival_;
 };
 
-namespace {
-
-/// Members first, first + step, ... (`count` of them).
-std::unique_ptr<comm::Communicator> members(comm::Communicator& group, int first, int step, int count, const char* name) {
-  std::vector<int> ranks;
-  for (int i = 0; i < count; ++i) ranks.push_back(first + i * step);
-  return group.subgroup(ranks, name);
-}
-
-}  // namespace
-
 ExpertDispatch::ExpertDispatch(comm::Communicator& group, const ExpertDispatchOptions& options)
     : group_(group), etp_(options.etp) {
   const int size = group.size(), per_node = options.ranks_per_node;
@@ -136,8 +126,8 @@ ExpertDispatch::ExpertDispatch(comm::Communicator& group, const ExpertDispatchOp
   } else {
     HADAL_CHECK(per_node >= 1 && size % per_node == 0, "{} members in nodes of {}", size, per_node);
     const int node = group.rank() / per_node, place = group.rank() % per_node;
-    node_ = members(group, node * per_node, 1, per_node, "expert node");
-    rail_ = members(group, place, per_node, size / per_node, "expert rail");
+    node_ = strided_group(group, node * per_node, 1, per_node, "expert node");
+    rail_ = strided_group(group, place, per_node, size / per_node, "expert rail");
     hops_.push_back({rail_.get(), [per_node](std::int32_t member) { return member / per_node; }});
     hops_.push_back({node_.get(), [per_node](std::int32_t member) { return member % per_node; }});
   }

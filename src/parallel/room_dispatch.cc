@@ -5,6 +5,7 @@
 
 #include "kernels/expert_room.h"
 #include "kernels/rows.h"
+#include "parallel/strided_group.h"
 
 namespace hadal::parallel {
 namespace {
@@ -121,17 +122,6 @@ class RoomRoute final : public nn::ExpertRoute {
   Tensor row_weight_;  // [M], unused rows hold anything
 };
 
-namespace {
-
-/// Members first, first + step, ... (`count` of them).
-std::unique_ptr<comm::Communicator> members(comm::Communicator& group, int first, int step, int count, const char* name) {
-  std::vector<int> ranks;
-  for (int i = 0; i < count; ++i) ranks.push_back(first + i * step);
-  return group.subgroup(ranks, name);
-}
-
-}  // namespace
-
 RoomDispatch::RoomDispatch(comm::Communicator& group, const ExpertDispatchOptions& options, double capacity, Device device)
     : num_experts_(options.num_experts), size_(group.size()), etp_(options.etp), own_overflow_(Tensor::zeros({1}, DType::kI64, device)),
       overflow_(own_overflow_) {
@@ -147,8 +137,8 @@ RoomDispatch::RoomDispatch(comm::Communicator& group, const ExpertDispatchOption
   HADAL_CHECK(per_node >= 1 && size_ % per_node == 0 && (per_node % etp_ == 0 || etp_ % per_node == 0), "{} members in nodes of {}, {} share a width",
               size_, per_node, etp_);
   const int nodes = group.size() / per_node, node = group.rank() / per_node, place = group.rank() % per_node;
-  node_ = members(group, node * per_node, 1, per_node, "expert node");
-  rail_ = members(group, place, per_node, nodes, "expert rail");
+  node_ = strided_group(group, node * per_node, 1, per_node, "expert node");
+  rail_ = strided_group(group, place, per_node, nodes, "expert rail");
   const std::int64_t nodes_of_expert = std::max<std::int64_t>(1, etp_ / per_node);
   ways_.push_back({rail_.get(), num_experts_, nodes_of_expert});
   ways_.push_back({node_.get(), num_experts_ / (nodes / nodes_of_expert), etp_ / nodes_of_expert});
