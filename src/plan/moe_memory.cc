@@ -118,8 +118,8 @@ class Moe final : public LayerMemory {
       ints(1, tokens_ * shape_.model.moe.top_k * shape_.etp);  // pair_sends
       ints(2, sent());                                         // sent_row
       ints(3, tokens_ * most_places() * shape_.etp);           // row_sends
-      const Held out_experts = tape.take(slots(), DType::kI32), out_weights = tape.take(slots());
-      const Held in_experts = tape.take(slots(), DType::kI32), in_weights = tape.take(slots());
+      const Held out_experts = tape.take(slots(), DType::kI32), out_weights = tape.take_sums(slots());
+      const Held in_experts = tape.take(slots(), DType::kI32), in_weights = tape.take_sums(slots());
       ints(6, slots());               // slot_row
       s.route[7] = tape.take_sums(rows_);  // row_weight
       return;

@@ -8,29 +8,16 @@
 namespace hadal {
 namespace {
 
-constexpr const char* kBase = R"(
-run: {device: cuda}
-model:
-  vocab_size: 1000
-  hidden_size: 96
-  num_layers: 3
-  intermediate_size: 256
-  max_positions: 256
-  attention: {kind: mla, num_heads: 4, q_lora_rank: 48, kv_lora_rank: 32, qk_nope_head_dim: 24, qk_rope_head_dim: 16, v_head_dim: 24}
-data: {sequence_length: 128}
-train: {global_batch: 16, micro_batch: 2}
-precision: {compute: bf16}
-)";
-
 MachineSection device() {
   MachineSection machine;
   machine.precision = MachinePrecision::kBf16;
   return machine;
 }
 
-void compare(const std::vector<std::string>& overrides) {
+void compare(std::vector<std::string> overrides) {
   SCOPED_TRACE(testing::PrintToString(overrides));
-  const Config config = load_config_text(kBase, "base.yaml", overrides).config;
+  overrides.insert(overrides.end(), {"run.device=cuda", "precision.compute=bf16"});
+  const Config config = load_config_text(test::kSmallModel, "base.yaml", overrides).config;
   const double plan = test::planned_peaks(config, 1, device(), false)[0], real = test::measured_peaks(config, 1)[0];
   fmt::print("{:+6.2f} %: {}\n", 100 * (plan / real - 1), testing::PrintToString(overrides));
   EXPECT_NEAR(plan / real, 1.0, 0.01) << plan << " planned, " << real << " measured";

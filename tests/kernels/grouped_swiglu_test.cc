@@ -8,23 +8,14 @@
 #include <cstring>
 #include <limits>
 
-#include "core/rng.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/swiglu.h"
+#include "tests/kernels/random_tensor.h"
 
 namespace hadal::kernels {
 namespace {
 
 constexpr std::int64_t kExperts = 4, kIn = 24, kWidth = 20, kRows = 45, kSpare = 3;
-
-template <class T>
-Tensor random_tensor(Shape shape, std::uint64_t seed) {
-  const Random random(seed, RandomPurpose::kInit, seed);
-  Tensor tensor = Tensor::empty(shape, kDTypeOf<T>);
-  std::uint64_t i = 0;
-  for (T& value : tensor.span<T>()) value = static_cast<T>(random.normal(i++));
-  return tensor;
-}
 
 /// The rows behind kRows are not numbers.
 template <class T>

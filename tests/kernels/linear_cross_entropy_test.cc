@@ -12,18 +12,10 @@
 
 #include "core/parallel_for.h"
 #include "core/rng.h"
+#include "tests/kernels/random_tensor.h"
 
 namespace hadal::kernels {
 namespace {
-
-template <class T>
-Tensor random_tensor(Shape shape, std::uint64_t seed, double size = 1) {
-  const Random random(seed, RandomPurpose::kInit, seed);
-  Tensor tensor = Tensor::empty(shape, kDTypeOf<T>);
-  std::uint64_t i = 0;
-  for (T& value : tensor.span<T>()) value = static_cast<T>(size * random.normal(i++));
-  return tensor;
-}
 
 template <class T>
 struct Result {

@@ -10,19 +10,6 @@
 namespace hadal::plan {
 namespace {
 
-constexpr const char* kBase = R"(
-model:
-  vocab_size: 1000
-  hidden_size: 96
-  num_layers: 3
-  intermediate_size: 256
-  max_positions: 256
-  attention: {kind: mla, num_heads: 4, q_lora_rank: 48, kv_lora_rank: 32, qk_nope_head_dim: 24, qk_rope_head_dim: 16, v_head_dim: 24}
-data: {sequence_length: 128}
-train: {global_batch: 16, micro_batch: 2}
-precision: {compute: f32}
-)";
-
 const std::vector<std::string> kMoe{
     "model.moe={num_experts: 8, num_shared: 1, top_k: 2, intermediate_size: 64, first_dense_layers: 1, num_groups: 4, "
     "topk_groups: 2}"};
@@ -40,7 +27,7 @@ Overrides all(std::initializer_list<Overrides> lists) {
   return result;
 }
 
-Config config_of(const Overrides& overrides) { return load_config_text(kBase, "base.yaml", overrides).config; }
+Config config_of(const Overrides& overrides) { return load_config_text(test::kSmallModel, "base.yaml", overrides).config; }
 
 MachineSection cpu_core() {
   MachineSection machine;
